@@ -1,0 +1,188 @@
+"""Capture a model: one graph where ``train()`` and ``eval()`` agree, else one for each, and the tapes of the runs."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_iter
+
+from fxprune.capture import inputs as example_inputs
+from fxprune.capture.inputs import Example
+from fxprune.capture.observer import Observer
+from fxprune.capture.structure import deep_copy, structural_copy
+from fxprune.capture.tracer import Traced, Tracer
+from fxprune.capture.watch import watch
+from fxprune.errors import CaptureError, FxpruneError, InputError
+from fxprune.groups import Inputs
+
+GRAPH, MODULE = "graph", "module"
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """What was captured.
+
+    Args:
+        root: the structural copy that the graphs refer to.
+        modes: ``{"eval": Traced, "train": Traced}``; the same object where the graphs agree.
+        inputs: the example inputs' description.
+        mode: ``"graph"``, or ``"module"`` where the model's Python could not be traced.
+        why: in module mode, what stood in the way; for a missing training graph, what that failed with.
+    """
+
+    root: nn.Module
+    modes: dict[str, Traced]
+    inputs: Inputs
+    mode: str
+    why: str = ""
+
+    @property
+    def traced(self) -> list[Traced]:
+        """The distinct graphs."""
+        return list({id(t): t for t in self.modes.values()}.values())
+
+
+def capture(model: nn.Module, example: Any = None) -> Captured:
+    """Capture ``model`` on example inputs (inferred where None).
+
+    Raises:
+        InputError: the inputs do not fit, or none could be inferred.
+        CaptureError: the model raises in forward.
+    """
+    if isinstance(example, Inputs):
+        example_ = example_inputs.realise(example, _device(model))
+        return _capture(model, example_, example)
+    if example is not None:
+        normal = example_inputs.normalise(example)
+        return _capture(model, normal, example_inputs.describe(normal))
+    return _inferred(model)
+
+
+def _inferred(model: nn.Module) -> Captured:
+    tried = []
+    for guess, words in example_inputs.candidates(model):
+        shape = tuple(next(tree_iter(guess)).shape)
+        try:
+            described = example_inputs.describe(guess, f"shape {shape} from {words}")
+            return _capture(model, guess, _with_range(model, described))
+        except FxpruneError as error:
+            tried.append((shape, error))
+    if not tried:
+        raise InputError("example_inputs could not be inferred: the model has no layer that tells an input size; "
+                         "pass example_inputs=torch.randn(…)")
+    listed = "; ".join(f"{shape}: {error}" for shape, error in tried[:3])
+    raise InputError(f"example_inputs could not be inferred: none of {[s for s, _ in tried]} runs ({listed}); "
+                     "pass example_inputs=torch.randn(…)")
+
+
+def _with_range(model: nn.Module, described: Inputs) -> Inputs:
+    """Inferred token ids may be any that the embedding knows."""
+    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    if not sizes:
+        return described
+    return replace(described, args=tuple(replace(s, high=sizes[0]) if s.dtype == "int64" else s
+                                         for s in described.args))
+
+
+def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
+    names = example_inputs.placeholders(model, example)
+    example_inputs.check(model, example)
+    with untouched_rng():
+        try:
+            return _graphs(model, names, described, real=False)
+        except (CaptureError, NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            first = error
+        try:
+            return _graphs(model, names, described, real=True, example=example)
+        except InputError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
+        return _watched(model, example, described, why, first)
+
+
+def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
+            ) -> Captured:
+    evaluated, root = _trace(model, names, described, training=False, real=real, example=example)
+    if not evaluated.asked_training:
+        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH)
+    try:
+        trained, _ = _trace(model, names, described, training=True, real=real, example=example)
+    except Exception as error:
+        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}")
+    if _text(trained) == _text(evaluated):
+        trained = evaluated
+    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH)
+
+
+def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool, real: bool,
+           example: Example | None) -> tuple[Traced, nn.Module]:
+    observer = Observer(real)
+    root, contents = (deep_copy(model), {}) if real else structural_copy(model)
+    root.train(training)
+    args, kwargs = example if real and example else example_inputs.realise(described, "meta")
+    introduce(observer, root, contents, names, (args, kwargs))
+    traced = Tracer(root, observer).trace(args, kwargs, names)
+    for name, constant in traced.constants.items():
+        observer.tape.params[observer.ref(_on_tape(observer, constant)).id] = name
+    observer.tape.outputs[:] = [observer.ref(t).id for t in tree_iter(traced.output) if isinstance(t, torch.Tensor)]
+    return traced, root
+
+
+def _on_tape(observer: Observer, constant: torch.Tensor) -> torch.Tensor:
+    return constant if observer.real or constant.device.type == "meta" else observer.adopt(constant)
+
+
+def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Tensor], names: list[str],
+              example: Example) -> None:
+    """Tell the observer which tensors are parameters, which inputs, and what the index buffers hold."""
+    states = [*root.named_parameters(), *root.named_buffers()]
+    for name, tensor in states:
+        observer.tape.params[observer.ref(tensor).id] = name
+        if name in contents:
+            observer.know(tensor, contents[name])
+        elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():
+            observer.know(tensor, tensor.detach().clone())
+    for name, value in zip(names, [*example[0], *example[1].values()], strict=True):
+        for tensor in tree_iter(value):
+            if isinstance(tensor, torch.Tensor):
+                observer.tape.inputs[observer.ref(tensor).id] = name
+
+
+def _text(traced: Traced) -> list[tuple[Any, ...]]:
+    return [(n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes]
+
+
+def _watched(model: nn.Module, example: Example, described: Inputs, why: str, first: Exception) -> Captured:
+    """The last resort: only watch the model run."""
+    root = deep_copy(model).eval()
+    observer = Observer(real=True)
+    names = example_inputs.placeholders(model, example)
+    introduce(observer, root, {}, names, example)
+    try:
+        traced = watch(root, observer, example)
+    except Exception as error:
+        raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: {error}"
+                           ) from error
+    return Captured(root, {"eval": traced}, described, MODULE, why)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+@contextmanager
+def untouched_rng() -> Iterator[None]:
+    """Leave every generator as it was found."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)

@@ -1,0 +1,177 @@
+"""Watch a model run once and write its ATen operators on a tape.
+
+Under ``torch.inference_mode`` composite operators arrive whole (``linear``, ``einsum``, ``lstm``,
+``scaled_dot_product_attention``) and do not depend on the backend. Tensors live on the meta device where that is
+possible; those that are computed from integer buffers and constants alone keep their contents on the side, because an
+index that is known moves data exactly, and one that is not freezes what it meets.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only
+
+from fxprune.errors import CaptureError
+from fxprune.registry import rule_for
+from fxprune.tape import Call, Ref, Tape
+
+# Beyond this many elements a constant's contents are not followed: no index table is larger.
+KNOWN_LIMIT = 1 << 22
+# Operators that say something about a tensor and move nothing.
+SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_copy_type", "aten::set_.source_Tensor",
+          "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
+          "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
+READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
+RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
+          "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
+          "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
+
+
+class Observer(TorchDispatchMode):
+    """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
+
+    def __init__(self, real: bool = False):
+        super().__init__()
+        self.tape = Tape()
+        self.node, self.source = "", ""
+        self.real = real
+        self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
+        self._known: dict[int, torch.Tensor] = {}
+
+    def ref(self, tensor: torch.Tensor) -> Ref:
+        """The tape's name for a tensor; the tensor is kept alive, so that ids stay unique."""
+        if id(tensor) not in self._seen:
+            self._seen[id(tensor)] = (tensor, Ref(len(self._seen), tuple(tensor.shape)))
+        return self._seen[id(tensor)][1]
+
+    def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        """``tensor`` is a constant with these contents."""
+        if value.numel() <= KNOWN_LIMIT:
+            self._known[id(tensor)] = value
+            if not value.is_floating_point() and not value.is_complex():
+                self.tape.values[self.ref(tensor).id] = value.numpy().copy()
+
+    def known(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return self._known.get(id(tensor))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name
+        if name in SILENT:
+            return func(*args, **kwargs)
+        if name in READS:
+            return self._read(func, args, kwargs)
+        if name == "aten::lift_fresh" and not self.real and args[0].device.type != "meta":
+            return self._constant(func, args[0])
+        if rule_for(name) is None and self._can_decompose(func):
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        args, kwargs = self._on_meta(args, kwargs)
+        out = self._run(func, args, kwargs)
+        self._write(func, name, args, kwargs, out)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        constant = all(id(t) in self._known for t in tensors) and not _is_random(func)
+        if self.real:
+            out = func(*args, **kwargs)
+            value = out
+        else:
+            value = self._value(func, args, kwargs) if constant else None
+            out = self._meta(func, args, kwargs)
+        if constant and value is not None:
+            self._learn(out, value)
+        elif not constant:
+            self._forget(func, args, out)
+        return out
+
+    def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **({**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs))
+        return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
+
+    def _value(self, func: Any, args: Any, kwargs: Any) -> Any:
+        sizes = [n for n in tree_iter(args) if isinstance(n, int)]
+        if any(n > KNOWN_LIMIT for n in sizes):
+            return None
+        real = tree_map_only(torch.Tensor, lambda t: self._known[id(t)], (args, kwargs))
+        real[1].pop("device", None) if real[1].get("device") is None else real[1].update(device=torch.device("cpu"))
+        return func(*real[0], **real[1])
+
+    def _learn(self, out: Any, value: Any) -> None:
+        for tensor, real in zip(tree_iter(out), tree_iter(value), strict=True):
+            if isinstance(tensor, torch.Tensor) and real.numel() <= KNOWN_LIMIT:
+                self._known[id(tensor)] = real
+                self.ref(tensor)
+                if not real.is_floating_point() and not real.is_complex():
+                    self.tape.values[self.ref(tensor).id] = real.detach().cpu().numpy().copy()
+
+    def _forget(self, func: Any, args: Any, out: Any) -> None:
+        """A constant that something unknown was written into is a constant no more, nor are its views."""
+        if not func._schema.is_mutable:
+            return
+        for tensor in tree_iter(out):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            storage = tensor.untyped_storage()._cdata
+            for key in [k for k in self._known if self._seen.get(k) and _storage(self._seen[k][0]) == storage]:
+                self._known.pop(key)
+                self.tape.values.pop(self._seen[key][1].id, None)
+
+    def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
+        tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        if all(id(t) in self._known for t in tensors):
+            return func(*tree_map_only(torch.Tensor, lambda t: self._known[id(t)], args), **kwargs)
+        return self.data_dependent(func, args, kwargs)
+
+    def data_dependent(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A value that depends on the input's contents steers Python."""
+        raise CaptureError(f"the model reads a tensor's contents in Python ({func._schema.name} at {self.source}), "
+                           "so that its graph depends on the data")
+
+    def _constant(self, func: Any, real: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
+        self._learn(out, real.clone())
+        return out
+
+    def _can_decompose(self, func: Any) -> bool:
+        return func._can_decompose() and func.namespace in ("aten", "prims", "torchvision")
+
+    def _on_meta(self, args: Any, kwargs: Any) -> Any:
+        """Constants that were made outside of what is watched (a cached mask, a table from numpy) join in."""
+        if self.real:
+            return args, kwargs
+        strays = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor) and t.device.type != "meta"]
+        if not strays:
+            return args, kwargs
+        moved = {id(t): self.adopt(t) for t in strays}
+        return tree_map_only(torch.Tensor, lambda t: moved.get(id(t), t), (args, kwargs))
+
+    def adopt(self, real: torch.Tensor) -> torch.Tensor:
+        """A meta tensor that stands for a constant."""
+        found = getattr(self, "_adopted", None)
+        if found is None:
+            found = self._adopted = {}
+        if id(real) not in found:
+            meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
+            self.know(meta, real.detach().cpu().clone())
+            found[id(real)] = (real, meta)
+        return found[id(real)][1]
+
+    def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
+        flat, _ = tree_flatten(out)
+        if not any(isinstance(t, torch.Tensor) for t in flat):
+            return
+        args, kwargs, outs = tree_map_only(torch.Tensor, self.ref, (tuple(args), dict(kwargs), out))
+        self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _is_random(func: Any) -> bool:
+    return func._schema.name.partition("::")[2].rstrip("_") in RANDOM

@@ -1,0 +1,40 @@
+"""Watch a model whose Python cannot be traced: a tape without a graph."""
+
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.fx import Graph
+from torch.utils._pytree import tree_iter
+
+from fxprune.capture.inputs import Example
+from fxprune.capture.observer import Observer
+from fxprune.capture.tracer import Traced
+
+
+def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
+    """Run ``root`` on real inputs; the tape's places are module paths."""
+    names = {id(m): name for name, m in root.named_modules()}
+    original = nn.Module.__call__
+    path: list[str] = []
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        path.append(names.get(id(module), path[-1] if path else ""))
+        observer.node = path[-1]
+        try:
+            return original(module, *args, **kwargs)
+        finally:
+            path.pop()
+            observer.node = path[-1] if path else ""
+
+    observer.data_dependent = lambda func, args, kwargs: func(*args, **kwargs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with mock.patch.object(nn.Module, "__call__", call), torch.inference_mode(), observer:
+            out = root(*example[0], **example[1])
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    observer.tape.outputs[:] = [observer.ref(t).id for t in tree_iter(out) if isinstance(t, torch.Tensor)]
+    return Traced(Graph(), observer.tape, (), {}, {}, {}, False, out)

@@ -1,0 +1,100 @@
+"""The analysis: capture, replay, group, count."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+import fxprune.rules  # noqa: F401  (fills the registry)
+from fxprune.capture.capture import Captured, capture
+from fxprune.coupling.grouping import costs, group_channels
+from fxprune.coupling.op import Policy
+from fxprune.coupling.record import Coupling
+from fxprune.coupling.replay import Replay, Slot, replay
+from fxprune.errors import CaptureError, InputError, UnsupportedError
+from fxprune.signature import signature_of
+
+
+def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
+    """Find the coupling groups of a model.
+
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        policy: how splits into attention heads and into convolution groups are pruned.
+
+    Raises:
+        InputError: no module, or inputs that do not fit.
+        UnsupportedError: quantized and scripted modules.
+        CaptureError: the model raises in forward.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"]
+    CouplingGroup('0', 8 channels, 1 voters, 3 members, prunable)
+    """
+    refuse(model)
+    captured = capture(model, example_inputs)
+    return couple(model, captured, policy or Policy())
+
+
+def refuse(model: Any) -> None:
+    """Say no to what is no module, and to modules that hide their weights."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}; pass the module itself")
+    for name, module in model.named_modules():
+        kind = type(module).__module__
+        where = f"module {name!r} is" if name else "the model is"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedError(f"scripted modules hide their Python, and {where} a {type(module).__name__}; "
+                                   "prune the original module and script the result")
+        if "quantized" in kind or kind.startswith("torchao"):
+            raise UnsupportedError(f"quantized modules cannot be pruned, and {where} a {kind}.{type(module).__name__}; "
+                                   "prune the float model and quantize the result")
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module._parameters.values()):
+            raise InputError(f"lazy modules have no weights yet, and {where} a {type(module).__name__}; "
+                             "run the model once before pruning it")
+
+
+def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str, str] | None = None) -> Coupling:
+    """Replay the captured tapes and draw up the groups."""
+    outcome = replay([t.tape for t in captured.traced], policy, frozen or {})
+    grouping = group_channels(outcome)
+    parameters = {name for name, _ in model.named_parameters()}
+    layers = _layers(outcome)
+    reached = {name for name, _ in outcome.slots}
+    return Coupling(
+        MappingProxyType({g.name: g for g in grouping.groups}),
+        costs(outcome, grouping, parameters, layers),
+        signature_of(model),
+        captured.inputs,
+        policy,
+        captured.mode,
+        tuple(name for name in sorted(parameters) if name not in reached),
+        _unknown(outcome),
+        captured,
+        outcome,
+        grouping,
+    )
+
+
+def _layers(outcome: Replay) -> dict[str, Slot]:
+    """Layer name -> the parameter dimension that is its width: every producer, under its module's name."""
+    marked = {id(vector) for _, vector in outcome.notes.produced}
+    layers: dict[str, Slot] = {}
+    for (name, dim), vector in outcome.slots.items():
+        if id(vector) in marked:
+            owner, _, leaf = name.rpartition(".")
+            layers.setdefault(owner if owner and leaf == "weight" else name, (name, dim))
+    return layers
+
+
+def _unknown(outcome: Replay) -> dict[str, str]:
+    """Operators without a rule, and where they stand in the user's source."""
+    from fxprune.registry import rule_for
+
+    return {call.op: call.source for call in reversed(outcome.calls) if rule_for(call.op) is None}
+
+
+__all__ = ["CaptureError", "analyze", "couple", "refuse"]

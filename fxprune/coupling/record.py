@@ -1,0 +1,99 @@
+"""The `Coupling`: what the analysis found, as one frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from fxprune.algebra.units import Vector
+from fxprune.capture.capture import Captured
+from fxprune.coupling.grouping import Grouping
+from fxprune.coupling.op import Policy
+from fxprune.coupling.replay import Replay
+from fxprune.groups import Costs, CouplingGroup, Inputs, Signature
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """Which channels of a model must go together, and what they cost. It holds no weight and no activation.
+
+    Attributes:
+        groups: name -> `CouplingGroup`, in the order of execution; frozen ones included, with their reason.
+        costs: MACs and parameters as functions of the groups' widths.
+        signature: the structure that it was drawn from.
+        inputs: the example inputs' description.
+        policy: how splits into heads and groups are pruned.
+        mode: ``"graph"`` or ``"module"``.
+        unused: parameters that the captured graph does not reach.
+    """
+
+    groups: Mapping[str, CouplingGroup]
+    costs: Costs
+    signature: Signature
+    inputs: Inputs
+    policy: Policy
+    mode: str
+    unused: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    _captured: Captured | None = field(default=None, repr=False)
+    _outcome: Replay | None = field(default=None, repr=False)
+    _grouping: Grouping | None = field(default=None, repr=False)
+
+    @property
+    def prunable(self) -> Mapping[str, CouplingGroup]:
+        """The groups that may lose channels."""
+        return MappingProxyType({name: g for name, g in self.groups.items() if g.frozen is None})
+
+    @property
+    def widths(self) -> np.ndarray:
+        """The groups' present widths, int64 [G]."""
+        return np.array([g.size for g in self.groups.values()], np.int64)
+
+    @property
+    def graph(self) -> nx.Graph:
+        """The coupling as a networkx graph (see `fxprune.coupling.graph`)."""
+        from fxprune.coupling.graph import graph
+
+        return graph(self)
+
+    def explain(self, a: str, b: str) -> str:
+        """Why two layers are coupled: the chain of operators between them, or that nothing couples them."""
+        from fxprune.coupling.graph import explain
+
+        return explain(self, a, b)
+
+    def report(self, format: str = "text") -> str:
+        """The coupling groups as a table."""
+        from fxprune.report.table import coupling_table
+
+        return coupling_table(self, format)
+
+    def removed(self, kept: Mapping[str, Any], vector: Vector) -> np.ndarray:
+        """Which indices of a dim vector go under a plan; ``kept`` maps group names to the ordinals that stay."""
+        lost = self._lost(kept)
+        free = vector >= 0
+        out = np.zeros(len(vector), bool)
+        out[free] = lost[self._outcome.closure.channel[vector[free]]]
+        return out
+
+    def _lost(self, kept: Mapping[str, Any]) -> np.ndarray:
+        """Per channel, whether it goes."""
+        grouping = self._grouping
+        lost = np.zeros(len(grouping.group), bool)
+        for index, name in enumerate(self.groups):
+            if name in kept:
+                gone = np.ones(self.groups[name].size, bool)
+                gone[np.asarray(kept[name], np.int64)] = False
+                here = np.flatnonzero(grouping.group == index)
+                lost[here] = gone[grouping.ordinal[here]]
+        return lost
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Coupling":
+        return self
+
+    def __repr__(self) -> str:
+        prunable = len(self.prunable)
+        return f"Coupling({len(self.groups)} groups, {prunable} prunable, {self.mode} mode)"

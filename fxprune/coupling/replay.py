@@ -1,0 +1,148 @@
+"""Replay a tape through the rules: what every dimension of every tensor is, and what is tied to what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fxprune.algebra.units import Closure, Reason, Vector
+from fxprune.coupling.op import Notes, Op, Policy
+from fxprune.registry import Operand, rule_for
+from fxprune.tape import Call, Ref, Tape, mapped, refs
+
+# How often frozen choices are turned round before the analysis settles.
+ROUNDS = 4
+Slot = tuple[str, int]
+
+
+@dataclass
+class Replay:
+    """The outcome: ``dims[t][ref]`` are the dim vectors of a tensor of tape t, ``slots`` those of the parameters."""
+
+    notes: Notes
+    closure: Closure
+    dims: tuple[dict[int, tuple[Vector, ...]], ...]
+    slots: dict[Slot, Vector]
+    joints: list[tuple[str, tuple[Vector, ...]]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str, str]) -> Replay:
+    """Replay until no choice is left that froze what it should have freed.
+
+    Args:
+        frozen: node names at which whatever arrives is frozen, with the reason (found out by a trial).
+    """
+    choices: dict[tuple[int, int], int] = {}
+    for _ in range(ROUNDS):
+        outcome = _Run(policy, choices, frozen).all(tapes)
+        turned = _turned(outcome, choices)
+        if not turned:
+            return outcome
+        choices = {**choices, **turned}
+    return outcome
+
+
+def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[int, int], int]:
+    """The choices whose carrier ended up frozen throughout, each moved to its next alternative."""
+    free: dict[tuple[int, int], bool] = {}
+    for key, vector in outcome.notes.hinges:
+        free[key] = free.get(key, False) or bool((outcome.closure.of(vector) >= 0).any())
+    return {key: choices.get(key, 0) + 1 for key, alive in free.items()
+            if not alive and choices.get(key, 0) + 1 < outcome.notes.options[key]}
+
+
+class _Run:
+    """One pass over all tapes; parameters are the same units in each."""
+
+    def __init__(self, policy: Policy, choices: dict[tuple[int, int], int], frozen: Mapping[str, str]):
+        self.policy, self.choices, self.frozen = policy, choices, frozen
+        self.notes = Notes()
+        self.slots: dict[Slot, Vector] = {}
+        self.params: dict[str, tuple[Vector, ...]] = {}
+        self.joints: list[tuple[str, tuple[Vector, ...]]] = []
+        self.calls: list[Call] = []
+
+    def all(self, tapes: Sequence[Tape]) -> Replay:
+        dims = tuple(self._tape(tape) for tape in tapes)
+        return Replay(self.notes, self.notes.ties.close(), dims, self.slots, self.joints, self.calls)
+
+    def _tape(self, tape: Tape) -> dict[int, tuple[Vector, ...]]:
+        dims: dict[int, tuple[Vector, ...]] = {}
+        for call in tape.calls:
+            self.calls.append(call)
+            self._call(tape, call, dims)
+        for ref in tape.outputs:
+            for vector in dims.get(ref, ()):
+                self.notes.ties.freeze(vector, Reason("model output"))
+        return dims
+
+    def _call(self, tape: Tape, call: Call, dims: dict[int, tuple[Vector, ...]]) -> None:
+        def operand(ref: Ref) -> Operand:
+            return Operand(self._vectors(tape, ref, dims), tape.values.get(ref.id), ref.id in tape.params)
+
+        outs = list(refs(call.outs))
+        place = (call.node, call.source)
+        op = Op(len(self.calls) - 1, call.op, call.overload, [ref.shape for ref in outs], place, self.policy,
+                self.choices, self.notes)
+        args, kwargs = mapped(call.args, operand), mapped(call.kwargs, operand)
+        results = self._couple(op, call, args, kwargs)
+        for ref, vectors in zip(outs, results, strict=True):
+            dims[ref.id] = tuple(vectors)
+        if call.node in self.frozen:
+            op.unknown(*_operands(args, kwargs), *map(Operand, results), why=self.frozen[call.node])
+        if sum(not o.is_param and len(o) > 1 for o in _operands(args, kwargs)) > 1:
+            self.joints.append((call.op.partition("::")[2].rstrip("_"), tuple(v for r in results for v in r)))
+
+    def _couple(self, op: Op, call: Call, args: Any, kwargs: Any) -> list[tuple[Vector, ...]]:
+        rule = rule_for(call.op)
+        operands = _operands(args, kwargs)
+        if rule is None:
+            return op.unknown(*operands, why=f"operator {call.op} has no rule; add one with fxprune.register_rule")
+        try:
+            result = rule.couple(op, *args, **kwargs)
+        except Exception as error:  # the report names it: a rule that fails must not let anything through
+            return op.unknown(*operands, why=f"the rule of {call.op} failed: {type(error).__name__}: {error}")
+        results = result if isinstance(result, list) else [result]
+        shapes = [tuple(map(len, vectors)) for vectors in results]
+        if shapes != list(op.shapes):
+            return op.unknown(*operands, why=f"the rule of {call.op} gave shapes {shapes} where the operator "
+                                             f"gave {list(op.shapes)}")
+        return results
+
+    def _vectors(self, tape: Tape, ref: Ref, dims: dict[int, tuple[Vector, ...]]) -> tuple[Vector, ...]:
+        if ref.id in dims:
+            return dims[ref.id]
+        ties = self.notes.ties
+        name = tape.params.get(ref.id)
+        if name is not None:
+            vectors = self.params.get(name)
+            if vectors is None:
+                vectors = self.params[name] = tuple(map(ties.fresh, ref.shape))
+                self.slots.update({(name, d): vector for d, vector in enumerate(vectors)})
+        elif ref.id in tape.inputs:
+            vectors = tuple(ties.fixed(n, Reason(f"model input {tape.inputs[ref.id]!r}")) for n in ref.shape)
+        else:
+            vectors = tuple(ties.fixed(n, Reason("tensor of unknown origin")) for n in ref.shape)
+        dims[ref.id] = vectors
+        return vectors
+
+
+def _operands(*trees: Any) -> list[Operand]:
+    found: list[Operand] = []
+    for tree in trees:
+        if isinstance(tree, Operand):
+            found.append(tree)
+        elif isinstance(tree, dict):
+            found += _operands(*tree.values())
+        elif isinstance(tree, (list, tuple)):
+            found += _operands(*tree)
+    return found
+
+
+def units_of(slots: Mapping[Slot, Vector]) -> tuple[np.ndarray, list[Slot]]:
+    """The first unit of every slot, ascending, and the slots in that order: units are handed out in runs."""
+    order = sorted(slots, key=lambda slot: int(slots[slot][0]) if len(slots[slot]) else -1)
+    order = [slot for slot in order if len(slots[slot])]
+    return np.array([int(slots[slot][0]) for slot in order], np.int64), order

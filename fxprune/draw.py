@@ -1,0 +1,125 @@
+"""Draw a plan: score the groups, let the voters vote, cut to the budget."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fxprune.budget import Budget, cut
+from fxprune.criteria import Criterion, described, resolve, score
+from fxprune.digest import digest_of
+from fxprune.errors import BudgetError, InputError, unknown
+from fxprune.groups import CouplingGroup
+from fxprune.planning import Plan
+from fxprune.selection import Ignored, Wanted, select
+from fxprune.signature import aliases, named_tensors, signature_of
+from fxprune.vote import resolve_vote
+from fxprune.vote import vote as voted
+
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
+
+
+def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = None, params: float | None = None,
+         channels: float | None = None, threshold: float | None = None, widths: Mapping[str, int] | None = None,
+         criterion: str | Criterion = "l2", vote: str = "joint", scope: str = "global", round_to: int = 1,
+         groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1) -> Plan:
+    """Which channels stay. The model is only read.
+
+    Args:
+        coupling: `fxprune.analyze` of this model.
+        model: the model whose weights are scored.
+        macs, params, channels: the fraction to keep, one of them; 0.5 of the MACs where nothing is given. ``channels``
+            keeps ⌈f·n⌉ of each group.
+        threshold: in their place: remove the channels whose voted score is below it.
+        widths: in their place: the width of each group that is to be cut, by group name.
+        criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"``, or an object called with (group, tensors).
+        vote: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
+        scope: ``"global"`` compares scores across groups, ``"uniform"`` cuts all groups alike.
+        round_to: widths are multiples of it, in groups of that size or more.
+        groups: what may be cut: ``"auto"``, group names, patterns over layer names, or groups.
+        ignore: module names, patterns or modules whose channels, read or written, stay.
+        min_channels: the fewest channels that a group may keep.
+
+    Raises:
+        BudgetError: the budget is malformed or cannot be reached.
+        InputError: an argument, or the weights, are not as described.
+        UnsupportedError: the model has nothing to prune.
+    """
+    targets = {"macs": macs, "params": params, "channels": channels, "threshold": threshold}
+    given = [name for name, value in targets.items() if value is not None]
+    if widths is not None and given:
+        raise BudgetError(f"widths= takes the place of a budget, got {given[0]}={targets[given[0]]} as well; drop one")
+    if widths is None and not given:
+        targets["macs"] = 0.5
+    budget = None if widths is not None else Budget.of(**targets, scope=scope, round_to=round_to,
+                                                       min_channels=min_channels)
+    criterion, criterion_name = resolve(criterion), described(criterion)
+    resolve_vote(vote)
+    _check_model(coupling, model)
+    free = select(coupling.groups, model, groups if widths is None else _named(coupling, widths), ignore)
+    scores = score_groups(free, model, criterion, vote)
+    if budget is None:
+        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
+        target: dict[str, object] = {"widths": {g.name: int(widths[g.name]) for g in free}}
+    else:
+        sizes = {g.name: g.size for g in coupling.groups.values()}
+        kept, target = cut(budget, coupling.costs, sizes, scores), {budget.kind: float(budget.value)}
+    whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
+    options = {"budget": target, "criterion": criterion_name, "vote": vote, "scope": scope, "round_to": int(round_to),
+               "min_channels": int(min_channels), "whole": whole}
+    return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
+                      digest=digest_of(model), aliases=aliases(model), options=options, policy=asdict(coupling.policy),
+                      mode=coupling.mode)
+
+
+def score_groups(groups: list[CouplingGroup], model: torch.nn.Module, criterion: str | Criterion = "l2",
+                 vote: str = "joint") -> dict[str, np.ndarray]:
+    """One voted score per channel (float64 [size]) of each group.
+
+    Raises:
+        InputError: weights that are not finite, or scores that make no sense.
+    """
+    tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
+    for name, parameter in model.named_parameters():
+        # The sum is finite if all are; the exact test is several times as slow, and needed only if it is not.
+        if parameter.is_meta or torch.isfinite(parameter.detach().sum()) or torch.isfinite(parameter).all():
+            continue
+        raise InputError(f"weights must be finite to be scored, but {name!r} holds "
+                         f"{int((~torch.isfinite(parameter)).sum())} infinite or NaN values; load a checkpoint that "
+                         "did not diverge")
+    criterion = resolve(criterion)
+    return {group.name: voted(score(criterion, group, tensors), vote) for group in groups}
+
+
+def _check_model(coupling: "Coupling", model: torch.nn.Module) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}; write "
+                         "fxprune.plan(coupling, model, macs=0.5)")
+    difference = coupling.signature.difference(signature_of(model))
+    if difference:
+        words = difference.replace(" here and ", " in the coupling and ").replace(" there", "")
+        raise InputError(f"the coupling must come from this model, but {words} in the model; write "
+                         "coupling = fxprune.analyze(model)")
+
+
+def _named(coupling: "Coupling", widths: Mapping[str, int]) -> list[str]:
+    if not isinstance(widths, Mapping) or not widths:
+        raise InputError(f"widths must map group names to widths, got {widths!r}; write {{'conv1': 32}}")
+    for name in widths:
+        if name not in coupling.groups:
+            raise InputError(unknown("group", name, coupling.groups))
+    return list(widths)
+
+
+def _width(group: CouplingGroup, width: int) -> int:
+    good = isinstance(width, int | np.integer) and not isinstance(width, bool) and 1 <= width <= group.size
+    if not good:
+        raise InputError(f"the width of group {group.name!r} must be an integer from 1 to {group.size}, got {width!r}")
+    return int(width)
+
+
+def _best(scores: np.ndarray, width: int) -> np.ndarray:
+    return np.sort(np.argsort(scores, kind="stable")[len(scores) - width:])

@@ -1,0 +1,49 @@
+"""Every way in which fxprune says no. Each message states the constraint, what was received, and what to write instead."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FxpruneError(Exception):
+    """Base of all errors that fxprune raises on purpose."""
+
+
+class InputError(FxpruneError):
+    """The model, its example inputs or an argument is not of the form that is needed."""
+
+
+class CaptureError(FxpruneError):
+    """The model could not be captured or run."""
+
+
+class UnsupportedError(FxpruneError):
+    """The model is of a kind that fxprune refuses by name (quantized, scripted, nothing to prune)."""
+
+
+class BudgetError(FxpruneError):
+    """The budget is malformed or cannot be reached."""
+
+
+class PlanError(FxpruneError):
+    """The plan is damaged, or does not belong to this model."""
+
+
+class VerificationError(FxpruneError):
+    """The pruned module does not compute what the masked original computes."""
+
+
+class MissingExtraError(FxpruneError):
+    """A feature needs a package that is not installed."""
+
+
+def unknown(kind: str, received: object, known: Iterable[str]) -> str:
+    """The message for a name that is not known, with the nearest names.
+
+    >>> unknown("criterion", "l3", ["l1", "l2", "bn_scale"])
+    "unknown criterion 'l3'; did you mean 'l1', 'l2'? Known: 'bn_scale', 'l1', 'l2'"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(received), known, n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(map(repr, sorted(near)))}?" if near else ";"
+    listed = ", ".join(map(repr, known[:12])) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
+    return f"unknown {kind} {received!r}{hint} Known: {listed or 'none'}"

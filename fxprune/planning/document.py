@@ -1,0 +1,143 @@
+"""A plan as a JSON document that people review, and back.
+
+The order is the reviewer's: where it comes from, the kept *widths* of the groups, what is kept of each group, then of
+each parameter's dimension, and last the inputs and the signature. Objects take a line per entry, lists
+stay on one line, indices are ranges (``"0-15,18"``), so that a changed width is a changed line or three. Widths are
+there to be read, and are compared with the kept channels when the document is; `check` compares those with ``keep``.
+"""
+
+import json
+from collections.abc import Mapping
+
+from fxprune.errors import PlanError
+from fxprune.groups import Signature
+from fxprune.planning.check import check_indices
+from fxprune.planning.frozen import thaw
+from fxprune.planning.nests import inputs_from_json, inputs_to_json
+from fxprune.planning.parts import GroupPlan
+from fxprune.planning.ranges import from_text, to_text
+from fxprune.planning.reader import Reader
+
+FORMAT, VERSION = "fxprune-plan", 1
+MODES = ("graph", "module")
+KEYS = ("format", "version", "versions", "mode", "policy", "options", "widths", "groups", "keep", "inputs", "digest",
+        "signature")
+
+
+def to_dict(plan: object) -> dict:
+    """The document of a `Plan`, of dictionaries, lists, strings and numbers."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "versions": dict(plan.versions),
+        "mode": plan.mode,
+        "policy": thaw(plan.policy),
+        "options": thaw(plan.options),
+        "widths": dict(plan.widths),
+        "groups": {name: {"size": g.size, "kept": to_text(g.kept), "scores": list(g.scores)}
+                   for name, g in plan.groups.items()},
+        "keep": {name: {str(dim): to_text(indices) for dim, indices in dims.items()}
+                 for name, dims in plan.keep.items()},
+        "inputs": inputs_to_json(plan.inputs),
+        "digest": plan.digest,
+        "signature": {name: [dtype, list(shape)] for name, shape, dtype in plan.signature.entries},
+    }
+
+
+def fields(document: Reader) -> dict:
+    """The fields of a `Plan`, every one checked.
+
+    Raises:
+        PlanError: with the place and the fault.
+    """
+    if document["format"].value != FORMAT:
+        raise document["format"].fail(f"must be {FORMAT!r}")
+    if document["version"].value != VERSION or isinstance(document["version"].value, bool):
+        raise document["version"].fail(f"must be {VERSION}, the only format version that this fxprune reads")
+    document.only(KEYS)
+    signature = _signature(document["signature"])
+    groups = {name: _group(reader) for name, reader in document["groups"].items()}
+    _check_widths(document["widths"], groups)
+    keep = _keep(document["keep"], signature)
+    check_indices(keep, signature)
+    if document["mode"].value not in MODES:
+        raise document["mode"].fail(f"must be one of {', '.join(map(repr, MODES))}")
+    return {"keep": keep, "groups": groups, "signature": signature, "digest": document["digest"].text(),
+            "inputs": inputs_from_json(document["inputs"]), "mode": document["mode"].text(),
+            "policy": {key: reader.text() for key, reader in document["policy"].items()},
+            "options": {key: reader.value for key, reader in document["options"].items()},
+            "versions": {key: reader.text() for key, reader in document["versions"].items()}}
+
+
+def render(value: object, indent: int = 0) -> str:
+    """JSON text: objects over several lines, everything else on one.
+
+    >>> print(render({"a": {"b": [1, 2]}, "c": {}}))
+    {
+      "a": {
+        "b": [1, 2]
+      },
+      "c": {}
+    }
+    """
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(value, allow_nan=False)
+    pad = " " * (indent + 2)
+    lines = [f"{pad}{json.dumps(key)}: {render(item, indent + 2)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
+
+
+def _signature(reader: Reader) -> Signature:
+    entries = []
+    for name, entry in reader.items():
+        parts = entry.elements()
+        if len(parts) != 2:
+            raise entry.fail("must be [dtype, shape]")
+        entries.append((name, parts[1].shape(), parts[0].text()))
+    return Signature(tuple(entries))
+
+
+def _group(reader: Reader) -> GroupPlan:
+    reader.only(("size", "kept", "scores"))
+    size, scores = reader["size"].integer(1), reader["scores"].numbers()
+    if scores and len(scores) != size:
+        raise PlanError(f"damaged plan file: {reader.path}.scores must have one score per channel ({size}), got "
+                        f"{len(scores)}")
+    return GroupPlan(size, _indices(reader["kept"], size), scores)
+
+
+def _check_widths(reader: Reader, groups: Mapping[str, GroupPlan]) -> None:
+    listed = dict(reader.items())
+    for name in [*groups, *(n for n in listed if n not in groups)]:
+        kept = groups[name].width if name in groups else None
+        if name not in listed or kept is None or listed[name].integer(1) != kept:
+            got = listed[name].value if name in listed else "no width"
+            have = f"keeps {kept} channels" if kept is not None else "does not exist"
+            raise PlanError(f"damaged plan file: widths[{name!r}] must agree with the groups' kept channels, got {got} "
+                            f"where the group {have}; to choose widths yourself, write "
+                            f"fxprune.Plan.from_widths(coupling, model, {{{name!r}: {got}}})")
+
+
+def _keep(reader: Reader, signature: Signature) -> dict[str, dict[int, tuple[int, ...]]]:
+    shapes = {name: shape for name, shape, _ in signature.entries}
+    keep: dict[str, dict[int, tuple[int, ...]]] = {}
+    for name, dims in reader.items():
+        keep[name] = {}
+        if name not in shapes:
+            raise PlanError(f"damaged plan file: {dims.path}: the signature has no parameter or buffer of that name")
+        for dim, indices in dims.items():
+            if dim not in map(str, range(len(shapes[name]))):
+                raise PlanError(f"damaged plan file: {dims.path}: {dim!r} is not a dimension of {list(shapes[name])}")
+            keep[name][int(dim)] = _indices(indices, shapes[name][int(dim)])
+    return keep
+
+
+def _indices(reader: Reader, length: int) -> tuple[int, ...]:
+    try:
+        indices = from_text(reader.text(), length)
+    except ValueError as error:
+        raise PlanError(f"damaged plan file: {reader.path}: {error}; restore the file, or draw the plan again with "
+                        "fxprune.plan") from None
+    if not indices:
+        raise reader.fail("must keep at least one index")
+    return indices

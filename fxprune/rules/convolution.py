@@ -1,0 +1,115 @@
+"""Convolutions: a weight ``[out, in / groups, *kernel]`` reads dim 1 of the input and produces dim 1 of the output
+(transposed: ``[in, out / groups, *kernel]``).
+
+Grouped convolutions need equal groups. Two cuts keep them equal: the same positions *within* every group, or *whole*
+groups, with their input and output channels; the user's policy says which is tried first.
+"""
+
+import numpy as np
+
+from fxprune.algebra.units import Vector
+from fxprune.registry import Operand, register_rule
+from fxprune.rules._shared import Vectors, cost
+
+KERNEL = "a position in the kernel"
+POSITIONS = "a convolution slides over it"
+GROUP = "the only channel of its group"
+
+
+def convolve(op, x: Operand, weight: Operand, bias: Operand | None, groups: int, transposed: bool) -> Vectors:
+    """All convolutions: ties, roles, cost and the output's vectors."""
+    spatial = len(weight) - 2
+    channels = len(x) - spatial - 1
+    for vector in weight.vectors[2:]:
+        op.freeze(vector, KERNEL)
+    for vector in x.vectors[channels + 1:]:
+        op.freeze(vector, POSITIONS)
+    produced = _tie(op, x[channels], weight, groups, transposed)
+    if bias is not None:
+        op.tie(produced, bias[0])
+    shape = op.shapes[0]
+    places = x.shape[channels + 1:] if transposed else shape[channels + 1:]
+    cost(op, *x.vectors[:channels], *(op.fixed(n) for n in (*places, *weight.shape[2:])), weight[0], weight[1])
+    return (*x.vectors[:channels], produced, *(op.fixed(n) for n in shape[channels + 1:]))
+
+
+def _tie(op, x: Vector, weight: Operand, groups: int, transposed: bool) -> Vector:
+    """Ties input and weight; gives the produced channels."""
+    outer, inner = weight[0], weight[1]
+    made, read = (inner, outer) if transposed else (outer, inner)
+    op.produces(made)
+    op.consumes(read)
+    if groups == 1:
+        op.tie(x, read)
+        return made
+    if _cut(op, len(outer) // groups, len(inner)) == "within":
+        return _within(op, x, outer, inner, groups, transposed)
+    return _whole(op, x, outer, inner, groups, transposed)
+
+
+def _cut(op, per_outer: int, per_inner: int) -> str:
+    """``"within"`` or ``"whole"``: the policy's first, but whole groups where a group has a single channel."""
+    single = per_outer == 1 or per_inner == 1
+    if per_outer == per_inner == 1:
+        return "whole"
+    order = ["whole", "within"] if single or op.policy.grouped == "whole" else ["within", "whole"]
+    return order[op.choose(2)]
+
+
+def _within(op, x: Vector, outer: Vector, inner: Vector, groups: int, transposed: bool) -> Vector:
+    per = outer[:len(outer) // groups]
+    for vector in (per, inner):
+        if len(vector) == 1:
+            op.freeze(vector, GROUP)
+    op.hinge(np.concatenate([per, inner]))
+    op.tie(np.tile(per, groups), outer)
+    op.tie(np.tile(inner, groups) if not transposed else np.tile(per, groups), x)
+    return np.tile(inner if transposed else per, groups)
+
+
+def _whole(op, x: Vector, outer: Vector, inner: Vector, groups: int, transposed: bool) -> Vector:
+    size, read = len(outer) // groups, len(x) // groups
+    whole = outer[::size]
+    if size > 1 or len(inner) > 1:
+        op.hinge(whole)
+    op.freeze(inner, "whole groups are removed")
+    op.tie(np.repeat(whole, size), outer)
+    op.tie(np.repeat(whole, read), x)
+    return np.repeat(whole, len(inner) if transposed else size)
+
+
+def _computed(x: Operand, weight: Operand, *rest: Operand) -> bool:
+    """Whether the weight is computed, so that its removed slices need not be zero."""
+    return not weight.is_param
+
+
+@register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", mixes=_computed)
+def convolution(op, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """``groups`` is the seventh argument in all overloads."""
+    return convolve(op, x, weight, bias, groups, transposed=False)
+
+
+@register_rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d", mixes=_computed)
+def transposed_convolution(op, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The weight's dim 0 reads; positions are counted at the input."""
+    return convolve(op, x, weight, bias, groups, transposed=True)
+
+
+@register_rule("aten::convolution", "aten::_convolution", "aten::convolution_overrideable", mixes=_computed)
+def general_convolution(op, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *rest):
+    """What the above decompose to."""
+    return convolve(op, x, weight, bias, groups, transposed)
+
+
+@register_rule("aten::conv_tbc", mixes=_computed)
+def conv_tbc(op, x, weight, bias, pad=0):
+    """``[time, batch, in]`` with a weight ``[kernel, in, out]``."""
+    op.freeze(x[0], POSITIONS)
+    op.freeze(weight[0], KERNEL)
+    op.tie(x[2], weight[1])
+    op.tie(weight[2], bias[0])
+    op.produces(weight[2])
+    op.consumes(weight[1])
+    time = op.fixed(op.shapes[0][0])
+    cost(op, time, x[1], op.fixed(len(weight[0])), weight[1], weight[2])
+    return (time, x[1], weight[2])

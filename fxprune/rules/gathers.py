@@ -1,0 +1,233 @@
+"""Gathers and scatters: elements are addressed by index.
+
+Where the contents of an index are known and it runs over one dimension, the gather is a movement like any other. Where
+they are not, what it addresses is frozen, because a position is only a name as long as nobody before it leaves.
+"""
+
+import numpy as np
+
+from fxprune.registry import Operand, register_rule
+from fxprune.rules._shared import Vectors, axis, broadcast, free, freeze_dims, operands, replaced
+
+BY_INDEX = "addressed by an index that is not known"
+TABLE = "rows of a table, looked up by index"
+
+
+def looked_up(op, x: Operand, dim: int, index: Operand) -> tuple:
+    """The vectors that an index of any rank puts in place of one dimension."""
+    value = index.value
+    if value is not None and index.value.ndim == 1 and not (x.is_param and _repeats(value)):
+        value = np.flatnonzero(value) if value.dtype == bool else value.astype(np.int64)
+        found = x[dim][value]
+        if index.is_param and len(found) == len(index[0]):
+            op.tie(found, index[0])
+        return (found,)
+    op.freeze(x[dim], TABLE if x.is_param else BY_INDEX)
+    for vector in index.vectors:
+        op.freeze(vector, "an index")
+    return tuple(op.fixed(len(v)) for v in index.vectors)
+
+
+def _repeats(value: np.ndarray) -> bool:
+    return value.dtype != bool and len(np.unique(value)) < len(value)
+
+
+@register_rule("aten::index", "aten::_unsafe_index")
+def index(op, x, indices):
+    """``x[i, :, j]``: one known index moves data; several address points together."""
+    where = [d for d, i in enumerate(indices) if i is not None]
+    only = indices[where[0]]
+    one = len(where) == 1 and (only.value is None or only.value.dtype != bool or len(only) == 1)
+    if one and not (only.value is None and len(only) != len(op.shapes[0]) - len(x) + 1):
+        return replaced(x.vectors, where[0], *looked_up(op, x, where[0], only))
+    return _points(op, x, indices)
+
+
+def _points(op, x: Operand, indices: list) -> Vectors:
+    """Several indices, or a mask over several dims: these dims become positions."""
+    covered, d = [], 0
+    for i in indices:
+        width = len(i) if i is not None and i.value is not None and i.value.dtype == bool else 1
+        if i is not None:
+            covered += range(d, d + width)
+        d += width
+    freeze_dims(op, x, covered, BY_INDEX)
+    for part in operands(indices):
+        for vector in part.vectors:
+            op.freeze(vector, "an index")
+    rest = [x[k] for k in range(len(x)) if k not in covered]
+    new = len(op.shapes[0]) - len(rest)
+    # Neighbouring indices put their result in their own place, others put it in front.
+    adjacent = new >= 0 and covered == list(range(covered[0], covered[-1] + 1))
+    at = covered[0] if adjacent else 0
+    out = (*rest[:at], *(op.fixed(n) for n in op.shapes[0][at:at + new]), *rest[at:])
+    if tuple(len(v) for v in out) != op.shapes[0]:  # a mask of unknown contents covers more dims than it says
+        return op.unknown(x, why=BY_INDEX)[0]
+    return out
+
+
+@register_rule("aten::index_select")
+def index_select(op, x, dim, index):
+    """A one-dimensional index."""
+    if not len(x):
+        return ()
+    found = looked_up(op, x, axis(dim, len(x)), index)
+    return replaced(x.vectors, axis(dim, len(x)), *(found or (op.fixed(1),)))
+
+
+@register_rule("aten::embedding")
+def embedding(op, weight, indices, *args, **kwargs):
+    """Rows of a table: the table produces the channels of its dim 1."""
+    op.freeze(weight[0], TABLE)
+    for vector in indices.vectors:
+        op.freeze(vector, "an index")
+    op.produces(weight[1])
+    return (*(op.fixed(len(v)) for v in indices.vectors), weight[1])
+
+
+@register_rule("aten::embedding_bag", "aten::_embedding_bag", "aten::_embedding_bag_forward_only")
+def embedding_bag(op, weight, indices, offsets=None, *args, **kwargs):
+    """Sums of rows, and three outputs of bookkeeping."""
+    op.freeze(weight[0], TABLE)
+    op.produces(weight[1])
+    for part in operands(indices, offsets, args, kwargs):
+        for vector in part.vectors:
+            op.freeze(vector, "an index")
+    first, *rest = op.shapes
+    return [(op.fixed(first[0]), weight[1]), *(tuple(op.fixed(n) for n in shape) for shape in rest)]
+
+
+@register_rule("aten::gather", "aten::take_along_dim")
+def gather(op, x, index, dim=None, *args, **kwargs):
+    """One dimension is addressed point by point; the others are tied where they are of one length."""
+    if isinstance(index, int):
+        index, dim = dim, index
+    if dim is None:
+        return op.unknown(x, index, why=BY_INDEX)[0]
+    d = axis(dim, len(x))
+    freeze_dims(op, x, [d], BY_INDEX)
+    freeze_dims(op, index, [d], "an index")
+    return tuple(op.fixed(n) if k == d else _same(op, x[k], index[k]) if len(index) == len(x) else op.fixed(n)
+                 for k, n in enumerate(op.shapes[0]))
+
+
+def _same(op, a, b):
+    """Two dims that run together: tied if they are of one length, else positions."""
+    if len(a) == len(b):
+        op.tie(a, b)
+        return a if free(a) or not free(b) else b
+    op.freeze(a, BY_INDEX)
+    op.freeze(b, BY_INDEX)
+    return op.fixed(min(len(a), len(b)))
+
+
+SCATTERS = "scatter scatter_add scatter_reduce".split()
+
+
+@register_rule(*(f"aten::{name}" for name in SCATTERS))
+def scatter(op, x, dim, index, src, *args, **kwargs):
+    """Writes into one dimension point by point."""
+    if not len(x):
+        return ()
+    d = axis(dim, len(x))
+    freeze_dims(op, x, [d], BY_INDEX)
+    for part in operands(index, src):
+        if not len(part):
+            continue
+        freeze_dims(op, part, [d], BY_INDEX)
+        for k in range(len(x)):
+            if k != d:
+                _same(op, x[k], part[k])
+    return x.vectors
+
+
+@register_rule("aten::index_add", "aten::index_copy", "aten::index_reduce")
+def index_add(op, x, dim, index, source, *args, **kwargs):
+    """Writes whole slices into one dimension."""
+    if not len(x):
+        return ()
+    d = axis(dim, len(x))
+    freeze_dims(op, x, [d], BY_INDEX)
+    freeze_dims(op, index, range(len(index)), "an index")
+    if len(source) == len(x):
+        freeze_dims(op, source, [d], BY_INDEX)
+        broadcast(op, Operand(replaced(x.vectors, d, op.fixed(1))), Operand(replaced(source.vectors, d, op.fixed(1))))
+    return x.vectors
+
+
+@register_rule("aten::index_fill")
+def index_fill(op, x, dim, index, value):
+    """Writes a number into slices of one dimension."""
+    freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], BY_INDEX)
+    freeze_dims(op, index, range(len(index)), "an index")
+    return x.vectors
+
+
+@register_rule("aten::index_put", "aten::_unsafe_index_put", "aten::_index_put_impl")
+def index_put(op, x, indices, values, *args, **kwargs):
+    """``x[i, :, j] = values``: the addressed dims are frozen, the others tied with the values'."""
+    out = _points_of(op, x, indices, values)
+    broadcast(op, Operand(out), values)
+    return x.vectors
+
+
+def _points_of(op, x: Operand, indices: list, values: Operand) -> Vectors:
+    """The vectors of ``x[indices]``, as far as the values align with them from the right."""
+    mask = any(i is not None and i.value is None and len(i) > 1 for i in indices)
+    covered, d = [], 0
+    for i in indices:
+        width = len(i) if i is not None and i.value is not None and i.value.dtype == bool else 1
+        covered += range(d, d + width) if i is not None else ()
+        d += width
+    if mask:  # possibly a mask over several dims: everything from there on may be addressed
+        covered = range(covered[0], len(x))
+    freeze_dims(op, x, list(covered), BY_INDEX)
+    for part in operands(indices):
+        freeze_dims(op, part, range(len(part)), "an index")
+    last = max(covered)
+    adjacent = list(covered) == list(range(covered[0], last + 1))
+    if not adjacent or mask:
+        for k, vector in enumerate(x.vectors):
+            if k not in covered:
+                op.freeze(vector, BY_INDEX)
+        freeze_dims(op, values, range(len(values)), BY_INDEX)
+        return ()
+    trailing = x.vectors[last + 1:]
+    if len(values) > len(trailing):
+        freeze_dims(op, values, range(len(values) - len(trailing)), BY_INDEX)
+        return (*(op.fixed(n) for n in values.shape[:len(values) - len(trailing)]), *trailing)
+    return trailing
+
+
+# The length, or every element of the result, depends on the data or on memory order: nothing that reaches them may go.
+OPAQUE = """
+nonzero nonzero_static argwhere masked_select masked_scatter take put unique_dim unique_consecutive _unique _unique2
+bincount histc histogram searchsorted multinomial segment_reduce
+""".split()
+
+
+@register_rule(*(f"aten::{name}" for name in OPAQUE))
+def opaque(op, *args, **kwargs):
+    """The result depends on the contents in a way that no dimension survives."""
+    out = op.unknown(*operands(args, kwargs), why=f"{op.name.rpartition('::')[2]} reads positions from the data")
+    return out if len(out) > 1 else out[0]
+
+
+@register_rule("aten::bucketize")
+def bucketize(op, x, boundaries, *args, **kwargs):
+    """Elementwise; the boundaries are read as a whole."""
+    freeze_dims(op, boundaries, range(len(boundaries)), "boundaries of buckets")
+    return x.vectors if isinstance(x, Operand) else ()
+
+
+@register_rule("aten::one_hot")
+def one_hot(op, x, num_classes=-1):
+    """The contents become a dimension."""
+    return (*x.vectors, op.fixed(op.shapes[0][-1]))
+
+
+@register_rule("aten::meshgrid", "aten::cartesian_prod", "aten::combinations")
+def grids(op, tensors, *args, **kwargs):
+    """Coordinates: each tensor becomes a dimension of all outputs."""
+    out = op.unknown(*operands(tensors), why="a grid of coordinates")
+    return out if len(out) > 1 or op.name == "aten::meshgrid" else out[0]

@@ -1,0 +1,76 @@
+"""What was seen when the model ran once: a list of operator calls without any tensor in it.
+
+The tape is data. The observer (``capture``) writes it, the coupling analysis replays it through the rules as often as
+it likes, and verification walks along it to know which call of the running original stands for which node.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for one tensor of the observed run."""
+
+    id: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call: ``op`` is its qualified name (``aten::conv2d``), tensors are replaced by ``Ref``."""
+
+    op: str
+    overload: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: Any
+    node: str
+    source: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass
+class Tape:
+    """The calls in order; ``params`` names the tensors that are parameters or buffers, ``values`` holds the integer
+    and boolean tensors whose contents are known, ``nodes`` says which tensors each graph node stands for."""
+
+    calls: list[Call] = field(default_factory=list)
+    params: dict[int, str] = field(default_factory=dict)
+    inputs: dict[int, str] = field(default_factory=dict)
+    outputs: list[int] = field(default_factory=list)
+    values: dict[int, np.ndarray] = field(default_factory=dict)
+    nodes: dict[str, Any] = field(default_factory=dict)
+
+
+def refs(tree: Any) -> Iterator[Ref]:
+    """The tensors in nested arguments, in order.
+
+    >>> [ref.id for ref in refs([Ref(1, (2,)), {"a": (Ref(2, ()), 3)}])]
+    [1, 2]
+    """
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from refs(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from refs(item)
+    elif isinstance(tree, slice):
+        yield from refs((tree.start, tree.stop, tree.step))
+
+
+def mapped(tree: Any, change: Callable[[Ref], Any]) -> Any:
+    """The same nest with every ``Ref`` replaced by ``change(ref)``."""
+    if isinstance(tree, Ref):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {key: mapped(item, change) for key, item in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        items = [mapped(item, change) for item in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    return tree
