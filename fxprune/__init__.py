@@ -1,0 +1,48 @@
+"""fxprune: a graph-level pruning compiler over ``torch.fx``.
+
+A model goes in, a smaller model that computes a defined function comes out, and the compiler proves its own result.
+"""
+
+from fxprune.coupling.op import Policy
+from fxprune.coupling.record import Coupling
+from fxprune.draw import plan
+from fxprune.errors import (
+    BudgetError,
+    CaptureError,
+    FxpruneError,
+    InputError,
+    MissingExtraError,
+    PlanError,
+    UnsupportedError,
+    VerificationError,
+)
+from fxprune.groups import CouplingGroup
+from fxprune.pipeline import Record, analyze, apply, compress, record, verify
+from fxprune.planning import Plan
+from fxprune.registry import register_literals, register_rule
+from fxprune.verify import Verification
+
+__all__ = [
+    "BudgetError",
+    "CaptureError",
+    "Coupling",
+    "CouplingGroup",
+    "FxpruneError",
+    "InputError",
+    "MissingExtraError",
+    "Plan",
+    "PlanError",
+    "Policy",
+    "Record",
+    "UnsupportedError",
+    "Verification",
+    "VerificationError",
+    "analyze",
+    "apply",
+    "compress",
+    "plan",
+    "record",
+    "register_literals",
+    "register_rule",
+    "verify",
+]

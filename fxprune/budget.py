@@ -1,8 +1,8 @@
 """From scores and a budget to the channels that are kept.
 
-Each group's channels are laid out in the order in which they would go: ascending score, ties by ordinal. They go in
-*blocks*: single channels, or, with ``round_to=r``, r at a time (a first, smaller block brings an odd width down to a
-multiple of r). All blocks of all groups are merged into one list, by
+Each group's channels are laid out in the order in which they would go: ascending score, and of equal channels the last
+one first. They go in *blocks*: single channels, or, with ``round_to=r``, r at a time (a first, smaller block brings an
+odd width down to a multiple of r). All blocks of all groups are merged into one list, by
 
     scope="global"    the block's mean score, divided by the mean score of its group;
     scope="uniform"   the fraction of its group that is gone once it is removed, so that all groups shrink alike.
@@ -93,13 +93,22 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
     >>> cut(Budget.of(params=0.7), costs, {"conv": 4}, {"conv": np.array([0.3, 0.1, 0.2, 0.1])})
     {'conv': array([0, 2])}
     """
-    # Stable, so that of equal channels the first ones go first, on every machine.
-    ranked = {name: np.argsort(score, kind="stable") for name, score in scores.items()}
+    ranked = {name: ranking(score) for name, score in scores.items()}
     if budget.kind in ("macs", "params"):
         removed = _fitting_prefix(budget, costs, sizes, scores, ranked)
     else:
         removed = {name: len(score) - _own_width(budget, score) for name, score in scores.items()}
     return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
+
+
+def ranking(score: np.ndarray) -> np.ndarray:
+    """Channels in the order in which they go: ascending score; of equal ones the last first, since an ordered network
+    keeps what matters in front, and a trained one has many exact zeros.
+
+    >>> ranking(np.array([0.3, 0.0, 0.2, 0.0])).tolist()
+    [3, 1, 2, 0]
+    """
+    return np.lexsort((-np.arange(len(score)), score))
 
 
 def narrowest(size: int, budget: Budget) -> int:
@@ -171,7 +180,7 @@ def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Ma
               ranked: Mapping[str, np.ndarray]) -> _Removals:
     """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
     places = {name: place for place, name in enumerate(costs.groups)}
-    group, channels, phase, key = [], [], [], []
+    group, channels, phase, key, gone = [], [], [], [], []
     for name, score in scores.items():
         size = len(score)
         step = _step(size, budget)
@@ -187,13 +196,14 @@ def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Ma
         phases = np.full(len(ends), 1 if step == budget.round_to else 2)
         phases[0] = 0 if odd else phases[0]
         phase.append(phases)
-        key.append(ends / size if budget.scope == "uniform" else _means(score[ranked[name]], starts, ends))
+        gone.append(ends / size)
+        key.append(gone[-1] if budget.scope == "uniform" else _means(score[ranked[name]], starts, ends))
     full = np.array([sizes[name] for name in costs.groups], np.int64)
     if not group:
         return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
     phases, places_of = np.concatenate(phase), np.concatenate(group)
-    # Equal keys: by group, then (lexsort is stable) in the order within the group.
-    order = np.lexsort((places_of, np.concatenate(key), phases))
+    # Equal keys (batch norm scales that are all 1): all groups alike, so that none is emptied before the next is cut.
+    order = np.lexsort((places_of, np.concatenate(gone), np.concatenate(key), phases))
     return _Removals(places_of[order], np.concatenate(channels)[order], full, int((phases == 0).sum()))
 
 

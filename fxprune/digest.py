@@ -35,4 +35,4 @@ def _raw(name: str, tensor: torch.Tensor) -> memoryview:
         raise InputError(f"weights must hold values to be planned on, but {name!r} is {kind}; materialise it first, "
                          "with model.to_empty(device='cpu') and model.load_state_dict(...)")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+    return plain.reshape(-1).view(torch.uint8).numpy().data

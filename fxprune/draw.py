@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fxprune.budget import Budget, cut
+from fxprune.budget import Budget, cut, ranking
 from fxprune.criteria import Criterion, described, resolve, score
 from fxprune.digest import digest_of
 from fxprune.errors import BudgetError, InputError, unknown
@@ -52,21 +52,20 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     given = [name for name, value in targets.items() if value is not None]
     if widths is not None and given:
         raise BudgetError(f"widths= takes the place of a budget, got {given[0]}={targets[given[0]]} as well; drop one")
-    if widths is None and not given:
+    if not given:
         targets["macs"] = 0.5
-    budget = None if widths is not None else Budget.of(**targets, scope=scope, round_to=round_to,
-                                                       min_channels=min_channels)
+    budget = Budget.of(**targets, scope=scope, round_to=round_to, min_channels=min_channels)
     criterion, criterion_name = resolve(criterion), described(criterion)
     resolve_vote(vote)
     _check_model(coupling, model)
     free = select(coupling.groups, model, groups if widths is None else _named(coupling, widths), ignore)
     scores = score_groups(free, model, criterion, vote)
-    if budget is None:
-        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
-        target: dict[str, object] = {"widths": {g.name: int(widths[g.name]) for g in free}}
+    target: dict[str, object] = {budget.kind: float(budget.value)}
+    if widths is None:
+        kept = cut(budget, coupling.costs, {g.name: g.size for g in coupling.groups.values()}, scores)
     else:
-        sizes = {g.name: g.size for g in coupling.groups.values()}
-        kept, target = cut(budget, coupling.costs, sizes, scores), {budget.kind: float(budget.value)}
+        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
+        target = {"widths": {g.name: int(widths[g.name]) for g in free}}
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": criterion_name, "vote": vote, "scope": scope, "round_to": int(round_to),
                "min_channels": int(min_channels), "whole": whole}
@@ -122,4 +121,4 @@ def _width(group: CouplingGroup, width: int) -> int:
 
 
 def _best(scores: np.ndarray, width: int) -> np.ndarray:
-    return np.sort(np.argsort(scores, kind="stable")[len(scores) - width:])
+    return np.sort(ranking(scores)[len(scores) - width:])

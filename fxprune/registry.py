@@ -24,11 +24,19 @@ from fxprune.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """A tensor argument as a rule sees it: its dim vectors, and its contents where they are known integers."""
+    """A tensor argument as a rule sees it.
+
+    Args:
+        vectors: its dim vectors.
+        value: its contents, where they are known integers.
+        is_param: whether it is a parameter or buffer itself.
+        is_weight: whether it is one, or made from such alone.
+    """
 
     vectors: tuple[Vector, ...]
     value: np.ndarray | None = None
     is_param: bool = False
+    is_weight: bool = False
 
     def __getitem__(self, dim: int) -> Vector:
         return self.vectors[dim]
@@ -54,7 +62,8 @@ class Rule:
         mixes: whether an output depends on which channels are there at all (statistics, contractions of two
             activations); verification then computes the operator over the kept channels only. May be a predicate
             ``mixes(*operands)``.
-        shrink: rewrites the operator's own sizes for that computation, ``shrink(kept, args, kwargs)``.
+        shrink: rewrites the operator's own sizes for that computation: ``shrink(kept, args, kwargs)``, where
+            ``kept(i, dim)`` is the mask of kept indices of the i-th tensor argument.
     """
 
     couple: Couple

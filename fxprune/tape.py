@@ -35,8 +35,17 @@ class Call:
 
 @dataclass
 class Tape:
-    """The calls in order; ``params`` names the tensors that are parameters or buffers, ``values`` holds the integer
-    and boolean tensors whose contents are known, ``nodes`` says which tensors each graph node stands for."""
+    """The calls in order, and what is known of their tensors.
+
+    Args:
+        params: the tensors that are parameters or buffers, by their first name.
+        inputs: those that are inputs, by the argument's name.
+        outputs: those that the model returns.
+        values: contents of integer and boolean tensors, where they are known.
+        nodes: the tensors that each graph node stands for, by their path in its value.
+        storages: which tensors share memory.
+        modules: first input and first output of every call of a leaf module, by its path (module mode).
+    """
 
     calls: list[Call] = field(default_factory=list)
     params: dict[int, str] = field(default_factory=dict)
@@ -44,6 +53,8 @@ class Tape:
     outputs: list[int] = field(default_factory=list)
     values: dict[int, np.ndarray] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=dict)
+    storages: dict[int, int] = field(default_factory=dict)
+    modules: dict[str, list[tuple[Ref | None, Ref | None]]] = field(default_factory=dict)
 
 
 def refs(tree: Any) -> Iterator[Ref]:

@@ -36,5 +36,5 @@ def test_a_single_voter_decides_bit_for_bit(scores, name):
 
 @pytest.mark.parametrize("name", ["jont", None, ["joint"]])
 def test_unknown_votes_are_refused(name):
-    with pytest.raises(InputError, match="unknown vote .*Known: 'intersection', 'joint', 'majority', 'union'"):
+    with pytest.raises(InputError, match=r"unknown vote .*Known: 'intersection', 'joint', 'majority', 'union'"):
         vote(np.ones((1, 1)), name)

@@ -8,8 +8,9 @@ a split of each source dimension into atoms, and a merge of atoms into each targ
 
     (8, 6) -> (4, 12)    cut points 6, 48 and 12, 48    atoms 4, 2, 6    8 = 4·2, 6 = 6    4 = 4, 12 = 2·6
 
-Where a cut point does not divide the next ((2, 3) -> (3, 2)) no dimension survives as such, and the group has no
-atoms. Dimensions of length 1 belong to no group.
+Where a cut point does not divide the next ((2, 3) -> (3, 2)) dimensions are cut across, and the group has no atoms.
+(A factor that all cut points share could still be told apart, (4, 3) -> (6, 2) in halves; no model was seen to do so.)
+Dimensions of length 1 belong to no group.
 
 A cut that removes channels stays a reshape only if it is rectangular: indices are removed along atoms. A dim vector
 over atoms ``(n_1, …, n_k)`` is rectangular if it varies along one axis only; else one axis is chosen to carry the

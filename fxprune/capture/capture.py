@@ -13,9 +13,11 @@ from torch.utils._pytree import tree_iter
 
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.inputs import Example
+from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
 from fxprune.capture.structure import deep_copy, structural_copy
 from fxprune.capture.tracer import Traced, Tracer
+from fxprune.capture.values import tensors_in
 from fxprune.capture.watch import watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.groups import Inputs
@@ -130,7 +132,8 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool
     traced = Tracer(root, observer).trace(args, kwargs, names)
     for name, constant in traced.constants.items():
         observer.tape.params[observer.ref(_on_tape(observer, constant)).id] = name
-    observer.tape.outputs[:] = [observer.ref(t).id for t in tree_iter(traced.output) if isinstance(t, torch.Tensor)]
+    observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
+    drop_dead(traced.graph, traced.tape)
     return traced, root
 
 

@@ -21,7 +21,7 @@ KNOWN_LIMIT = 1 << 22
 # Operators that say something about a tensor and move nothing.
 SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_copy_type", "aten::set_.source_Tensor",
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
-          "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
+          "aten::lift_fresh", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
@@ -42,7 +42,9 @@ class Observer(TorchDispatchMode):
     def ref(self, tensor: torch.Tensor) -> Ref:
         """The tape's name for a tensor; the tensor is kept alive, so that ids stay unique."""
         if id(tensor) not in self._seen:
-            self._seen[id(tensor)] = (tensor, Ref(len(self._seen), tuple(tensor.shape)))
+            ref = Ref(len(self._seen), tuple(tensor.shape))
+            self._seen[id(tensor)] = (tensor, ref)
+            self.tape.storages[ref.id] = _storage(tensor)
         return self._seen[id(tensor)][1]
 
     def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
@@ -58,17 +60,16 @@ class Observer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        if name in SILENT:
-            return func(*args, **kwargs)
         if name in READS:
             return self._read(func, args, kwargs)
-        if name == "aten::lift_fresh" and not self.real and args[0].device.type != "meta":
-            return self._constant(func, args[0])
-        if rule_for(name) is None and self._can_decompose(func):
+        how = observed(func, args)
+        if name == "aten::lift_fresh":
+            return args[0] if self.real or args[0].device.type == "meta" else self._constant(func, args[0])
+        if how == "skip":
+            return func(*args, **kwargs)
+        if how == "decompose":
             with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+                return func.decompose(*args, **kwargs)
         args, kwargs = self._on_meta(args, kwargs)
         out = self._run(func, args, kwargs)
         self._write(func, name, args, kwargs, out)
@@ -116,7 +117,7 @@ class Observer(TorchDispatchMode):
         for tensor in tree_iter(out):
             if not isinstance(tensor, torch.Tensor):
                 continue
-            storage = tensor.untyped_storage()._cdata
+            storage = _storage(tensor)
             for key in [k for k in self._known if self._seen.get(k) and _storage(self._seen[k][0]) == storage]:
                 self._known.pop(key)
                 self.tape.values.pop(self._seen[key][1].id, None)
@@ -136,9 +137,6 @@ class Observer(TorchDispatchMode):
         out = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
         self._learn(out, real.clone())
         return out
-
-    def _can_decompose(self, func: Any) -> bool:
-        return func._can_decompose() and func.namespace in ("aten", "prims", "torchvision")
 
     def _on_meta(self, args: Any, kwargs: Any) -> Any:
         """Constants that were made outside of what is watched (a cached mask, a table from numpy) join in."""
@@ -169,8 +167,24 @@ class Observer(TorchDispatchMode):
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
 
 
+def observed(func: Any, args: Any) -> str:
+    """What happens with an operator: ``"record"``, ``"skip"``, or ``"decompose"`` where it is a composite without a
+    rule."""
+    name = func._schema.name
+    if name in SILENT or name in READS or name == "aten::add_" and _counts(args[0]):
+        return "skip"
+    if rule_for(name) is None and func._can_decompose():
+        return "decompose"
+    return "record"
+
+
+def _counts(tensor: torch.Tensor) -> bool:
+    """A counter (``num_batches_tracked``), which only training mode advances."""
+    return tensor.dim() == 0 and not tensor.is_floating_point()
+
+
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 
 def _is_random(func: Any) -> bool:

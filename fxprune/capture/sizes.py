@@ -169,6 +169,10 @@ def watched(book: Book) -> Iterator[None]:
         def __instancecheck__(cls, value: Any) -> bool:
             return isinstance(value, real_range)
 
+        def __getattr__(cls, name: str) -> Any:
+            # Modules that torch imports while the model runs read ``range.__getitem__``.
+            return getattr(real_range, name)
+
     class Range(metaclass=Ranges):
         def __new__(cls, *bounds: Any) -> range:
             for bound in bounds:

@@ -5,6 +5,7 @@ calls becomes a node, every leaf module a ``call_module``; parameters are found 
 and not stand-ins, all Python works on them; sizes are ints that carry their expression (`fxprune.capture.sizes`).
 """
 
+import dataclasses
 import operator
 import os
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 from torch.fx import Graph, Node
@@ -23,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from fxprune.capture import attention
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Apply, Book, Dim, Fraction, Guard, Size, expression_of, plain, watched
+from fxprune.capture.values import tensors_in
 from fxprune.errors import CaptureError
 
 _LIBRARY = tuple(os.path.dirname(os.path.abspath(m.__file__)) + os.sep for m in (torch,)) + (
@@ -139,12 +142,27 @@ class Tracer(TorchFunctionMode):
         if name in ("size", *_LENGTHS) and isinstance(args[0], torch.Tensor):
             return self._length(func, name, args, kwargs)
         start = self._start()
-        out = self._run(lambda: func(*_bare(args), **_bare(kwargs)))
+        bare = _bare(args)
+        if name in ("__getitem__", "__setitem__"):
+            bare = (bare[0], self._known_index(bare[1]), *bare[2:])
+        out = self._run(lambda: func(*bare, **_bare(kwargs)))
         if name != "__setitem__" and not _tensors_in(out):
             return out
         kind, target, args = _spelling(func, name, args)
         self._claim(out, self._node(start, kind, target, args, kwargs), ())
         return out
+
+    def _known_index(self, index: Any) -> Any:
+        """Lists and arrays in an index as tensors of known contents; on the meta device they would lose them."""
+        if isinstance(index, tuple):
+            return tuple(map(self._known_index, index))
+        numbers = isinstance(index, list) and index and all(isinstance(item, int) for item in index)
+        if not numbers and not isinstance(index, np.ndarray):
+            return index
+        tensor = torch.tensor(index)
+        if self.observer.real:
+            self.observer.know(tensor, tensor.clone())
+        return tensor
 
     def _module_call(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self.book.muted or isinstance(module, AutogradFunction):
@@ -192,7 +210,7 @@ class Tracer(TorchFunctionMode):
         if name == "device":
             return self._device(tensor)
         if name == "data":
-            return tensor.detach()
+            return self.__torch_function__(torch.Tensor.detach, (), (tensor,))
         start = self._start()
         value = self._run(lambda: func(tensor))
         if name == "dtype":
@@ -279,6 +297,12 @@ class Tracer(TorchFunctionMode):
         if isinstance(value, (list, tuple)):
             items = [self._argument(item) for item in value]
             return items if isinstance(value, list) else tuple(items)
+        if _is_record(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+            return self.graph.call_function(type(value), (), self._argument(fields))
+        if next(tensors_in(value), None) is not None:
+            raise CaptureError(f"a {type(value).__name__} holds tensors, and a graph can only hold containers and "
+                               "dataclasses")
         return value
 
     def _dict(self, value: dict[Any, Any]) -> Any:
@@ -424,6 +448,10 @@ def _tensors_in(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_tensors_in, value.values()))
     return isinstance(value, (list, tuple)) and any(map(_tensors_in, value))
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _frames() -> Iterator[types.FrameType]:

@@ -6,11 +6,11 @@ from unittest import mock
 import torch
 from torch import nn
 from torch.fx import Graph
-from torch.utils._pytree import tree_iter
 
 from fxprune.capture.inputs import Example
 from fxprune.capture.observer import Observer
-from fxprune.capture.tracer import Traced
+from fxprune.capture.tracer import Traced, is_leaf
+from fxprune.capture.values import tensors_in
 
 
 def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
@@ -21,12 +21,16 @@ def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         path.append(names.get(id(module), path[-1] if path else ""))
-        observer.node = path[-1]
+        observer.node = observer.source = path[-1]
         try:
-            return original(module, *args, **kwargs)
+            out = original(module, *args, **kwargs)
+            if is_leaf(module):
+                ends = [next((observer.ref(t) for t in tensors_in(ends)), None) for ends in ((args, kwargs), out)]
+                observer.tape.modules.setdefault(path[-1], []).append(tuple(ends))
+            return out
         finally:
             path.pop()
-            observer.node = path[-1] if path else ""
+            observer.node = observer.source = path[-1] if path else ""
 
     observer.data_dependent = lambda func, args, kwargs: func(*args, **kwargs)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -36,5 +40,5 @@ def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
             out = root(*example[0], **example[1])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    observer.tape.outputs[:] = [observer.ref(t).id for t in tree_iter(out) if isinstance(t, torch.Tensor)]
+    observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(out)]
     return Traced(Graph(), observer.tape, (), {}, {}, {}, False, out)

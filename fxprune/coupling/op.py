@@ -40,7 +40,8 @@ class Notes:
     contractions: list[tuple[int, Contraction]] = field(default_factory=list)
     produced: list[tuple[int, Vector]] = field(default_factory=list)
     consumed: list[tuple[int, Vector]] = field(default_factory=list)
-    joined: list[tuple[int, Vector]] = field(default_factory=list)
+    joined: list[tuple[int, Vector, Vector]] = field(default_factory=list)
+    fresh: list[tuple[int, Vector]] = field(default_factory=list)
     hinges: list[tuple[tuple[int, int], Vector]] = field(default_factory=list)
     options: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -64,7 +65,7 @@ class Op:
     def tie(self, a: Vector, b: Vector) -> None:
         """Index by index, ``a`` and ``b`` go or stay together. Vectors of one length."""
         self._notes.ties.tie(a, b)
-        self._notes.joined.append((self._index, a))
+        self._notes.joined.append((self._index, a, b))
 
     def freeze(self, vector: Vector, why: str) -> None:
         """These indices may not go. ``why`` completes "frozen: …" in the report."""
@@ -76,7 +77,9 @@ class Op:
 
     def fresh(self, n: int) -> Vector:
         """A dim vector of ``n`` new units, all alike (a constant's dimension, padding)."""
-        return self._notes.ties.fresh(n)
+        vector = self._notes.ties.fresh(n)
+        self._notes.fresh.append((self._index, vector))
+        return vector
 
     def contract(self, positions: int, *factors: Vector) -> None:
         """The call costs ``positions`` · Π len(factor) multiply-accumulates."""

@@ -1,5 +1,6 @@
 """The `Coupling`: what the analysis found, as one frozen value."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -61,7 +62,7 @@ class Coupling:
 
     def explain(self, a: str, b: str) -> str:
         """Why two layers are coupled: the chain of operators between them, or that nothing couples them."""
-        from fxprune.coupling.graph import explain
+        from fxprune.coupling.explain import explain
 
         return explain(self, a, b)
 
@@ -70,6 +71,12 @@ class Coupling:
         from fxprune.report.table import coupling_table
 
         return coupling_table(self, format)
+
+    def to_html(self, path: str | os.PathLike, plan: Any = None, title: str = "Coupling groups") -> None:
+        """The network drawn, as one page; with a plan, each group's width before and after."""
+        from fxprune.report.html import to_html
+
+        to_html(self, path, plan, title)
 
     def removed(self, kept: Mapping[str, Any], vector: Vector) -> np.ndarray:
         """Which indices of a dim vector go under a plan; ``kept`` maps group names to the ordinals that stay."""

@@ -28,11 +28,12 @@ class Replay:
     calls: list[Call] = field(default_factory=list)
 
 
-def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str, str]) -> Replay:
+def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str]) -> Replay:
     """Replay until no choice is left that froze what it should have freed.
 
     Args:
-        frozen: node names at which whatever arrives is frozen, with the reason (found out by a trial).
+        frozen: nodes (by name) and calls (by number) at which whatever arrives is frozen, with the reason (found out
+            by a trial).
     """
     choices: dict[tuple[int, int], int] = {}
     for _ in range(ROUNDS):
@@ -56,13 +57,14 @@ def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[
 class _Run:
     """One pass over all tapes; parameters are the same units in each."""
 
-    def __init__(self, policy: Policy, choices: dict[tuple[int, int], int], frozen: Mapping[str, str]):
+    def __init__(self, policy: Policy, choices: dict[tuple[int, int], int], frozen: Mapping[str | int, str]):
         self.policy, self.choices, self.frozen = policy, choices, frozen
         self.notes = Notes()
         self.slots: dict[Slot, Vector] = {}
         self.params: dict[str, tuple[Vector, ...]] = {}
         self.joints: list[tuple[str, tuple[Vector, ...]]] = []
         self.calls: list[Call] = []
+        self.weights: set[int] = set()
 
     def all(self, tapes: Sequence[Tape]) -> Replay:
         dims = tuple(self._tape(tape) for tape in tapes)
@@ -70,6 +72,7 @@ class _Run:
 
     def _tape(self, tape: Tape) -> dict[int, tuple[Vector, ...]]:
         dims: dict[int, tuple[Vector, ...]] = {}
+        self.weights = set(tape.params)
         for call in tape.calls:
             self.calls.append(call)
             self._call(tape, call, dims)
@@ -80,7 +83,8 @@ class _Run:
 
     def _call(self, tape: Tape, call: Call, dims: dict[int, tuple[Vector, ...]]) -> None:
         def operand(ref: Ref) -> Operand:
-            return Operand(self._vectors(tape, ref, dims), tape.values.get(ref.id), ref.id in tape.params)
+            return Operand(self._vectors(tape, ref, dims), tape.values.get(ref.id), ref.id in tape.params,
+                           ref.id in self.weights)
 
         outs = list(refs(call.outs))
         place = (call.node, call.source)
@@ -90,10 +94,18 @@ class _Run:
         results = self._couple(op, call, args, kwargs)
         for ref, vectors in zip(outs, results, strict=True):
             dims[ref.id] = tuple(vectors)
-        if call.node in self.frozen:
-            op.unknown(*_operands(args, kwargs), *map(Operand, results), why=self.frozen[call.node])
+        self._weigh(_operands(args, kwargs), outs)
+        why = self.frozen.get(call.node) or self.frozen.get(len(self.calls) - 1)
+        if why:
+            op.unknown(*_operands(args, kwargs), *map(Operand, results), why=why)
         if sum(not o.is_param and len(o) > 1 for o in _operands(args, kwargs)) > 1:
             self.joints.append((call.op.partition("::")[2].rstrip("_"), tuple(v for r in results for v in r)))
+
+    def _weigh(self, operands: list[Operand], outs: list[Ref]) -> None:
+        """What is made from parameters alone (a transposed, a standardised one) is a weight as well."""
+        made = bool(operands) and all(operand.is_weight for operand in operands)
+        change = self.weights.update if made else self.weights.difference_update
+        change(ref.id for ref in outs)
 
     def _couple(self, op: Op, call: Call, args: Any, kwargs: Any) -> list[tuple[Vector, ...]]:
         rule = rule_for(call.op)

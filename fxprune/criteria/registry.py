@@ -70,11 +70,10 @@ def score(criterion: Criterion, group: CouplingGroup, tensors: Mapping[str, torc
         raise
     except Exception as error:
         raise InputError(f"{what} must return numbers, but raised {type(error).__name__}: {error}") from error
-    if scores.ndim == 1:
-        scores = scores[None]
-    if scores.ndim != 2 or scores.shape[1] != group.size or not len(scores):
+    if scores.ndim not in (1, 2) or scores.shape[-1] != group.size or not scores.size:
         raise InputError(f"{what} must return one score per channel, [{group.size}] or [voters, {group.size}], got "
                          f"{list(scores.shape)}")
+    scores = np.atleast_2d(scores)
     if not np.isfinite(scores).all():
         raise InputError(f"{what} must return finite scores, got {_first(scores, ~np.isfinite(scores))}; "
                          "use np.nan_to_num, or look for the cause in the weights")

@@ -80,9 +80,10 @@ def check_coupling(keep: Keep, kept: Mapping[str, Sequence[int]], groups: Mappin
                                 f"{REDRAW}")
 
 
-def _broken(name: str, dim: int, got: tuple, want: tuple, groups: Mapping[str, CouplingGroup], owner: str) -> str:
+def _broken(name: str, dim: int, got: tuple[int, ...], want: tuple[int, ...], groups: Mapping[str, CouplingGroup],
+            owner: str) -> str:
     stray = sorted(set(got) ^ set(want))
-    index = stray[0] if stray else next(w for g, w in zip(got, want, strict=True) if g != w)
+    index = stray[0] if stray else next(w for g, w in zip(got, want, strict=False) if g != w)
     if not stray:
         what = f"moves index {index} elsewhere than"
     elif index in got:
@@ -91,8 +92,8 @@ def _broken(name: str, dim: int, got: tuple, want: tuple, groups: Mapping[str, C
         what = f"removes index {index}, but it is kept by"
     for group in groups.values():
         for member in group.members:
-            at = np.flatnonzero(member.index == index) if (member.name, member.dim) == (owner, dim) else ()
-            if len(at):
+            at = np.flatnonzero(member.index == index)
+            if len(at) and (member.name, member.dim) == (owner, dim):
                 others = ", ".join(f"{m.name}[{m.dim}]" for m in group.members if m is not member)
                 frozen = f" (frozen: {group.frozen})" if group.frozen else ""
                 return (f"plan.keep[{name!r}][{dim}] breaks a coupling: it {what} channel {member.channel[at[0]]} of "

@@ -1,13 +1,14 @@
 """A plan as a JSON document that people review, and back.
 
-The order is the reviewer's: where it comes from, the kept *widths* of the groups, what is kept of each group, then of
-each parameter's dimension, and last the inputs and the signature. Objects take a line per entry, lists
+The order is the reviewer's: the kept *widths* of the groups first, how the plan was drawn, what is kept of each group,
+then of each parameter's dimension, and last the inputs and the signature. Objects take a line per entry, lists
 stay on one line, indices are ranges (``"0-15,18"``), so that a changed width is a changed line or three. Widths are
 there to be read, and are compared with the kept channels when the document is; `check` compares those with ``keep``.
 """
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
 from fxprune.groups import Signature
@@ -18,22 +19,25 @@ from fxprune.planning.parts import GroupPlan
 from fxprune.planning.ranges import from_text, to_text
 from fxprune.planning.reader import Reader
 
+if TYPE_CHECKING:
+    from fxprune.planning.record import Plan
+
 FORMAT, VERSION = "fxprune-plan", 1
 MODES = ("graph", "module")
-KEYS = ("format", "version", "versions", "mode", "policy", "options", "widths", "groups", "keep", "inputs", "digest",
+KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", "groups", "keep", "inputs", "digest",
         "signature")
 
 
-def to_dict(plan: object) -> dict:
+def to_dict(plan: "Plan") -> dict:
     """The document of a `Plan`, of dictionaries, lists, strings and numbers."""
     return {
         "format": FORMAT,
         "version": VERSION,
-        "versions": dict(plan.versions),
-        "mode": plan.mode,
-        "policy": thaw(plan.policy),
-        "options": thaw(plan.options),
         "widths": dict(plan.widths),
+        "options": thaw(plan.options),
+        "policy": thaw(plan.policy),
+        "mode": plan.mode,
+        "versions": dict(plan.versions),
         "groups": {name: {"size": g.size, "kept": to_text(g.kept), "scores": list(g.scores)}
                    for name, g in plan.groups.items()},
         "keep": {name: {str(dim): to_text(indices) for dim, indices in dims.items()}

@@ -1,6 +1,7 @@
 """Nests that cannot be changed: what a plan's fields are made of."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class Frozen(Mapping):
@@ -12,10 +13,10 @@ class Frozen(Mapping):
 
     __slots__ = ("_items",)
 
-    def __init__(self, *args: object, **kwargs: object):
-        self._items = dict(*args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._items: dict[Any, Any] = dict(*args, **kwargs)
 
-    def __getitem__(self, key: object) -> object:
+    def __getitem__(self, key: Any) -> Any:
         return self._items[key]
 
     def __iter__(self) -> Iterator:
@@ -28,7 +29,7 @@ class Frozen(Mapping):
         return f"Frozen({self._items!r})"
 
 
-def freeze(value: object) -> object:
+def freeze(value: Any) -> Any:
     """Dictionaries become `Frozen`, lists become tuples, at any depth.
 
     >>> freeze({"a": [1, {"b": 2}]})
@@ -39,7 +40,7 @@ def freeze(value: object) -> object:
     return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
 
 
-def thaw(value: object) -> object:
+def thaw(value: Any) -> Any:
     """The inverse, for JSON: dictionaries and lists.
 
     >>> thaw(freeze({"a": [1, {"b": 2}]}))

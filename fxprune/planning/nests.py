@@ -11,6 +11,12 @@ from fxprune.errors import PlanError
 from fxprune.groups import Inputs, TensorSpec
 from fxprune.planning.reader import Reader
 
+# A name from a file is looked up in torch's namespace later: only these are dtypes of inputs.
+DTYPES = frozenset([
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
+    "float64", "float8_e4m3fn", "float8_e5m2", "complex32", "complex64", "complex128",
+])
+
 
 def inputs_to_json(inputs: Inputs) -> dict:
     """
@@ -58,17 +64,19 @@ def _read(reader: Reader) -> object:
         return reader.value
     if isinstance(reader.value, list):
         return [_read(element) for element in reader.elements()]
-    keys = set(reader.value) if isinstance(reader.value, dict) else set()
+    keys = {key for key, _ in reader.items()}
     if "tensor" in keys:
         reader.only(("tensor", "shape", "low", "high"))
-        bounds = [reader[key].integer(-2 ** 62) if key in keys else 0 for key in ("low", "high")]
+        if reader["tensor"].text() not in DTYPES:
+            raise reader["tensor"].fail("must be the name of a dtype")
+        bounds = [reader[key].integer(-2 ** 64) if key in keys else 0 for key in ("low", "high")]
         return TensorSpec(reader["shape"].shape(), reader["tensor"].text(), *bounds)
     if keys == {"tuple"}:
         return tuple(_read(element) for element in reader["tuple"].elements())
     if keys == {"dict"}:
         return dict(_pair(element) for element in reader["dict"].elements())
-    if keys == {"float"} and reader.value["float"] in ("inf", "-inf", "nan"):
-        return float(reader.value["float"])
+    if keys == {"float"} and reader["float"].value in ("inf", "-inf", "nan"):
+        return float(reader["float"].text())
     raise reader.fail("must be an example input as fxprune writes it")
 
 

@@ -12,7 +12,8 @@ def to_text(indices: Sequence[int]) -> str:
     >>> to_text([0, 1, 2, 3, 7, 9, 10]), to_text([5, 3, 0, 1, 2]), to_text([])
     ('0-3,7,9,10', '5,3,0-2', '')
     """
-    parts, start = [], 0
+    parts: list[str] = []
+    start = 0
     for end in range(1, len(indices) + 1):
         if end < len(indices) and indices[end] == indices[end - 1] + 1:
             continue

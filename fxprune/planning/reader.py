@@ -47,7 +47,7 @@ class Reader:
             raise self.fail("must be a string")
         return self.value
 
-    def integer(self, low: int = 0, high: int = 2 ** 62) -> int:
+    def integer(self, low: int = 0, high: int = 2 ** 64) -> int:
         if isinstance(self.value, bool) or not isinstance(self.value, int) or not low <= self.value <= high:
             raise self.fail(f"must be an integer >= {low}")
         return self.value

@@ -1,7 +1,7 @@
 """The plan: what is kept of a model. Data, not code; it is saved, reviewed, edited and applied again."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -19,6 +19,9 @@ from fxprune.planning.reader import Reader, parse
 
 if TYPE_CHECKING:
     import torch
+
+    from fxprune.coupling.record import Coupling
+    from fxprune.criteria import Criterion
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,25 @@ class Plan:
             object.__setattr__(self, name, freeze(getattr(self, name)))
 
     @classmethod
-    def build(cls, groups: Mapping[str, CouplingGroup], kept: Mapping[str, Sequence[int]], *, signature: Signature,
+    def build(cls, groups: Mapping[str, CouplingGroup], kept: Mapping[str, Iterable[int]], *, signature: Signature,
               inputs: Inputs, digest: str, aliases: Mapping[str, Sequence[str]], mode: str = "graph",
-              scores: Mapping[str, Sequence[float]] | None = None, options: Mapping[str, object] | None = None,
+              scores: Mapping[str, Iterable[float]] | None = None, options: Mapping[str, object] | None = None,
               policy: Mapping[str, str] | None = None) -> "Plan":
         """A plan from the kept channels, in their new order, of the groups that could be cut.
 
         Raises:
             PlanError: channels that do not exist, are repeated or frozen.
         """
-        kept = {name: tuple(map(int, channels)) for name, channels in kept.items()}
-        check_groups(kept, groups)
-        keep = compose(groups, kept, signature, aliases)
+        chosen = {name: tuple(map(int, channels)) for name, channels in kept.items()}
+        check_groups(chosen, groups)
+        keep = compose(groups, chosen, signature, aliases)
         planned = {name: GroupPlan(groups[name].size, channels, tuple(map(float, (scores or {}).get(name, ()))))
-                   for name, channels in kept.items()}
+                   for name, channels in chosen.items()}
         return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, _versions())
 
     @classmethod
-    def from_widths(cls, coupling: object, model: "torch.nn.Module", widths: Mapping[str, int], *,
-                    criterion: object = "l2", vote: str = "joint") -> "Plan":
+    def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module", widths: Mapping[str, int], *,
+                    criterion: "str | Criterion" = "l2", vote: str = "joint") -> "Plan":
         """The best channels of each group at widths of one's own; groups that are not named stay whole.
 
         ``Plan.from_widths(coupling, model, {"layer1.0.conv1": 32})``: the same as `fxprune.plan` with ``widths=``.
@@ -121,6 +124,13 @@ class Plan:
             raise PlanError(f"the plan was drawn from other weights: it expects {self.digest[:19]}…, and the model has "
                             f"{digest[:19]}…; {REDRAW} on this model, or pass weights=\"any\" if the channels still "
                             "mean the same (a plan drawn on an ordered or trained copy would be wrong on the original)")
+
+    def apply_to_optimizer(self, optimizer: "torch.optim.Optimizer", model: "torch.nn.Module",
+                           small: "torch.nn.Module") -> "torch.optim.Optimizer":
+        """A new optimizer over ``small``'s parameters, its momentum and moments sliced along this plan."""
+        from fxprune.optimizer import sliced_optimizer
+
+        return sliced_optimizer(self, optimizer, model, small)
 
     def to_dict(self) -> dict:
         """As a JSON document, of dictionaries, lists, strings and numbers."""

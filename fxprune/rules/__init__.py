@@ -7,6 +7,7 @@ from fxprune.rules import (
     factories,
     gathers,
     linear,
+    literals,
     matrices,
     movement,
     normalisation,
@@ -19,5 +20,5 @@ from fxprune.rules import (
     vision,
 )
 
-__all__ = ["attention", "convolution", "einsum", "factories", "gathers", "linear", "matrices", "movement",
+__all__ = ["attention", "convolution", "einsum", "factories", "gathers", "linear", "literals", "matrices", "movement",
            "normalisation", "pointwise", "pooling", "recurrent", "reductions", "sampling", "views", "vision"]

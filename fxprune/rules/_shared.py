@@ -1,7 +1,9 @@
 """Small words that the rules share: which operands there are, which dims are meant, which vectors are free."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from fxprune.algebra.units import Vector
 from fxprune.registry import Operand
@@ -24,6 +26,32 @@ def operands(*tree: Any) -> Iterator[Operand]:
 def free(vector: Vector) -> bool:
     """Whether any index of the vector is a unit."""
     return bool((vector >= 0).any())
+
+
+def is_weight(x: Operand) -> bool:
+    """Whether the operand is a parameter, or made from parameters alone (a transposed one)."""
+    return x.is_param or x.is_weight
+
+
+def nth(value: Any, k: int) -> Any:
+    """The k-th entry of what may be one number, one word, or a list of one or more."""
+    return value if isinstance(value, (int, str)) else value[k if len(value) > 1 else 0]
+
+
+# What a `shrink` asks: ``kept(i, dim)`` is the boolean mask of what is kept along a dimension of the i-th tensor.
+Kept = Callable[[int, int], np.ndarray]
+
+
+def argument(args: Sequence[Any], kwargs: dict, at: int, name: str, default: Any) -> Any:
+    """An argument that is passed by position, by name, or not at all."""
+    return args[at] if len(args) > at else kwargs.get(name, default)
+
+
+def with_argument(args: Sequence[Any], kwargs: dict, at: int, name: str, value: Any) -> tuple[tuple, dict]:
+    """The same call with another value for one argument."""
+    if len(args) > at:
+        return (*args[:at], value, *args[at + 1:]), kwargs
+    return tuple(args), {**kwargs, name: value}
 
 
 def axis(dim: int, rank: int) -> int:

@@ -2,17 +2,20 @@
 them. Heads and batches run along.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import broadcast, cost, freeze_dims, operands
+from fxprune.rules._shared import Kept, broadcast, cost, freeze_dims, operands
 
 OVER_KEYS = "attention's softmax runs over it"
 
 
-def _scale_kept(kept, args, kwargs):
+def _scale_kept(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence[Any], dict]:
     """The default scale is that of the original head size, whatever is left of it."""
     if kwargs.get("scale") is not None:
         return args, kwargs
-    return args, {**kwargs, "scale": args[0].shape[-1] ** -0.5}
+    return args, {**kwargs, "scale": len(kept(0, -1)) ** -0.5}
 
 
 @register_rule("aten::scaled_dot_product_attention", mixes=True, shrink=_scale_kept)
@@ -42,9 +45,12 @@ def _without_heads(op, x: Operand):
 
 
 @register_rule("aten::_scaled_dot_product_attention_math", "aten::_scaled_dot_product_flash_attention_for_cpu",
-               mixes=True, shrink=_scale_kept)
+               mixes=True)
 def attention_with_weights(op, q, k, v, *args, **kwargs):
-    """The same with a second output: weights, or their logarithmic sums."""
+    """The same with a second output: weights, or their logarithmic sums. Met in exported programs, where the default
+    scale is not written out, so that the head size must stay."""
+    if kwargs.get("scale") is None:
+        op.freeze(q[-1], "a default scale is taken from the head size")
     mask = next((x for x in operands(args, kwargs) if len(x)), None)
     out = attention(op, q, k, v, mask)
     second = [out[d] if d < len(out) - 1 and len(out[d]) == n else op.fixed(n) for d, n in enumerate(op.shapes[1])]
@@ -54,8 +60,7 @@ def attention_with_weights(op, q, k, v, *args, **kwargs):
 # Whole layers in one call: they hold sizes and weights in an order of their own. They are only met where torch's fast
 # path is on, and capture switches it off.
 WHOLE_LAYERS = """
-_native_multi_head_attention _transformer_encoder_layer_fwd _triton_multi_head_attention
-_triton_scaled_dot_attention _transform_bias_rescale_qkv _nested_tensor_from_mask
+_native_multi_head_attention _transformer_encoder_layer_fwd _transform_bias_rescale_qkv
 """.split()
 
 

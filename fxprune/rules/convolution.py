@@ -5,32 +5,45 @@ Grouped convolutions need equal groups. Two cuts keep them equal: the same posit
 groups, with their input and output channels; the user's policy says which is tried first.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from fxprune.algebra.masks import remaining_groups
 from fxprune.algebra.units import Vector
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, cost
+from fxprune.rules._shared import Kept, Vectors, argument, cost, nth, with_argument
 
 KERNEL = "a position in the kernel"
 POSITIONS = "a convolution slides over it"
 GROUP = "the only channel of its group"
 
 
-def convolve(op, x: Operand, weight: Operand, bias: Operand | None, groups: int, transposed: bool) -> Vectors:
+def convolve(op, x: Operand, weight: Operand, bias: Operand | None, groups: int, transposed: bool,
+             stride=1, padding=0) -> Vectors:
     """All convolutions: ties, roles, cost and the output's vectors."""
     spatial = len(weight) - 2
     channels = len(x) - spatial - 1
     for vector in weight.vectors[2:]:
         op.freeze(vector, KERNEL)
-    for vector in x.vectors[channels + 1:]:
-        op.freeze(vector, POSITIONS)
+    places = tuple(_place(op, x[channels + 1 + k], op.shapes[0][channels + 1 + k],
+                          len(weight[2 + k]) == 1 and nth(stride, k) == 1 and nth(padding, k) in (0, "valid", "same"))
+                   for k in range(spatial))
     produced = _tie(op, x[channels], weight, groups, transposed)
     if bias is not None:
         op.tie(produced, bias[0])
-    shape = op.shapes[0]
-    places = x.shape[channels + 1:] if transposed else shape[channels + 1:]
-    cost(op, *x.vectors[:channels], *(op.fixed(n) for n in (*places, *weight.shape[2:])), weight[0], weight[1])
-    return (*x.vectors[:channels], produced, *(op.fixed(n) for n in shape[channels + 1:]))
+    visited = [op.fixed(n) for n in x.shape[channels + 1:]] if transposed else places
+    cost(op, *x.vectors[:channels], *visited, *(op.fixed(n) for n in weight.shape[2:]), weight[0], weight[1])
+    return (*x.vectors[:channels], produced, *places)
+
+
+def _place(op, vector: Vector, n: int, pointwise: bool) -> Vector:
+    """A dimension that the kernel slides over; with a kernel of length 1 every index is on its own."""
+    if pointwise and len(vector) == n:
+        return vector
+    op.freeze(vector, POSITIONS)
+    return op.fixed(n)
 
 
 def _tie(op, x: Vector, weight: Operand, groups: int, transposed: bool) -> Vector:
@@ -83,22 +96,35 @@ def _computed(x: Operand, weight: Operand, *rest: Operand) -> bool:
     return not weight.is_param
 
 
-@register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", mixes=_computed)
+def _groups_left(at: int):
+    """For a computed weight: the number of groups that are left, ``groups`` being the argument at this place."""
+
+    def shrink(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence[Any], dict]:
+        groups = argument(args, kwargs, at, "groups", 1)
+        channels = args[0].dim() - args[1].dim() + 1
+        left = remaining_groups(kept(0, channels), groups)
+        return (args, kwargs) if left == groups else with_argument(args, kwargs, at, "groups", left)
+
+    return shrink
+
+
+@register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", mixes=_computed, shrink=_groups_left(6))
 def convolution(op, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """``groups`` is the seventh argument in all overloads."""
-    return convolve(op, x, weight, bias, groups, transposed=False)
+    return convolve(op, x, weight, bias, groups, False, stride, padding)
 
 
-@register_rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d", mixes=_computed)
+@register_rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d", mixes=_computed,
+               shrink=_groups_left(7))
 def transposed_convolution(op, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """The weight's dim 0 reads; positions are counted at the input."""
-    return convolve(op, x, weight, bias, groups, transposed=True)
+    return convolve(op, x, weight, bias, groups, True, stride, padding)
 
 
-@register_rule("aten::convolution", "aten::_convolution", "aten::convolution_overrideable", mixes=_computed)
+@register_rule("aten::convolution", "aten::_convolution", mixes=_computed, shrink=_groups_left(8))
 def general_convolution(op, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *rest):
     """What the above decompose to."""
-    return convolve(op, x, weight, bias, groups, transposed)
+    return convolve(op, x, weight, bias, groups, transposed, stride, padding)
 
 
 @register_rule("aten::conv_tbc", mixes=_computed)

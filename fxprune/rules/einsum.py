@@ -1,7 +1,7 @@
 """``einsum``: equal letters are tied, letters that are not in the output are summed over."""
 
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import BROADCAST, cost, free
+from fxprune.rules._shared import BROADCAST, cost, free, is_weight
 
 DIAGONAL = "a letter is repeated: a diagonal is read"
 
@@ -30,7 +30,7 @@ def _labels(term: str, rank: int) -> list[str]:
     return [*before, *(f"...{k}" for k in reversed(range(dots))), *after]
 
 
-@register_rule("aten::einsum", mixes=lambda *operands: not any(x.is_param for x in operands))
+@register_rule("aten::einsum", mixes=True)
 def einsum(op, equation, tensors, *, path=None):
     """Any contraction that letters can say."""
     terms, output = parse(equation, [len(x) for x in tensors])
@@ -41,7 +41,7 @@ def einsum(op, equation, tensors, *, path=None):
         for vector, label in zip(x.vectors, labels, strict=True):
             if len(vector) != len(vectors[label]):
                 op.freeze(vector, BROADCAST)
-        if x.is_param and len(tensors) > 1:
+        if is_weight(x) and len(tensors) > 1:
             _roles(op, x, labels, output, [other for other in terms if other is not labels])
     if len(tensors) > 1:
         cost(op, *vectors.values())

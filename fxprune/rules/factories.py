@@ -8,8 +8,7 @@ from fxprune.registry import register_rule
 from fxprune.rules._shared import Vectors, broadcast, fixed_outputs, freeze_dims, operands
 
 CONSTANT = """
-zeros ones full empty empty_strided empty_permuted new_zeros new_ones new_full new_empty new_empty_strided
-scalar_tensor
+zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor
 """.split()
 DRAWN = "rand randn randint".split()
 LIKE = """
@@ -17,7 +16,7 @@ zeros_like ones_like full_like empty_like rand_like randn_like randint_like bern
 log_normal cauchy geometric
 """.split()
 POSITIONS = """
-arange range linspace logspace eye tril_indices triu_indices randperm hann_window hamming_window bartlett_window
+empty_strided empty_permuted new_empty_strided arange range linspace logspace eye tril_indices triu_indices randperm hann_window hamming_window bartlett_window
 blackman_window kaiser_window fft_fftfreq fft_rfftfreq
 """.split()
 
@@ -39,7 +38,7 @@ def like(op, x, *args, **kwargs):
     return x.vectors
 
 
-@register_rule("aten::normal", "aten::normal_functional")
+@register_rule("aten::normal")
 def normal(op, *args, **kwargs):
     """``normal(mean, std)`` with tensors is elementwise, with numbers a draw of a given size."""
     return broadcast(op, args, kwargs) if next(operands(args), None) else fresh_output(op)
@@ -75,7 +74,15 @@ def diagonal(op, x, offset=0, dim1=0, dim2=1):
     return (*(v for d, v in enumerate(held) if d not in dims), op.fixed(op.shapes[0][-1]))
 
 
-@register_rule("aten::diag", "aten::diag_embed", "aten::diagflat", "aten::block_diag")
+@register_rule("aten::diag_embed")
+def diag_embed(op, x, offset=0, dim1=-2, dim2=-1):
+    """The last dimension becomes the diagonal of two; the others run along."""
+    held = iter(freeze_dims(op, x, [len(x) - 1], "a diagonal matrix"))
+    new = {dim1 % (len(x) + 1), dim2 % (len(x) + 1)}
+    return tuple(op.fixed(n) if d in new else next(held) for d, n in enumerate(op.shapes[0]))
+
+
+@register_rule("aten::diag", "aten::diagflat", "aten::block_diag")
 def diagonal_matrix(op, *args, **kwargs):
     """Matrices made from their diagonals, and the reverse."""
     return op.unknown(*operands(args, kwargs), why="a diagonal matrix")[0]

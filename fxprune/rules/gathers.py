@@ -7,63 +7,65 @@ they are not, what it addresses is frozen, because a position is only a name as 
 import numpy as np
 
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, axis, broadcast, free, freeze_dims, operands, replaced
+from fxprune.rules._shared import axis, broadcast, free, freeze_dims, operands, replaced
 
 BY_INDEX = "addressed by an index that is not known"
 TABLE = "rows of a table, looked up by index"
 
 
-def looked_up(op, x: Operand, dim: int, index: Operand) -> tuple:
-    """The vectors that an index of any rank puts in place of one dimension."""
+def moved(op, x: Operand, dim: int, index: Operand) -> np.ndarray | None:
+    """The vector that a one-dimensional index puts in place of a dimension, or None where its contents are not known.
+
+    A parameter whose rows are looked up again and again is a table: its rows are names, not channels. An index that
+    is itself a buffer shrinks with what it fetches, a mask with what it is laid over.
+    """
     value = index.value
-    if value is not None and index.value.ndim == 1 and not (x.is_param and _repeats(value)):
-        value = np.flatnonzero(value) if value.dtype == bool else value.astype(np.int64)
-        found = x[dim][value]
-        if index.is_param and len(found) == len(index[0]):
-            op.tie(found, index[0])
-        return (found,)
-    op.freeze(x[dim], TABLE if x.is_param else BY_INDEX)
-    for vector in index.vectors:
-        op.freeze(vector, "an index")
-    return tuple(op.fixed(len(v)) for v in index.vectors)
-
-
-def _repeats(value: np.ndarray) -> bool:
-    return value.dtype != bool and len(np.unique(value)) < len(value)
+    if value is None or value.ndim != 1 or (x.is_param and value.dtype != bool and len(np.unique(value)) < len(value)):
+        return None
+    if value.dtype == bool:
+        op.tie(x[dim], index[0])
+        return x[dim][np.flatnonzero(value)]
+    found = x[dim][value.astype(np.int64)]
+    if index.is_param:
+        op.tie(found, index[0])
+    return found
 
 
 @register_rule("aten::index", "aten::_unsafe_index")
 def index(op, x, indices):
-    """``x[i, :, j]``: one known index moves data; several address points together."""
+    """``x[i, :, j]``: one known index moves data; others address points."""
     where = [d for d, i in enumerate(indices) if i is not None]
-    only = indices[where[0]]
-    one = len(where) == 1 and (only.value is None or only.value.dtype != bool or len(only) == 1)
-    if one and not (only.value is None and len(only) != len(op.shapes[0]) - len(x) + 1):
-        return replaced(x.vectors, where[0], *looked_up(op, x, where[0], only))
-    return _points(op, x, indices)
-
-
-def _points(op, x: Operand, indices: list) -> Vectors:
-    """Several indices, or a mask over several dims: these dims become positions."""
-    covered, d = [], 0
-    for i in indices:
-        width = len(i) if i is not None and i.value is not None and i.value.dtype == bool else 1
-        if i is not None:
-            covered += range(d, d + width)
-        d += width
-    freeze_dims(op, x, covered, BY_INDEX)
-    for part in operands(indices):
-        for vector in part.vectors:
-            op.freeze(vector, "an index")
-    rest = [x[k] for k in range(len(x)) if k not in covered]
+    found = moved(op, x, where[0], indices[where[0]]) if len(where) == 1 else None
+    if found is not None:
+        return replaced(x.vectors, where[0], found)
+    covered = _covered(op, x, indices)
+    _freeze_points(op, x, indices, covered)
+    rest = [x[d] for d in range(len(x)) if d not in covered]
     new = len(op.shapes[0]) - len(rest)
     # Neighbouring indices put their result in their own place, others put it in front.
-    adjacent = new >= 0 and covered == list(range(covered[0], covered[-1] + 1))
-    at = covered[0] if adjacent else 0
-    out = (*rest[:at], *(op.fixed(n) for n in op.shapes[0][at:at + new]), *rest[at:])
-    if tuple(len(v) for v in out) != op.shapes[0]:  # a mask of unknown contents covers more dims than it says
-        return op.unknown(x, why=BY_INDEX)[0]
-    return out
+    at = covered[0] if covered == list(range(covered[0], covered[-1] + 1)) else 0
+    return (*rest[:at], *(op.fixed(n) for n in op.shapes[0][at:at + new]), *rest[at:])
+
+
+def _covered(op, x: Operand, indices: list) -> list[int]:
+    """The dims that are addressed. A mask covers as many as it has; one of unknown contents is told from the ranks:
+    k dims become one, where an index of k dims would put k in place of one."""
+    covered, d = [], 0
+    for i in indices:
+        if i is None:
+            d += 1
+            continue
+        mask = i.value.dtype == bool if i.value is not None else len(i) > 1 and len(op.shapes[0]) == len(x) - len(i) + 1
+        width = len(i) if mask else 1
+        covered += range(d, d + width)
+        d += width
+    return covered
+
+
+def _freeze_points(op, x: Operand, indices: list, covered: list[int]) -> None:
+    freeze_dims(op, x, covered, TABLE if x.is_param else BY_INDEX)
+    for part in operands(indices):
+        freeze_dims(op, part, range(len(part)), "an index")
 
 
 @register_rule("aten::index_select")
@@ -71,8 +73,12 @@ def index_select(op, x, dim, index):
     """A one-dimensional index."""
     if not len(x):
         return ()
-    found = looked_up(op, x, axis(dim, len(x)), index)
-    return replaced(x.vectors, axis(dim, len(x)), *(found or (op.fixed(1),)))
+    d = axis(dim, len(x))
+    found = moved(op, x, d, index)
+    if found is None:
+        _freeze_points(op, x, [index], [d])
+        found = op.fixed(op.shapes[0][d])
+    return replaced(x.vectors, d, found)
 
 
 @register_rule("aten::embedding")
@@ -165,38 +171,20 @@ def index_fill(op, x, dim, index, value):
 
 @register_rule("aten::index_put", "aten::_unsafe_index_put", "aten::_index_put_impl")
 def index_put(op, x, indices, values, *args, **kwargs):
-    """``x[i, :, j] = values``: the addressed dims are frozen, the others tied with the values'."""
-    out = _points_of(op, x, indices, values)
-    broadcast(op, Operand(out), values)
+    """``x[i, :, j] = values``: what is addressed is frozen, what lies behind it tied with the values' last dims.
+
+    A mask of unknown contents may cover any number of dims, and so may whatever lies behind it.
+    """
+    unknown_mask = any(i is not None and i.value is None and len(i) > 1 for i in indices)
+    covered = _covered(op, x, indices)
+    covered = list(range(covered[0], len(x))) if unknown_mask else covered
+    _freeze_points(op, x, indices, covered)
+    behind = x.vectors[covered[-1] + 1:] if covered == list(range(covered[0], covered[-1] + 1)) else ()
+    kept = min(len(behind), len(values))
+    freeze_dims(op, values, range(len(values) - kept), BY_INDEX)
+    freeze_dims(op, x, range(len(x) - len(behind)) if len(values) > kept else covered, BY_INDEX)
+    broadcast(op, Operand(behind), Operand(values.vectors[len(values) - kept:]))
     return x.vectors
-
-
-def _points_of(op, x: Operand, indices: list, values: Operand) -> Vectors:
-    """The vectors of ``x[indices]``, as far as the values align with them from the right."""
-    mask = any(i is not None and i.value is None and len(i) > 1 for i in indices)
-    covered, d = [], 0
-    for i in indices:
-        width = len(i) if i is not None and i.value is not None and i.value.dtype == bool else 1
-        covered += range(d, d + width) if i is not None else ()
-        d += width
-    if mask:  # possibly a mask over several dims: everything from there on may be addressed
-        covered = range(covered[0], len(x))
-    freeze_dims(op, x, list(covered), BY_INDEX)
-    for part in operands(indices):
-        freeze_dims(op, part, range(len(part)), "an index")
-    last = max(covered)
-    adjacent = list(covered) == list(range(covered[0], last + 1))
-    if not adjacent or mask:
-        for k, vector in enumerate(x.vectors):
-            if k not in covered:
-                op.freeze(vector, BY_INDEX)
-        freeze_dims(op, values, range(len(values)), BY_INDEX)
-        return ()
-    trailing = x.vectors[last + 1:]
-    if len(values) > len(trailing):
-        freeze_dims(op, values, range(len(values) - len(trailing)), BY_INDEX)
-        return (*(op.fixed(n) for n in values.shape[:len(values) - len(trailing)]), *trailing)
-    return trailing
 
 
 # The length, or every element of the result, depends on the data or on memory order: nothing that reaches them may go.

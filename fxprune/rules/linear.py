@@ -1,11 +1,12 @@
 """Matrix products: what is contracted is tied, what is not is handed on.
 
-A weight (a parameter among the operands) reads the contracted channels and produces those of its other dimension; a
-product of two activations does neither, but only the channels that are kept may enter its sums (``mixes``).
+A weight (a parameter among the operands, transposed perhaps) reads the contracted channels and produces those of its
+other dimension; a product of two activations does neither, but only the channels that are kept may enter its sums
+(``mixes``).
 """
 
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, broadcast, cost, replaced
+from fxprune.rules._shared import Vectors, broadcast, cost, is_weight, replaced
 
 
 def without_parameter(*operands: Operand) -> bool:
@@ -55,7 +56,7 @@ def product(op, a: Operand, b: Operand) -> Vectors:
     columns = b.vectors[-1:] if len(b) > 1 else ()
     batch = broadcast(op, Operand(a.vectors[:-2]), Operand(b.vectors[:-2]))
     for x, kept, read in ((a, rows, a[-1]), (b, columns, inner)):
-        if x.is_param:
+        if is_weight(x):
             op.consumes(read)
             for vector in kept:
                 op.produces(vector)
@@ -73,6 +74,22 @@ def added_product(op, bias, a, b, **kwargs):
         out = out[1:]
     broadcast(op, Operand(out), bias)
     return out
+
+
+@register_rule("aten::_grouped_mm", mixes=without_parameter)
+def grouped_mm(op, a, b, offs=None, bias=None, out_dtype=None):
+    """Rows in runs, each times a matrix of its own: ``[rows, k] x [experts, k, n] -> [rows, n]``, ends in ``offs``."""
+    if len(a) != 2 or len(b) != 3:
+        return op.unknown(*(x for x in (a, b, offs, bias) if x is not None), why="a grouped product of this rank")[0]
+    op.tie(a[1], b[1])
+    for vector, why in ((a[0], "rows in runs"), (b[0], "experts")):
+        op.freeze(vector, why)
+    if bias is not None:
+        op.tie(b[2], bias[-1])
+    op.consumes(b[1])
+    op.produces(b[2])
+    cost(op, op.fixed(len(a[0])), b[1], b[2])
+    return (op.fixed(len(a[0])), b[2])
 
 
 @register_rule("aten::outer", "aten::ger")
@@ -106,7 +123,7 @@ def tensordot(op, a, b, dims_self, dims_other):
     left = [v for d, v in enumerate(a.vectors) if d not in mine]
     right = [v for d, v in enumerate(b.vectors) if d not in theirs]
     for x, read, kept in ((a, mine, left), (b, theirs, right)):
-        if x.is_param:
+        if is_weight(x):
             for d in read:
                 op.consumes(x[d])
             for vector in kept:

@@ -18,7 +18,7 @@ def cat(op, tensors, dim=0):
     return replaced(out, d, np.concatenate([x[d] for x in parts]))
 
 
-@register_rule("aten::stack", "aten::_stack")
+@register_rule("aten::stack")
 def stack(op, tensors, dim=0):
     """Ties all tensors, and adds a dimension that says which."""
     out = broadcast(op, tensors)
@@ -37,21 +37,20 @@ def _lengths(op, dim: int) -> list[int]:
 
 
 @register_rule("aten::split", "aten::split_with_sizes", "aten::chunk", "aten::tensor_split", "aten::unsafe_split",
-               "aten::unsafe_split_with_sizes", "aten::unsafe_chunk", "aten::split_copy",
-               "aten::split_with_sizes_copy")
+               "aten::unsafe_split_with_sizes", "aten::unsafe_chunk")
 def split(op, x, sizes, dim=0):
     """The pieces are as long as the outputs are; for `tensor_split` by a tensor too."""
     d = axis(dim, len(x))
     return cut(x, d, _lengths(op, d))
 
 
-@register_rule("aten::slice", "aten::slice_copy")
+@register_rule("aten::slice")
 def slice_(op, x, dim=0, start=None, end=None, step=1):
     """Python's slices, out of range ends included."""
     return replaced(x.vectors, axis(dim, len(x)), x[axis(dim, len(x))][start:end:step])
 
 
-@register_rule("aten::narrow", "aten::narrow_copy")
+@register_rule("aten::narrow")
 def narrow(op, x, dim, start, length):
     """``length`` indices from ``start``; where the start is a tensor of unknown contents, the dimension is frozen."""
     d = axis(dim, len(x))
@@ -63,7 +62,7 @@ def narrow(op, x, dim, start, length):
     return replaced(x.vectors, d, x[d][start:start + length])
 
 
-@register_rule("aten::select", "aten::select_copy")
+@register_rule("aten::select")
 def select(op, x, dim, index):
     """One index leaves its dimension, and so must stay; the others of that dimension are free."""
     d = axis(dim, len(x))
@@ -100,7 +99,7 @@ def roll(op, x, shifts, dims=()):
     return tuple(out)
 
 
-@register_rule("aten::expand", "aten::expand_copy", "aten::broadcast_to")
+@register_rule("aten::expand", "aten::broadcast_to")
 def expand(op, x, size, implicit=False):
     """A dimension of length 1 repeats a single index: it is constant along the new one, whose length is free."""
     shape = op.shapes[0]
@@ -135,18 +134,16 @@ def repeat(op, x, repeats):
 
 @register_rule("aten::repeat_interleave")
 def repeat_interleave(op, x, repeats=None, dim=None, *, output_size=None):
-    """Every index several times in a row, as many as an integer or a known tensor says."""
+    """Every index several times in a row, as many as an integer says; where a tensor does, its length must fit."""
     if repeats is None:
         return op.unknown(x, why="the length of repeat_interleave depends on the data")[0]
     if dim is None and len(x) > 1:
         return op.unknown(x, why="repeat_interleave without a dimension flattens")[0]
     d = axis(0 if dim is None else dim, len(x))
     if isinstance(repeats, Operand):
-        for vector in repeats.vectors:
-            op.freeze(vector, "counts of repetitions")
-        if repeats.value is None:
-            return replaced(freeze_dims(op, x, [d], "repeated as often as the data say"), d, op.fixed(op.shapes[0][d]))
-        repeats = np.ravel(repeats.value)
+        freeze_dims(op, repeats, range(len(repeats)), "counts of repetitions")
+        held = freeze_dims(op, x, [d], "repeated as often as another tensor says")
+        return replaced(held, d, op.fixed(op.shapes[0][d]))
     return replaced(x.vectors, d, np.repeat(x[d], repeats))
 
 
@@ -191,18 +188,18 @@ def pad_with_own(op, x, pad):
 
 @register_rule("aten::slice_scatter")
 def slice_scatter(op, x, src, dim=0, start=None, end=None, step=1):
-    """``x`` with a slice of it replaced: the slice is tied with what replaces it."""
+    """``x`` with a slice of it replaced, whose bounds are numbers: that dimension is frozen, the others tied."""
     d = axis(dim, len(x))
+    freeze_dims(op, x, [d], "a slice of it is replaced")
     broadcast(op, Operand(replaced(x.vectors, d, x[d][start:end:step])), src)
     return x.vectors
 
 
 @register_rule("aten::select_scatter")
 def select_scatter(op, x, src, dim, index):
-    """``x`` with one index replaced, which must stay."""
+    """``x`` with one index replaced, which is a number: that dimension is frozen, the others tied."""
     d = axis(dim, len(x))
-    at = index % len(x[d])
-    op.freeze(x[d][at:at + 1], "selected by its index")
+    freeze_dims(op, x, [d], "one of its indices is replaced")
     broadcast(op, Operand(replaced(x.vectors, d)), src)
     return x.vectors
 

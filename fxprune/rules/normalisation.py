@@ -4,11 +4,15 @@ Where statistics are taken over channels (layer norm, group norm), those of the 
 (``mixes``). Group norm needs equal groups, like a grouped convolution.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from fxprune.algebra.masks import remaining_groups
 from fxprune.algebra.units import Vector
 from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, free
+from fxprune.rules._shared import Kept, Vectors, free
 
 
 def per_channel(op, x: Operand, *params: Operand | None) -> None:
@@ -23,9 +27,9 @@ def _over_channels(x: Operand, *rest: Operand) -> bool:
     return any(free(v) for d, v in enumerate(x.vectors) if d != 1)
 
 
+# The native ones are what exported programs hold; those of single backends (cudnn, miopen) never arrive.
 BATCH_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-               "_native_batch_norm_legit_functional", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index",
-               "_batch_norm_with_update", "_batch_norm_no_update")
+               "_native_batch_norm_legit_functional")
 
 
 @register_rule(*(f"aten::{name}" for name in BATCH_NORMS), mixes=_over_channels)
@@ -38,7 +42,8 @@ def batch_norm(op, x, weight=None, bias=None, running_mean=None, running_var=Non
 
 def _with_statistics(op, x: Operand) -> list[Vectors]:
     """The output, then whatever has one entry per channel, then what has none."""
-    rest = [tuple(x[1] if n == len(x[1]) else op.fixed(n) for n in shape) for shape in op.shapes[1:]]
+    made = not op.name.endswith("no_training")  # else they are left empty, whatever shape is announced
+    rest = [tuple(x[1] if n == len(x[1]) and made else op.fixed(n) for n in shape) for shape in op.shapes[1:]]
     return [x.vectors, *rest]
 
 
@@ -49,11 +54,9 @@ def instance_norm(op, x, weight=None, bias=None, running_mean=None, running_var=
     return x.vectors
 
 
-def _shape_kept(kept, args, kwargs):
+def _shape_kept(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence[Any], dict]:
     """The normalised shape, as far as it is kept."""
-    k = len(args[1])
-    rank = args[0].dim()
-    return (args[0], [kept(0, d) for d in range(rank - k, rank)], *args[2:]), kwargs
+    return (args[0], [int(kept(0, d).sum()) for d in range(-len(args[1]), 0)], *args[2:]), kwargs
 
 
 @register_rule("aten::layer_norm", "aten::rms_norm", "aten::native_layer_norm", "aten::_fused_rms_norm", mixes=True,
@@ -71,16 +74,12 @@ def layer_norm(op, x, normalized_shape, weight=None, bias=None, *args, **kwargs)
     return [x.vectors, *(statistics for _ in op.shapes[1:])]
 
 
-def _groups_kept(kept, args, kwargs):
+def _groups_left(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence[Any], dict]:
     """The number of groups that are left: all of them, or as many as are kept whole."""
-    at = 6 if len(args) > 6 and isinstance(args[6], int) else 1
-    total, groups = args[0].shape[1], args[at]
-    indices = kept.indices(0, 1)
-    left = len({int(i) // (total // groups) for i in indices})
-    return (*args[:at], left, *args[at + 1:]), kwargs
+    return (args[0], remaining_groups(kept(0, 1), args[1]), *args[2:]), kwargs
 
 
-@register_rule("aten::group_norm", mixes=True, shrink=_groups_kept)
+@register_rule("aten::group_norm", mixes=True, shrink=_groups_left)
 def group_norm(op, x, num_groups, weight=None, bias=None, *args, **kwargs):
     """Over equal groups of channels: the same positions within each are kept, or whole groups are."""
     per_channel(op, x, weight, bias)
@@ -131,4 +130,6 @@ def weight_norm(op, v, g, dim=0):
 @register_rule("aten::norm_except_dim", mixes=True)
 def norm_except_dim(op, v, pow=2, dim=0):
     """The norm over all dims but one."""
-    return tuple(vector if d == dim % len(v) else op.fixed(1) for d, vector in enumerate(v.vectors)) if dim != -1 else ()
+    if dim == -1:
+        return ()
+    return tuple(vector if d == dim else op.fixed(1) for d, vector in enumerate(v.vectors))

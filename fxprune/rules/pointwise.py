@@ -2,35 +2,40 @@
 
 Left out: `prelu` (its weight aligns with dim 1: below), `where` with one argument (a gather: `gathers`), softmax and
 the norms (an output depends on the whole dimension), `to.other` and `type_as` (the other tensor lends its dtype only).
+
+Where a function has no value at zero, or an infinite one, a removed channel must not reach it: masked to zero it would
+turn what reads it into a non-number. Verification computes these over the kept channels alone (``mixes``).
 """
 
 from fxprune.registry import register_rule
 from fxprune.rules._shared import BROADCAST, broadcast
 
 UNARY = """
-abs absolute acos acosh arccos arccosh asin asinh arcsin arcsinh atan atanh arctan arctanh angle bitwise_not ceil celu
-conj _conj _conj_physical conj_physical cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 fix floor frac gelu
-hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf isreal leaky_relu lgamma log
-log10 log1p log2 log_sigmoid logical_not logit mish mvlgamma nan_to_num neg negative polygamma positive rad2deg real
-reciprocal relu relu6 resolve_conj resolve_neg round rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
-softshrink special_digamma special_entr special_erf special_erfc special_erfinv special_expit special_expm1 special_exp2
-special_i0 special_log1p special_logit special_gammaln special_ndtr special_round special_sinc sqrt square tan tanh
-threshold trunc
+abs absolute acos arccos asin asinh arcsin arcsinh atan atanh arctan arctanh angle bitwise_not ceil celu conj _conj
+_conj_physical conj_physical cos cosh deg2rad elu erf erfc erfinv exp exp2 expm1 fix floor frac gelu hardshrink
+hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf isreal leaky_relu log1p log_sigmoid
+logical_not mish nan_to_num neg negative positive rad2deg real relu relu6 resolve_conj resolve_neg round selu sgn
+sigmoid sign signbit silu sin sinc sinh softplus softshrink special_entr special_erf special_erfc special_erfinv
+special_expit special_expm1 special_exp2 special_i0 special_log1p special_ndtr special_round special_sinc sqrt square
+tan tanh threshold trunc
 """.split()
 
 BINARY = """
-__and__ __or__ __xor__ __iand__ __ior__ __ixor__ __lshift__ __rshift__ __ilshift__ __irshift__
-add atan2 arctan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min
-clip complex copysign div divide eq float_power floor_divide fmax fmin fmod ge gcd greater greater_equal gt heaviside
-hypot isclose lcm ldexp le less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt maximum minimum
-mul multiply ne nextafter not_equal polar pow remainder rsub sub subtract true_divide xlogy special_xlogy special_xlog1py
-addcdiv addcmul lerp masked_fill copy fill zero
+__and__ __or__ __xor__ __iand__ __ior__ __ixor__ __lshift__ __rshift__ __ilshift__ __irshift__ add atan2 arctan2
+bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex
+copysign eq fmax fmin ge gcd greater greater_equal gt heaviside hypot isclose lcm ldexp le less less_equal logaddexp
+logaddexp2 logical_and logical_or logical_xor lt maximum minimum mul multiply ne nextafter not_equal polar rsub sub
+subtract special_xlog1py addcmul lerp masked_fill copy fill zero
+""".split()
+
+SINGULAR = """
+digamma lgamma log log10 log2 logit reciprocal rsqrt acosh arccosh mvlgamma polygamma special_digamma special_gammaln
+special_logit div divide float_power floor_divide fmod pow remainder true_divide xlogy special_xlogy addcdiv
 """.split()
 
 # Copies and conversions; what lends only its dtype or device is no operand: `converted`, below.
 COPIES = """
-_to_copy alias alias_copy clone contiguous cpu cuda detach detach_copy
-lift lift_fresh lift_fresh_copy pin_memory requires_grad _to_cpu
+_to_copy alias alias_copy clone contiguous detach detach_copy lift_fresh lift_fresh_copy pin_memory
 """.split()
 
 DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout rrelu".split()
@@ -39,6 +44,12 @@ DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout rrelu".sp
 @register_rule(*(f"aten::{name}" for name in [*UNARY, *BINARY, *COPIES, *DROPOUT]))
 def pointwise(op, *args, **kwargs):
     """All tensors among the arguments, broadcast."""
+    return broadcast(op, args, kwargs)
+
+
+@register_rule(*(f"aten::{name}" for name in SINGULAR), mixes=True)
+def singular(op, *args, **kwargs):
+    """Elementwise, and undefined or infinite at zero."""
     return broadcast(op, args, kwargs)
 
 
@@ -60,8 +71,7 @@ def isin(op, elements, test_elements, **kwargs):
     return elements.vectors
 
 
-@register_rule("aten::to", "aten::type_as", "aten::_autocast_to_reduced_precision",
-               "aten::_autocast_to_full_precision")
+@register_rule("aten::to", "aten::type_as")
 def converted(op, x, *args, **kwargs):
     """``x.to(other)`` takes dtype and device from the other tensor, nothing of its shape."""
     return x.vectors
@@ -80,13 +90,13 @@ def prelu(op, x, weight):
     return x.vectors
 
 
-@register_rule("aten::rrelu_with_noise", "aten::rrelu_with_noise_functional")
+@register_rule("aten::rrelu_with_noise")
 def rrelu_with_noise(op, x, noise, *args, **kwargs):
     """The noise is a scratch tensor of the input's shape."""
     return broadcast(op, x, noise)
 
 
-@register_rule("aten::native_dropout", "aten::_fused_dropout")
+@register_rule("aten::native_dropout")
 def native_dropout(op, x, *args, **kwargs):
     """The output and the mask that was drawn."""
     return [x.vectors, x.vectors]

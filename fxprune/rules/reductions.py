@@ -130,11 +130,11 @@ def diff(op, x, n=1, dim=-1, prepend=None, append=None):
     return replaced(x.vectors, d, op.fixed(op.shapes[0][d]))
 
 
-@register_rule("aten::trace", "aten::logdet", "aten::det", "aten::linalg_det")
-def of_matrices(op, x, *args, **kwargs):
-    """One number per matrix."""
-    freeze_dims(op, x, [len(x) - 2, len(x) - 1], "a matrix as a whole")
-    return x.vectors[:-2]
+@register_rule("aten::trace")
+def trace(op, x):
+    """The sum along a diagonal."""
+    freeze_dims(op, x, [0, 1], "a diagonal is read")
+    return ()
 
 
 LOSSES = "mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy kl_div soft_margin_loss".split()

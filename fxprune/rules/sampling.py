@@ -6,7 +6,8 @@ from fxprune.rules.pooling import over_positions
 
 RESAMPLED = "it is resampled"
 UPSAMPLE = {
-    "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,), "nearest": (1, 2, 3), "_nearest_exact": (1, 2, 3),
+    "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,), "nearest": (1, 2, 3),
+    "_nearest_exact": (1, 2, 3),
     "_bilinear_aa": (2,), "_bicubic_aa": (2,), "_lanczos_aa": (2,),
 }
 
@@ -23,11 +24,10 @@ def _names():
 @register_rule(*_names())
 def upsample(op, x, *args, **kwargs):
     """All dims behind the channels."""
-    return over_positions(op, x, len(x) - 2, why=RESAMPLED)
+    return over_positions(op, x, range(2, len(x)), RESAMPLED)
 
 
-@register_rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d", "aten::cudnn_grid_sampler",
-               "aten::_grid_sampler_2d_cpu_fallback")
+@register_rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")
 def grid_sampler(op, x, grid, *args, **kwargs):
     """``x [B, C, *in]`` at ``grid [B, *out, k]``."""
     op.tie(x[0], grid[0])

@@ -130,10 +130,10 @@ def _constant(entry: int, n: int) -> Vector:
 
 
 @register_rule("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::flatten", "aten::unflatten", "aten::ravel",
-               "aten::view_copy", "aten::_reshape_alias", "aten::_reshape_copy")
+               "aten::_reshape_alias")
 def viewed(op, x, *args, **kwargs):
     """All that a reshape needs is the shape that came out. ``view(dtype)`` changes the last dimension's meaning."""
-    if op.name in ("aten::view", "aten::view_copy") and op.overload == "dtype":
+    if op.name == "aten::view" and op.overload == "dtype":
         return x.vectors if x.shape == op.shapes[0] else op.unknown(x, why="view(dtype) regroups bytes")[0]
     return reshape(op, x, op.shapes[0])
 
@@ -165,8 +165,10 @@ def unsqueeze(op, x, dim):
 
 @register_rule("aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d")
 def atleast(op, x):
-    """Dimensions of length 1 are added where there are too few."""
-    return reshape(op, x, op.shapes[0])
+    """Dimensions of length 1 are added where there are too few, to one tensor or to each of several."""
+    if isinstance(x, Operand):
+        return reshape(op, x, op.shapes[0])
+    return [reshape(op, each, shape) for each, shape in zip(x, op.shapes, strict=True)]
 
 
 @register_rule("aten::view_as_real", "aten::view_as_complex")
@@ -216,7 +218,7 @@ def movedim(op, x, source, destination):
     return tuple(x[moves[d]] if d in moves else x[next(rest)] for d in range(len(x)))
 
 
-@register_rule("aten::unfold", "aten::unfold_copy")
+@register_rule("aten::unfold")
 def unfold(op, x, dimension, size, step):
     """Windows over one dimension; each window is a new last dimension."""
     if not len(x):
@@ -226,7 +228,7 @@ def unfold(op, x, dimension, size, step):
     return (*replaced(x.vectors, d, op.fixed(op.shapes[0][d])), op.fixed(size))
 
 
-@register_rule("aten::as_strided", "aten::as_strided_copy", "aten::as_strided_scatter")
+@register_rule("aten::as_strided", "aten::as_strided_scatter")
 def as_strided(op, x, *args, **kwargs):
     """Strides address memory, not dimensions: exact only where nothing changes."""
     return op.unknown(x, why="as_strided addresses memory, not dimensions")[0]

@@ -48,7 +48,7 @@ def deform_conv2d(op, x, weight, offset, mask, bias, stride_h, stride_w, pad_h, 
             freeze_dims(op, part, range(1, len(part)), "offsets of kernel positions")
     if offset_groups > 1:
         op.freeze(x[1], "channels in groups of offsets")
-    return convolve(op, x, weight, bias, groups, transposed=False)
+    return convolve(op, x, weight, bias, groups, False, (stride_h, stride_w), (pad_h, pad_w))
 
 
 @register_rule("torchvision::nms")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxprune.algebra.units import Reason
-from fxprune.groups import CARRIER, CONSUMER, PRODUCER, Costs, CouplingGroup, Count, Inputs, Member, TensorSpec
+from fxprune.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Inputs, Member, TensorSpec
 from fxprune.signature import signature_of
 
 
@@ -106,7 +106,7 @@ def net() -> Net:
     net = Net()
     for name, tensor in net.named_parameters():
         nn.init.normal_(tensor, 0.5 if name.startswith("bn") else 0.0)
-    for name, tensor in net.named_buffers():
+    for tensor in net.buffers():
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.5, 1.5)
     return net.eval()

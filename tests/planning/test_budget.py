@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxprune.budget import Budget, cut, narrowest
+from fxprune.budget import Budget, cut, narrowest, ranking
 from fxprune.errors import BudgetError
 from fxprune.groups import Costs, Count
 
@@ -33,8 +33,8 @@ def problems(draw):
     return chain(sizes), {**{f"g{i}": n for i, n in enumerate(sizes)}, "out": 3}, scores
 
 
-options = st.fixed_dictionaries({"scope": st.sampled_from(["global", "uniform"]), "round_to": st.sampled_from([1, 2, 8]),
-                                 "min_channels": st.integers(1, 5)})
+options = st.fixed_dictionaries({"scope": st.sampled_from(["global", "uniform"]),
+                                 "round_to": st.sampled_from([1, 2, 8]), "min_channels": st.integers(1, 5)})
 kinds = st.sampled_from(["macs", "params"])
 fractions = st.integers(1, 100).map(lambda percent: percent / 100)
 
@@ -64,9 +64,7 @@ def test_never_more_than_asked_and_maximal(problem, options, kind, fraction):
         size, step = sizes[name], options["round_to"] if sizes[name] >= options["round_to"] else 1
         if widths[place] == (size if narrowest(size, budget) == size else size // step * step):
             continue
-        order = np.argsort(scores[name], kind="stable")
-        block = scores[name][order[size - widths[place] - step:size - widths[place]]]
-        assert len(block) or size - widths[place] < step
+        order = ranking(scores[name])
         last = order[max(0, size - widths[place] - step):size - widths[place]]
         mean = scores[name].mean()
         key = (size - widths[place]) / size if options["scope"] == "uniform" else (
@@ -140,6 +138,15 @@ def test_a_group_of_zeros_goes_first():
     assert len(kept["g0"]) == 3 and len(kept["g1"]) < 3
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_scores_cut_all_groups_alike(value):
+    sizes = {"g0": 16, "g1": 32, "out": 3}
+    scores = {"g0": np.full(16, value), "g1": np.full(32, value * 7)}
+    for fraction in (0.7, 0.5, 0.3):
+        kept = cut(Budget.of(params=fraction), chain([16, 32]), sizes, scores)
+        assert abs(len(kept["g0"]) / 16 - len(kept["g1"]) / 32) <= 1 / 16
+
+
 def test_uniform_cuts_all_groups_alike():
     sizes = [16, 32, 64]
     named = {**{f"g{i}": n for i, n in enumerate(sizes)}, "out": 3}
@@ -153,7 +160,7 @@ def test_threshold_takes_the_voted_score_as_it_is():
     scores = {"g0": np.array([0.5, 0.1, 0.3, 0.2]), "g1": np.array([0.01, 0.02, 0.02])}
     sizes = {"g0": 4, "g1": 3, "out": 3}
     kept = cut(Budget.of(threshold=0.2), chain([4, 3]), sizes, scores)
-    assert kept["g0"].tolist() == [0, 2, 3] and kept["g1"].tolist() == [2]
+    assert kept["g0"].tolist() == [0, 2, 3] and kept["g1"].tolist() == [1]
     kept = cut(Budget.of(threshold=0.2, min_channels=2), chain([4, 3]), sizes, scores)
     assert kept["g1"].tolist() == [1, 2]
     assert [len(c) for c in cut(Budget.of(threshold=0), chain([4, 3]), sizes, scores).values()] == [4, 3]

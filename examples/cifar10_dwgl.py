@@ -1,0 +1,262 @@
+"""DWGL on CIFAR-10: one command per row of the table, resumable, logged as JSON lines.
+
+    python examples/cifar10_dwgl.py --row baseline   --data cifar10.npz --out runs/baseline
+    python examples/cifar10_dwgl.py --row dwgl-paper --data cifar10.npz --out runs/dwgl-paper \
+        --init runs/baseline/trained.safetensors
+    python examples/cifar10_dwgl.py --check --data cifar10.npz     # the kept checkpoints, in a minute, no training
+
+Figures are those of the last epoch on the 10,000 test images. Choices belong on ``--validation``: then 45,000 images
+are learnt, the other 5,000 of the training set are held out, and the test images are not looked at. After an
+interruption the same command with --resume goes on where it stopped. The folder --out receives
+
+    penalised/, finetuned*/      checkpoint.pt and log.jsonl, one line an epoch
+    trained.safetensors          after the penalty, before the cut; the channels in their new order
+    plan*.json, small*.safetensors, votes.txt
+    rows.jsonl                   one line per network, as in the printed table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from cifar10 import Split, load_cifar10, validation_split
+from dwgl_recipes import PAPER, ROWS, Recipe, SparseLearning
+from safetensors.torch import load_model, save_model
+from tabulate import tabulate
+from torch import nn
+from training import Config, evaluate, fit
+
+import fxprune
+from fxprune.models import cifar_resnet
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+THRESHOLD = 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a network at one moment; accuracies in percent, fractions of the original."""
+
+    row: str
+    network: str
+    accuracy: float
+    error_increment: float | None
+    macs: int
+    macs_pruned: float
+    params: int
+    params_pruned: float
+    epochs: int
+    seed: int
+    held_out: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(arguments)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        train, test = load_cifar10(args.data)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"--data: {error}") from error
+    if args.check:
+        from dwgl_check import check
+
+        print(check(test, CHECKPOINTS, args.device))
+        return
+    if args.validation:
+        train, test = validation_split(train)
+    experiment = Experiment(args, train, test)
+    rows = experiment.run()
+    (args.out / "rows.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    print(table(rows))
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--row", choices=tuple(ROWS), help="which row of the table")
+    add("--data", type=Path, required=True, help="a torchvision folder with CIFAR-10, or a .npz file")
+    add("--depth", type=int, default=20, choices=tuple(PAPER))
+    add("--init", type=Path, help="the trained network to start from (.safetensors); needed by all but the baseline")
+    add("--epochs", type=int, default=40, help="with the penalty (baseline: of training)")
+    add("--finetune-epochs", type=int, default=40, help="after the cut")
+    add("--lr", type=float, default=0.1)
+    add("--finetune-lr", type=float, default=0.05)
+    add("--weight-decay", type=float, default=1e-4, help="with the penalty")
+    add("--finetune-weight-decay", type=float, default=5e-4, help="after the cut, and of the baseline")
+    add("--strength", type=float, help="of the penalty; default 0.01 (sparse learning: 5e-4)")
+    add("--direction", type=float, nargs=2, metavar=("FIRST", "LAST"), help="in place of the row's own")
+    add("--power", type=float, help="in place of the row's own")
+    add("--macs", type=float, help="the fraction kept, in place of the paper's")
+    add("--ramp-rate", type=float, default=0.25, help="what the factor of the strength grows by, twice an epoch")
+    add("--balance", action="store_true", help="let small and large voters reach zero together")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--validation", action="store_true", help="hold out 5,000 training images; do not look at the test images")
+    add("--no-finetune", action="store_true", help="stop after the vote")
+    add("--check", action="store_true", help="evaluate, compress and verify the kept checkpoints; no training")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=int, help="CPU threads; default: torch's own choice")
+    args = parser.parse_args(arguments)
+    if not args.check and not args.row:
+        parser.error("name a --row, or --check")
+    if args.row and args.row != "baseline" and (args.init is None or not args.init.is_file()):
+        parser.error(f"--row {args.row} starts from a trained network; give --init x.safetensors, got {args.init}")
+    args.out = args.out or Path("runs") / f"{args.row}-resnet{args.depth}"
+    return args
+
+
+class Experiment:
+    """One row, from the trained network to its line in the table."""
+
+    def __init__(self, args: argparse.Namespace, train: Split, test: Split):
+        self.args, self.train, self.test = args, train, test
+        self.recipe: Recipe = ROWS[args.row]
+        args.out.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> list[Row]:
+        args = self.args
+        torch.manual_seed(args.seed)
+        model = cifar_resnet(args.depth).to(args.device)
+        if args.init:
+            load_model(model, args.init, device=args.device)
+        if args.row == "baseline":
+            return [self._baseline(model)]
+        coupling = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device))
+        self.coupling, self.before = coupling, evaluate(model, self.test.images, self.test.labels)
+        rows = [self._row("original", self.before, model, 0)]
+        model = self._penalised(model)
+        if args.no_finetune:
+            return [*rows, self._row("penalised", evaluate(model, self.test.images, self.test.labels), model,
+                                     args.epochs)]
+        for name, plan in self._plans(model).items():
+            plan.save(args.out / f"plan{name}.json")
+            rows += self._finetuned(model, plan, name)
+        return rows
+
+    def _baseline(self, model: nn.Module) -> Row:
+        """From scratch, or, from --init, for as long as the other rows get: both of their phases, nothing cut."""
+        args = self.args
+        phases = [("trained", args.lr, args.epochs)]
+        if args.init:
+            phases.append(("continued", args.finetune_lr, args.finetune_epochs))
+        for name, lr, epochs in phases:
+            config = Config(epochs=epochs, lr=lr, weight_decay=args.finetune_weight_decay, seed=args.seed)
+            self._fit(model, config, name)
+        save_model(model, str(args.out / "trained.safetensors"))
+        accuracy = evaluate(model, self.test.images, self.test.labels)
+        self.coupling, self.before = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device)), accuracy
+        return self._row("baseline", accuracy, model, sum(epochs for _, _, epochs in phases))
+
+    def _penalised(self, model: nn.Module) -> nn.Module:
+        """The ordered model after the epochs with the penalty."""
+        args, recipe = self.args, self.recipe
+        if recipe.order:
+            model, permutation = fxprune.order(model, self.coupling, by=recipe.order)
+            self._log({"event": "order", "permutation": repr(permutation)})
+        if recipe.penalty is None:
+            return model
+        config = Config(epochs=args.epochs, lr=args.lr, weight_decay=args.weight_decay, seed=args.seed, warmup=0.5)
+        if recipe.penalty == "sparse-learning":
+            penalty = SparseLearning(self.coupling, args.strength or 5e-4)
+            self._fit(model, config, "penalised", extra_loss=penalty)
+        else:
+            dwgl = self._dwgl(model)
+            self._fit(model, config, "penalised", state=dwgl, after_step=_proximal(dwgl))
+            votes = dwgl.votes(model, THRESHOLD)
+            (args.out / "votes.txt").write_text(votes.report() + "\n")
+            pruned = {rule: 1 - votes.fraction(rule) for rule in ("intersection", "majority", "joint", "union")}
+            self._log({"event": "votes", "strength": dwgl.penalty, "macs_pruned": pruned,
+                       "channels": {name: {rule: b.size - len(b.kept(rule)) for rule in pruned}
+                                    for name, b in votes.ballots.items()}})
+        save_model(model, str(args.out / "trained.safetensors"))
+        return model
+
+    def _dwgl(self, model: nn.Module) -> fxprune.DWGL:
+        args, options = self.args, dict(self.recipe.options)
+        if args.direction:
+            options["direction"] = tuple(args.direction)
+        if args.power:
+            options["power"] = args.power
+        if self.recipe.ramp:
+            every = max(len(self.train) // 128 // 2, 1)
+            options["schedule"] = fxprune.Ramp(until=self._target(), rate=args.ramp_rate, every=every,
+                                               threshold=THRESHOLD)
+        dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
+        if args.balance:
+            dwgl.balance_(model)
+        return dwgl
+
+    def _plans(self, model: nn.Module) -> dict[str, fxprune.Plan]:
+        """Suffix of the files' names -> plan."""
+        recipe, options = self.recipe, {"criterion": self.recipe.criterion, "vote": self.recipe.vote}
+        if recipe.family:
+            family = fxprune.nested(self.coupling, model, macs=list(recipe.family), **options)
+            self._log({"event": "nested", "report": family.report()})
+            return {f"-{macs:g}": plan for macs, plan in zip(recipe.family, family, strict=True)}
+        budget = {"threshold": THRESHOLD} if recipe.budget == "threshold" else {"macs": self._target()}
+        return {"": fxprune.plan(self.coupling, model, **budget, **options)}
+
+    def _finetuned(self, model: nn.Module, plan: fxprune.Plan, name: str) -> list[Row]:
+        args = self.args
+        small = fxprune.apply(model, plan)
+        total = args.finetune_epochs + (0 if self.recipe.penalty else args.epochs)
+        cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
+        config = Config(epochs=total, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay, seed=args.seed,
+                        warmup=min(0.5, total))
+        self._fit(small, config, f"finetuned{name}")
+        save_model(small, str(args.out / f"small{name}.safetensors"))
+        accuracy = evaluate(small, self.test.images, self.test.labels)
+        return [cut, self._row(f"fine-tuned{name}", accuracy, small, args.epochs + args.finetune_epochs, plan)]
+
+    def _fit(self, model: nn.Module, config: Config, name: str, **hooks: object) -> None:
+        fit(model, self.train, self.test, config, self.args.out / name, label=f"{self.args.row} {name}",
+            resume=self.args.resume, **hooks)
+
+    def _target(self) -> float:
+        return self.args.macs or PAPER[self.args.depth]
+
+    def _row(self, network: str, accuracy: float, model: nn.Module, epochs: int, plan: fxprune.Plan | None = None,
+             ) -> Row:
+        costs, full = self.coupling.costs, self.coupling.widths
+        widths = {} if plan is None else plan.widths
+        now = full.copy()
+        for place, name in enumerate(costs.groups):
+            now[place] = widths.get(name, full[place])
+        params = sum(p.numel() for p in model.parameters())
+        row = Row(self.args.row, network, accuracy, self.before - accuracy, costs.macs(now),
+                  1 - costs.macs(now) / costs.macs(full), params, 1 - params / costs.params(full), epochs,
+                  self.args.seed, "validation" if self.args.validation else "test")
+        self._log({"event": "row", **asdict(row)})
+        return row
+
+    def _log(self, record: dict[str, object]) -> None:
+        with (self.args.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _proximal(dwgl: fxprune.DWGL):
+    def after_step(model: nn.Module, lr: float) -> None:
+        dwgl.proximal_(model, lr)
+        dwgl.step(model)
+
+    return after_step
+
+
+def table(rows: Sequence[Row]) -> str:
+    headers = ("row", "network", "accuracy %", "error +", "MACs M", "MACs pruned", "params k", "params pruned",
+               "epochs", "seed", "held out")
+    cells = [(r.row, r.network, f"{r.accuracy:.2f}", f"{r.error_increment:+.2f}", f"{r.macs / 1e6:.2f}",
+              f"{r.macs_pruned:.2%}", f"{r.params / 1e3:.1f}", f"{r.params_pruned:.2%}", r.epochs, r.seed, r.held_out)
+             for r in rows]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Which nodes of a graph matter: those that outputs need, and writes into what they read."""
+
+from torch.fx import Graph, Node
+
+from fxprune.tape import Tape, refs
+
+
+def drop_dead(graph: Graph, tape: Tape) -> None:
+    """Take dead nodes out of the graph and their calls off the tape: what is never read ties nothing and costs
+    nothing."""
+    live = live_nodes(graph, tape)
+    dead = [node for node in reversed(graph.nodes) if node not in live]
+    for node in dead:
+        tape.nodes.pop(node.name, None)
+        graph.erase_node(node)
+    names = {node.name for node in dead}
+    tape.calls[:] = [call for call in tape.calls if call.node not in names]
+
+
+def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
+    """All nodes but dead code. A write matters where it lands in memory that a live node reads, or that outlives the
+    call (a parameter, a buffer, an input)."""
+    writes = _writes(tape)
+    lasting = {tape.storages.get(ref) for ref in (*tape.params, *tape.inputs)}
+    needed: set[Node] = set()
+    read: set[int | None] = set(lasting)
+    for node in reversed(graph.nodes):
+        live = node in needed or node.op in ("output", "placeholder") or bool(writes.get(node.name, set()) & read)
+        if not live:
+            continue
+        needed.add(node)
+        needed.update(node.all_input_nodes)
+        for source in (node, *node.all_input_nodes):
+            read.update(tape.storages.get(ref.id) for ref in tape.nodes.get(source.name, {}).values())
+    return needed
+
+
+def _writes(tape: Tape) -> dict[str, set[int | None]]:
+    """Node name -> the storages that its operators write into."""
+    writes: dict[str, set[int | None]] = {}
+    for call in tape.calls:
+        if call.op.endswith("_") and not call.op.endswith("__") or call.op == "aten::__setitem__":
+            target = next(refs(call.args), None)
+            if target is not None and target.id in {ref.id for ref in refs(call.outs)}:
+                writes.setdefault(call.node, set()).add(tape.storages.get(target.id))
+    return writes

@@ -1,0 +1,58 @@
+"""A coupling under a plan: which indices of every tensor of a captured run stay."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fxprune.algebra.units import Vector
+from fxprune.capture.sizes import Apply, Dim
+from fxprune.coupling.record import Coupling
+from fxprune.tape import Ref, Tape
+
+
+class View:
+    """One graph of a coupling under a plan: which indices of each of its tensors stay."""
+
+    def __init__(self, coupling: Coupling, tape_index: int, lost: np.ndarray):
+        captured, outcome = coupling._captured, coupling._outcome
+        self.traced = captured.traced[tape_index]
+        self.tape: Tape = self.traced.tape
+        self.dims = outcome.dims[tape_index]
+        self._closure, self._lost = outcome.closure, lost
+        self._masks: dict[int, tuple[Vector, np.ndarray]] = {}
+
+    def kept_of(self, vector: Vector) -> np.ndarray:
+        """A boolean mask over a dim vector."""
+        known = self._masks.get(id(vector))
+        if known is None:
+            mask = np.ones(len(vector), bool)
+            free = vector >= 0
+            mask[free] = ~self._lost[self._closure.channel[vector[free]]]
+            known = self._masks[id(vector)] = (vector, mask)
+        return known[1]
+
+    def masks(self, ref: Ref) -> list[np.ndarray]:
+        """The masks of all dimensions of a tensor (all true where the tape does not know it)."""
+        vectors = self.dims.get(ref.id)
+        return [np.ones(n, bool) for n in ref.shape] if vectors is None else [self.kept_of(v) for v in vectors]
+
+    def lengths(self, ref: Ref) -> tuple[int, ...]:
+        return tuple(int(mask.sum()) for mask in self.masks(ref))
+
+    def refs(self, node: str) -> Mapping[tuple[Any, ...], Ref]:
+        """The tensors of a node's value, by their path in it."""
+        return self.tape.nodes.get(node, {})
+
+    def shrinks(self, leaf: Dim) -> bool:
+        vectors = self.dims.get(leaf.tensor)
+        return vectors is not None and not self.kept_of(vectors[leaf.dim]).all()
+
+    def evaluate(self, expression: Any, natural: bool) -> Any:
+        """A size's value: after shrinking where ``natural``, else that of the original."""
+        if isinstance(expression, Dim):
+            vector = self.dims[expression.tensor][expression.dim]
+            return int(self.kept_of(vector).sum()) if natural else len(vector)
+        if isinstance(expression, Apply):
+            return expression.function(*(self.evaluate(arg, natural) for arg in expression.args))
+        return expression

@@ -1,0 +1,94 @@
+"""Which groups' channels may change places.
+
+Let every member of a group move its channels' contents by one permutation π: what channel π(j) has goes where channel
+j was, in every parameter, the t-th index of the one to the t-th index of the other. The network computes the same
+function if every tensor in between moves alike. Pointwise operators, reductions and contractions see to that by
+themselves, since tied dimensions hold the same channels at the same positions. Data movement does if, wherever channels
+hold several positions of one tensor (concatenation, channel shuffle, grouped convolution, flatten), their positions
+hold the same kinds of units in the same order: where channel a has *a unit of the first weight, then one of the
+second*, channel b has so too. That is what is tested here, on every dimension of every tensor of the recorded run. An
+index that swaps the two positions of one channel and not those of another fails; such a group keeps its order.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fxprune.algebra.units import Vector
+
+FREE = -1
+
+
+def permutable(coupling: object) -> set[str]:
+    """The names of the groups that may be permuted; none where the coupling has no record of the run.
+
+    >>> import torch
+    >>> from fxprune.coupling.analyze import analyze
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> permutable(analyze(net, torch.zeros(1, 3)))
+    {'0'}
+    """
+    outcome, grouping = coupling._outcome, coupling._grouping
+    if outcome is None or grouping is None:
+        return set()
+    channel = outcome.closure.channel
+    kinds = _kinds(outcome.slots, channel)
+    fixed = np.zeros(len(grouping.groups), bool)
+    for vector in _vectors(outcome):
+        units = vector[vector >= 0]
+        units = units[grouping.group[channel[units]] >= 0] if len(units) else units
+        if len(units):
+            group, ordinal = grouping.group[channel[units]], grouping.ordinal[channel[units]]
+            fixed[_uneven(group, ordinal, kinds[units])] = True
+    return {name for (name, group), held in zip(coupling.groups.items(), fixed, strict=True)
+            if not held and group.frozen is None}
+
+
+def _vectors(outcome: object) -> Iterator[Vector]:
+    """Every distinct dim vector of the recorded run."""
+    seen: set[int] = set()
+    for vector in (*outcome.slots.values(), *(v for dims in outcome.dims for entry in dims.values() for v in entry)):
+        if id(vector) not in seen:
+            seen.add(id(vector))
+            yield vector
+
+
+def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
+    """A number per unit: which parameter's dimension it belongs to, and the how-manieth of its channel it is there."""
+    kinds = np.full(len(channel), FREE, np.int64)
+    start = 0
+    for vector in slots.values():
+        if len(vector):
+            rank = _rank(channel[vector])
+            kinds[vector] = start + rank
+            start += int(rank.max()) + 1
+    return kinds
+
+
+def _rank(labels: np.ndarray) -> np.ndarray:
+    """The how-manieth entry with its label each entry is.
+
+    >>> _rank(np.array([7, 7, 3, 7, 3])).tolist()
+    [0, 1, 0, 2, 1]
+    """
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    runs = np.diff(np.append(first, len(labels)))
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(first, runs)
+    return rank
+
+
+def _uneven(group: np.ndarray, ordinal: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """The groups whose channels do not all show the same kinds in the same order."""
+    order = np.lexsort((ordinal, group))
+    group, ordinal, kind = group[order], ordinal[order], kind[order]
+    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(group))))
+    # How many positions the first channel of each group has: the others must repeat its kinds.
+    per = np.bincount(run[ordinal == ordinal[starts][run]], minlength=len(starts))
+    within = np.arange(len(group)) - starts[run]
+    expected = starts[run] + within % per[run]
+    same_channel = ordinal == ordinal[np.minimum(starts[run] + within // per[run] * per[run], len(ordinal) - 1)]
+    return np.unique(group[(kind != kind[expected]) | ~same_channel])

@@ -1,0 +1,233 @@
+"""The passes in a row: analyze, plan, apply, verify."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fxprune.capture.capture import Captured, capture
+from fxprune.coupling.analyze import couple, refuse
+from fxprune.coupling.op import Policy
+from fxprune.coupling.record import Coupling
+from fxprune.draw import plan as draw
+from fxprune.errors import CaptureError, InputError, PlanError
+from fxprune.groups import Inputs
+from fxprune.planning import Plan
+from fxprune.rewrite.emit import emit
+from fxprune.rewrite.shrink import shrink
+from fxprune.rewrite.trial import refusals
+from fxprune.signature import aliases, signature_of
+from fxprune.verify import Verification, check
+
+_KEY = "fxprune"
+# How many rounds of freezing an operator's channels and trying again.
+TRIALS = 12
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model costs.
+
+    Args:
+        params: parameters that the captured graph uses.
+        macs: multiply-accumulates of one forward pass on the example inputs.
+        widths: output channels by layer.
+    """
+
+    params: int
+    macs: int
+    widths: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What `compress` did.
+
+    Args:
+        plan: what was kept.
+        coupling: the analysis that it rests on.
+        before, after: `Size` of the original and of the result.
+        verification: the proof, or None where ``verify=False``.
+        inputs: the example inputs' description; ``inputs.inferred`` says how they were inferred, if they were.
+        mode: ``"graph"`` or ``"module"``.
+    """
+
+    plan: Plan
+    coupling: Coupling
+    before: Size
+    after: Size
+    verification: Any
+    inputs: Inputs
+    mode: str
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
+        return self
+
+
+def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
+    """Find the coupling groups of a model.
+
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        policy: how splits into attention heads and into convolution groups are pruned.
+
+    Raises:
+        InputError: no module, or inputs that do not fit.
+        UnsupportedError: quantized and scripted modules.
+        CaptureError: the model raises in forward.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
+    8
+    """
+    refuse(model)
+    captured = capture(model, example_inputs)
+    policy, frozen = policy or Policy(), dict(_held(model, captured))
+    for _ in range(TRIALS):
+        coupling = couple(model, captured, policy, frozen)
+        found = refusals(model, coupling)
+        if not set(found) - set(frozen):
+            return coupling
+        frozen.update(found)
+    raise CaptureError(f"the model must run with fewer channels, and still failed after {TRIALS} freezes (last: "
+                       f"{found}); ignore the layers around that operator")
+
+
+def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
+    """In module mode attention runs its own Python, which takes its scale from the width."""
+    if captured.mode == "graph":
+        return {}
+    why = "nn.MultiheadAttention in module mode derives its scale from its width"
+    return {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+
+
+def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,
+             params: float | None = None, channels: float | None = None, criterion: Any = "l2", vote: str = "joint",
+             scope: str = "global", round_to: int = 1, ignore: Any = (), min_channels: int = 1,
+             fold_constants: bool = False, verify: bool = True, policy: Policy | None = None) -> nn.Module:
+    """A smaller model that computes what the original computes without the removed channels; checked before it returns.
+
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        groups: ``"auto"``, group names, patterns over layer names, or the coupling's own groups.
+        macs, params, channels: the fraction to *keep*, one of them; half of the MACs where none is given.
+        criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"`` or an object of one's own.
+        vote: how the voters of a group agree: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
+        scope: ``"global"`` compares channels across groups, ``"uniform"`` cuts all groups alike.
+        round_to: widths are multiples of it, where the group is large enough.
+        ignore: module names, patterns or modules whose channels, on both sides, stay.
+        min_channels: the fewest channels that a group keeps.
+        fold_constants: fold what removed channels still emit into their consumers.
+        verify: prove the result against the masked original, in eval and in train mode.
+        policy: how splits into attention heads and convolution groups are pruned.
+
+    Returns:
+        A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
+
+    Raises:
+        FxpruneError: its subclasses say what is wrong and what to write instead.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> small = compress(net, torch.randn(1, 3, 8, 8), channels=0.5)
+    >>> small(torch.randn(1, 3, 8, 8)).shape, record(small).after.widths["0"]
+    (torch.Size([1, 4, 4, 4]), 4)
+    """
+    coupling = analyze(model, example_inputs, policy=policy)
+    drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
+                 scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
+    small = carry_out(model, coupling, drawn)
+    return attach(small, coupling, drawn, check(model, small, drawn, coupling)) if verify else small
+
+
+def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
+    """Hold a pruned module against the masked original, node by node.
+
+    Raises:
+        VerificationError: they differ.
+        PlanError: the plan does not belong to this model.
+    """
+    _check_plan(model, plan, "any")
+    return check(model, small, plan, _coupling_for(model, plan, example_inputs))
+
+
+def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
+          fold_constants: bool = False) -> nn.Module:
+    """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
+
+    Args:
+        model: the model that the plan was drawn for.
+        plan: from `plan` or ``Plan.load``.
+        example_inputs: other inputs than those whose specs the plan holds.
+        weights: ``"same"`` demands the weights that the plan was drawn from, ``"any"`` takes any.
+
+    Raises:
+        PlanError: the plan does not belong to this model, or these weights.
+    """
+    _check_plan(model, plan, weights)
+    coupling = _coupling_for(model, plan, example_inputs)
+    return carry_out(model, coupling, plan)
+
+
+def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, verification: Any = None) -> nn.Module:
+    """Emit the pruned module and attach its record."""
+    plan.check(coupling.signature, coupling.groups, aliases(model))
+    small = emit(model, coupling, plan) if coupling.mode == "graph" else shrink(model, coupling, plan)
+    return attach(small, coupling, plan, verification)
+
+
+def attach(small: nn.Module, coupling: Coupling, plan: Plan, verification: Any) -> nn.Module:
+    widths = coupling.widths
+    after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
+                      for name, group in coupling.groups.items()], np.int64)
+    record = Record(plan, coupling, _size(coupling, widths), _size(coupling, after), verification, coupling.inputs,
+                    coupling.mode)
+    if isinstance(small, torch.fx.GraphModule):
+        small.meta[_KEY] = record
+    else:
+        small.__dict__["_fxprune_record"] = record
+    return small
+
+
+def _size(coupling: Coupling, widths: np.ndarray) -> Size:
+    costs = coupling.costs
+    return Size(costs.params(widths), costs.macs(widths), costs.widths(widths))
+
+
+def record(small: nn.Module) -> Record:
+    """What was done to make ``small``.
+
+    Raises:
+        InputError: the module was not made by `compress` or `apply`.
+    """
+    found = getattr(small, "meta", {}).get(_KEY) if isinstance(small, torch.fx.GraphModule) else \
+        getattr(small, "__dict__", {}).get("_fxprune_record")
+    if found is None:
+        raise InputError(f"record needs the module that fxprune.compress or fxprune.apply returned, got "
+                         f"{type(small).__name__} without a record; keep that module, or read its plan.json")
+    return found
+
+
+def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
+    if not isinstance(plan, Plan):
+        raise InputError(f"plan must be a fxprune.Plan, got {type(plan).__name__}; write fxprune.plan(coupling, model) "
+                         "or fxprune.Plan.load(path)")
+    if weights not in ("same", "any"):
+        raise InputError(f"weights must be 'same' or 'any', got {weights!r}")
+    refuse(model)
+    done = getattr(model, "meta", {}).get(_KEY) if isinstance(model, torch.fx.GraphModule) else \
+        model.__dict__.get("_fxprune_record")
+    if done is not None and done.plan == plan:
+        raise PlanError("a plan can be applied once, and this model is its result already; apply it to the original")
+    plan.check(signature_of(model))
+    if weights == "same":
+        plan.check_weights(model)
+
+
+def _coupling_for(model: nn.Module, plan: Plan, example_inputs: Any) -> Coupling:
+    inputs = plan.inputs if example_inputs is None else example_inputs
+    return analyze(model, inputs, policy=Policy(**plan.policy))

@@ -1,0 +1,74 @@
+"""What a compression changed: the model before and after, and every layer that became narrower."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tabulate import tabulate
+
+from fxprune.errors import InputError, unknown
+from fxprune.report.numbers import percent, si
+from fxprune.report.rows import inputs_in_words
+
+HEADERS = ("", "before", "after", "kept")
+
+
+def compression_table(record: Any, format: str = "text", layers: bool = False) -> str:
+    """Before and after: MACs, parameters and channels, and how the result was checked.
+
+    Args:
+        record: `fxprune.record` of a compressed module.
+        format: ``"text"`` or ``"md"``.
+        layers: add a table of the width of every layer.
+
+    Raises:
+        InputError: no such format.
+    """
+    if format not in FORMATS:
+        raise InputError(unknown("format", format, FORMATS))
+    render = FORMATS[format]
+    before, after = record.before, record.after
+    totals = [
+        ("MACs", si(before.macs), si(after.macs), percent(_share(after.macs, before.macs))),
+        ("parameters", si(before.params), si(after.params), percent(_share(after.params, before.params))),
+        ("channels", *_channels(before.widths, after.widths)),
+    ]
+    parts = [render(totals, HEADERS), "\n".join(_said(record))]
+    if layers:
+        parts.append(render(_layers(before.widths, after.widths), ("layer", "before", "after", "kept")))
+    return "\n\n".join(parts)
+
+
+def _text(rows: list[tuple], headers: tuple[str, ...]) -> str:
+    return tabulate(rows, headers, tablefmt="simple", colalign=("left", "right", "right", "right"),
+                    disable_numparse=True)
+
+
+def _markdown(rows: list[tuple], headers: tuple[str, ...]) -> str:
+    return tabulate(rows, headers, tablefmt="github", colalign=("left", "right", "right", "right"),
+                    disable_numparse=True)
+
+
+FORMATS: dict[str, Callable[[list[tuple], tuple[str, ...]], str]] = {"text": _text, "md": _markdown}
+
+
+def _channels(before: Any, after: Any) -> tuple[str, str, str]:
+    old, new = sum(before.values()), sum(after.values())
+    return f"{old:,}", f"{new:,}", percent(_share(new, old))
+
+
+def _layers(before: Any, after: Any) -> list[tuple[str, str, str, str]]:
+    return [(name, f"{width:,}", f"{after[name]:,}", percent(_share(after[name], width)))
+            for name, width in before.items() if name in after]
+
+
+def _share(after: int, before: int) -> float:
+    return after / before if before else 1.0
+
+
+def _said(record: Any) -> list[str]:
+    """How the result was checked, on what, and in which mode."""
+    narrowed = sum(record.after.widths.get(name, width) < width for name, width in record.before.widths.items())
+    checked = record.verification or "not verified (verify=False)"
+    return [f"{narrowed} of {len(record.before.widths)} layers are narrower; {record.mode} mode",
+            str(checked),
+            f"inputs: {inputs_in_words(record.inputs)}"]

@@ -1,0 +1,292 @@
+"""Emit the pruned GraphModule: rewrite the calls, slice what they use, put the guards in."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+from fxprune.capture.sizes import Apply, Dim, Guard, leaves
+from fxprune.capture.structure import deep_copy
+from fxprune.coupling.record import Coupling
+from fxprune.coupling.view import View
+from fxprune.planning import Plan
+from fxprune.rewrite.dual import DualGraphModule, unavailable
+from fxprune.rewrite.modules import remembered
+from fxprune.rewrite.site import Natural, Site, literals_of
+from fxprune.rewrite.slicing import sliced, sliced_like
+from fxprune.signature import aliases, named_tensors
+
+
+def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
+    """The pruned GraphModule: the captured graph(s) over sliced copies of the modules.
+
+    Raises:
+        LiteralError: a call holds a size that cannot be rewritten.
+    """
+    captured = coupling._captured
+    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    parts = _Parts(model, plan)
+    graphs = {}
+    for index, traced in enumerate(captured.traced):
+        graphs[id(traced)] = _Rewriter(View(coupling, index, lost), parts).graph()
+    evaluated = graphs[id(captured.modes["eval"])]
+    trained = captured.modes.get("train")
+    root, name = parts.root(), type(model).__name__
+    if trained is captured.modes["eval"]:
+        small = GraphModule(root, evaluated, name)
+    else:
+        small = DualGraphModule(root, evaluated, graphs[id(trained)] if trained else unavailable(captured.why), name)
+    parts.settle(small)
+    small.train(model.training)
+    _training_flags(model, small)
+    return small
+
+
+def _training_flags(model: nn.Module, small: nn.Module) -> None:
+    """Modules that the user froze in another mode stay as they are."""
+    flags = {name: module.training for name, module in model.named_modules()}
+    for name, module in small.named_modules():
+        if name and name in flags:
+            module.training = flags[name]
+
+
+class _Parts:
+    """What the graphs refer to: sliced parameters, and leaf modules around them."""
+
+    def __init__(self, model: nn.Module, plan: Plan):
+        self.model, self.plan = model, plan
+        self.used: dict[str, Any] = {}
+        self.persistent = set(model.state_dict(keep_vars=True))
+        self._tensors = dict(named_tensors(model))
+        self._memo: dict[int, Any] = {}
+        self._first = {name: first for first, shared in aliases(model).items() for name in shared}
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The slice of a parameter or buffer; one object for all of its names."""
+        original = self._tensors[name]
+        if id(original) not in self._memo:
+            self._memo[id(original)] = sliced_like(original, self.plan.keep.get(self._first[name], {}))
+        return self._memo[id(original)]
+
+    def module(self, target: str, into: Any, out: Any) -> str:
+        """A copy of a leaf module with sliced tensors; returns its name in the result."""
+        module = self.model.get_submodule(target)
+        for name, _ in named_tensors(module):
+            self.tensor(f"{target}.{name}")
+        if target not in self.used:
+            self.used[target] = self._adjusted(self._copy(module), module, into, out)
+            return target
+        wanted = remembered(self.used[target], into, out)
+        if not wanted:
+            return target
+        # A module without weights that serves two widths: each call gets a module of its own.
+        name = next(f"{target}_{k}" for k in range(2, 1_000_000) if f"{target}_{k}" not in self.used)
+        self.used[name] = self._adjusted(self._copy(module, fresh=True), module, into, out)
+        return name
+
+    def _copy(self, module: nn.Module, fresh: bool = False) -> nn.Module:
+        known = self._memo.pop(id(module), None) if fresh else None
+        copied = deep_copy(module, self._memo)
+        if known is not None:
+            self._memo[id(module)] = known
+        return copied
+
+    def _adjusted(self, copied: nn.Module, original: nn.Module, into: Any, out: Any) -> nn.Module:
+        for name, value in remembered(copied, into, out).items():
+            setattr(copied, name, value)
+        return copied
+
+    def attribute(self, target: str) -> None:
+        if target in self._tensors:
+            self.used[target] = self.tensor(target)
+
+    def constant(self, name: str, value: torch.Tensor) -> None:
+        device = next((t.device for t in self._tensors.values()), torch.device("cpu"))
+        self.used[name] = value.to(device)
+
+    def root(self) -> nn.Module:
+        """A skeleton that holds all used parts under their names."""
+        root = nn.Module()
+        for target in sorted(self.used, key=lambda t: t.count(".")):
+            *path, leaf = target.split(".")
+            owner = root
+            for part in path:
+                if not hasattr(owner, part):
+                    owner.add_module(part, nn.Module())
+                owner = getattr(owner, part)
+            value = self.used[target]
+            if isinstance(value, nn.Module):
+                owner.add_module(leaf, value)
+            elif isinstance(value, nn.Parameter):
+                owner.register_parameter(leaf, value)
+            elif not hasattr(owner, leaf):
+                owner.register_buffer(leaf, value, persistent=target in self.persistent)
+        return root
+
+    def settle(self, small: nn.Module) -> None:
+        """Buffers that were not in the original's ``state_dict`` are not in the result's."""
+        for target, value in self.used.items():
+            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter) and target not in self.persistent:
+                owner, _, leaf = target.rpartition(".")
+                small.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
+
+
+class _Rewriter:
+    """Rewrites one graph."""
+
+    def __init__(self, view: View, parts: _Parts):
+        self.view, self.parts = view, parts
+        self.new = Graph()
+        self.nodes: dict[Node, Any] = {}
+        self._by_ref: dict[int, Node] = {}
+        self._values: dict[Any, Any] = {}
+
+    def graph(self) -> Graph:
+        traced = self.view.traced
+        guards = _placed(traced.guards, self._determined)
+        for node in traced.graph.nodes:
+            self._copy(node)
+            for ref in self.view.refs(node.name).values():
+                self._by_ref.setdefault(ref.id, node)
+        self._guards(guards)
+        self.new.lint()
+        return self.new
+
+    def _copy(self, node: Node) -> None:
+        if node.op == "placeholder":
+            self.nodes[node] = self.new.placeholder(node.target)
+            return
+        target, args, kwargs = self._spelled(node)
+        if node.op == "call_module":
+            target = self.parts.module(node.target, *self._around(node)) if node.target not in \
+                self.view.traced.functions else self._function(node.target)
+        if node.op == "get_attr":
+            self._attribute(node)
+        args, kwargs = self._argument(args), self._argument(kwargs)
+        self.nodes[node] = self._create(node, target, args, kwargs)
+
+    def _create(self, node: Node, target: Any, args: Any, kwargs: Any) -> Node:
+        new = self.new.create_node(node.op, target, args, kwargs, name=node.name)
+        new.meta = {key: value for key, value in node.meta.items() if key == "source"}
+        return new
+
+    def _spelled(self, node: Node) -> tuple[Any, Any, Any]:
+        """Target and arguments, sizes rewritten; sizes that stay natural are marked."""
+        if "size" in node.meta:
+            return node.target, *self._natural(node)
+        literals = literals_of(node, self.view)
+        if literals is None:
+            return node.target, node.args, node.kwargs
+        return literals(Site(node, self.view, self._constant), node.target, node.args, node.kwargs)
+
+    def _natural(self, node: Node) -> tuple[Any, Any]:
+        mark = lambda n: Natural(n) if "size" in n.meta else n  # noqa: E731
+        return map_arg(node.args, mark), map_arg(node.kwargs, mark)
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Natural):
+            return self.nodes[value.node]
+        if isinstance(value, Node):
+            return self._value(value) if "size" in value.meta else self.nodes.get(value, value)
+        if isinstance(value, slice):
+            return slice(*map(self._argument, (value.start, value.stop, value.step)))
+        if isinstance(value, dict):
+            return {key: self._argument(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            items = [self._argument(item) for item in value]
+            if hasattr(value, "_fields"):
+                return type(value)(*items)
+            return items if isinstance(value, list) else tuple(items)
+        return value
+
+    def _value(self, node: Node) -> Any:
+        """A size that is used as a number keeps the original's, wherever the dimension that it reads has shrunk."""
+        expression = node.meta["size"]
+        if not any(self.view.shrinks(leaf) for leaf in leaves(expression)):
+            return self.nodes[node]
+        return self._expression(expression, node)
+
+    def _expression(self, expression: Any, like: Node | None = None) -> Any:
+        if isinstance(expression, Dim):
+            if self._determined(expression):
+                return self.view.evaluate(expression, natural=False)
+            key = ("dim", expression)
+            if key not in self._values:
+                source = self.nodes[self._by_ref[expression.tensor]]
+                self._values[key] = self.new.call_method("size", (source, expression.dim))
+            return self._values[key]
+        if not isinstance(expression, Apply):
+            return expression
+        args = tuple(map(self._expression, expression.args))
+        if not any(isinstance(arg, Node) for arg in args):
+            return expression.function(*args)
+        key = (expression.function, args)
+        if key not in self._values:
+            self._values[key] = self.new.call_function(expression.function, args)
+        return self._values[key]
+
+    def _determined(self, leaf: Dim) -> bool:
+        """Whether the weights, not the inputs, determine this length."""
+        vectors = self.view.dims.get(leaf.tensor)
+        return vectors is not None and bool((vectors[leaf.dim] >= 0).any())
+
+    def _around(self, node: Node) -> tuple[Any, Any]:
+        first = next((arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Node)), None)
+        into = self.view.refs(first.name).get(()) if first is not None else None
+        out = next(iter(self.view.refs(node.name).values()), None)
+        return (self.view.masks(into) if into else []), (self.view.masks(out) if out else [])
+
+    def _attribute(self, node: Node) -> None:
+        constant = self.view.traced.constants.get(node.target)
+        if constant is None:
+            self.parts.attribute(node.target)
+            return
+        keep = {d: mask.nonzero()[0] for d, mask in enumerate(self.view.masks(self.view.refs(node.name)[()]))
+                if not mask.all()}
+        self.parts.constant(node.target, sliced(constant, keep))
+
+    def _function(self, name: str) -> str:
+        self.parts.used[name] = self.view.traced.functions[name]
+        return name
+
+    def _constant(self, value: torch.Tensor, source: Node | None) -> Node:
+        """An index table of the shrunken graph: a buffer's own place where it came from one, else a new constant."""
+        if source is not None and source.op == "get_attr":
+            self.parts.used[source.target] = value.to(self.parts.tensor(source.target).dtype) \
+                if source.target in self.parts._tensors else value
+            return self.nodes[source]
+        name = f"_index_{sum(key.startswith('_index_') for key in self.parts.used)}"
+        self.parts.constant(name, value)
+        return self.new.get_attr(name)
+
+    def _guards(self, guards: list[Guard]) -> None:
+        """Assert what the graph took for granted, after everything that the facts read."""
+        output = next(n for n in self.new.nodes if n.op == "output")
+        with self.new.inserting_before(output):
+            for guard in guards:
+                if not all(leaf.tensor in self._by_ref or self._determined(leaf) for leaf in leaves(guard.fact)):
+                    continue
+                fact = self._expression(guard.fact)
+                if not isinstance(fact, Node):
+                    continue
+                holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
+                place = guard.source.rpartition("/")[2]
+                message = f"fxprune: captured where {_readable(guard.fact)} was {guard.value} ({place}); " \
+                          "capture again for inputs of this size"
+                self.new.call_function(torch._assert, (holds, message))
+
+
+def _placed(guards: tuple[Guard, ...], determined: Any) -> list[Guard]:
+    return [guard for guard in guards if any(not determined(leaf) for leaf in leaves(guard.fact))]
+
+
+def _readable(expression: Any) -> str:
+    if isinstance(expression, Dim):
+        return f"size({expression.dim})"
+    if isinstance(expression, Apply):
+        return f"{expression.function.__name__}({', '.join(map(_readable, expression.args))})"
+    return repr(expression)
+

@@ -1,0 +1,42 @@
+"""Module mode: a deep copy of the user's own class with smaller parameters. The same slicer, the same table; no
+literals, since its Python stays as it is."""
+
+import numpy as np
+from torch import nn
+
+from fxprune.capture.structure import deep_copy
+from fxprune.coupling.record import Coupling
+from fxprune.coupling.view import View
+from fxprune.planning import Plan
+from fxprune.rewrite.modules import remembered
+from fxprune.rewrite.site import LiteralError
+from fxprune.rewrite.slicing import slice_all
+from fxprune.tape import Ref
+
+
+def shrink(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
+    """A shrunken deep copy of ``model``.
+
+    Raises:
+        LiteralError: a module without weights would have to serve two widths.
+    """
+    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    small = deep_copy(model, slice_all(model, plan.keep))
+    remember(small, View(coupling, 0, lost))
+    return small
+
+
+def remember(small: nn.Module, view: View) -> None:
+    """Set what the leaf modules of a shrunken copy remember of their sizes."""
+    for path, calls in view.tape.modules.items():
+        module = small.get_submodule(path)
+        for number, (into, out) in enumerate(calls):
+            changed = remembered(module, _masks(view, into), _masks(view, out))
+            if changed and number:
+                raise LiteralError(path, "a module that is called twice would have to serve two widths")
+            for name, value in changed.items():
+                setattr(module, name, value)
+
+
+def _masks(view: View, ref: Ref | None) -> list[np.ndarray]:
+    return [] if ref is None else view.masks(ref)

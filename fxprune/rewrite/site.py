@@ -1,0 +1,91 @@
+"""What a literal or a module table entry may ask: which indices of a call's tensors stay."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from fxprune.coupling.view import View
+from fxprune.errors import FxpruneError
+from fxprune.registry import LITERALS, Literals
+from fxprune.tape import Ref
+
+
+class LiteralError(FxpruneError):
+    """A call holds a size that cannot be rewritten; what reaches ``node`` must be frozen."""
+
+    def __init__(self, node: str, why: str):
+        super().__init__(f"{node}: {why}")
+        self.node, self.why = node, why
+
+
+@dataclass(frozen=True)
+class Natural:
+    """An argument that is to be recomputed at run time from the shrunken sizes."""
+
+    node: Node
+
+
+def literals_of(node: Node, view: View) -> Literals | None:
+    """The entry of the table for a call that may hold sizes, or None."""
+    if node.op not in ("call_function", "call_method") or "size" in node.meta:
+        return None
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if not view.refs(node.name) and name != "setitem":
+        return None
+    return LITERALS.get(name) or LITERALS.get(name.lstrip("_"))
+
+
+@dataclass
+class Site:
+    """One call of the graph, as its literals see it."""
+
+    node: Node
+    view: View
+    constant: Callable[[torch.Tensor, Node | None], Any]
+
+    def ref(self, arg: Any) -> Ref | None:
+        """The tensor that an argument stands for, or None."""
+        return self.view.refs(arg.name).get(()) if isinstance(arg, Node) else None
+
+    def masks(self, arg: Any) -> list[np.ndarray]:
+        ref = self.ref(arg)
+        return [] if ref is None else self.view.masks(ref)
+
+    def lengths(self, arg: Any) -> tuple[int, ...]:
+        return tuple(int(mask.sum()) for mask in self.masks(arg))
+
+    def shape(self, arg: Any) -> tuple[int, ...]:
+        """The original shape."""
+        return self.ref(arg).shape
+
+    def outs(self) -> list[tuple[int, ...]]:
+        """The new shapes of the tensors in the call's value."""
+        return [self.view.lengths(ref) for ref in self.view.refs(self.node.name).values()]
+
+    def shrunk(self) -> bool:
+        """Whether any tensor in the value gets smaller."""
+        return any(self.view.lengths(ref) != ref.shape for ref in self.view.refs(self.node.name).values())
+
+    def value(self, arg: Any) -> Any:
+        """The original value of a size argument, or the contents of an index tensor where they are known."""
+        if not isinstance(arg, Node):
+            return arg
+        if "size" in arg.meta:
+            return self.view.evaluate(arg.meta["size"], natural=False)
+        ref = self.ref(arg)
+        return None if ref is None else self.view.tape.values.get(ref.id)
+
+    def size(self, arg: Any, length: int) -> Any:
+        """A size argument that must be ``length`` now: as it stands where it will be recomputed to that."""
+        if isinstance(arg, Node) and "size" in arg.meta:
+            return Natural(arg) if self.view.evaluate(arg.meta["size"], natural=True) == length else length
+        if isinstance(arg, Node) or arg == -1:
+            return arg
+        return length
+
+    def refuse(self, why: str) -> LiteralError:
+        return LiteralError(self.node.name, why)

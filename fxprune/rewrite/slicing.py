@@ -1,0 +1,41 @@
+"""New parameters and buffers: the kept indices of the old ones. Nothing emitted shares storage with the original."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxprune.signature import aliases, named_tensors
+
+
+def sliced(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
+    """A new tensor with only the kept indices of the given dimensions, in their order; the memory format stays."""
+    with torch.no_grad():
+        out = tensor.detach()
+        for dim, indices in keep.items():
+            out = out.index_select(dim, torch.as_tensor(indices, dtype=torch.long, device=tensor.device))
+        if out.dim() == 4 and _channels_last(tensor):
+            return out.clone(memory_format=torch.channels_last)
+        return out.clone() if out.data_ptr() == tensor.data_ptr() or not keep else out.contiguous()
+
+
+def _channels_last(tensor: torch.Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def sliced_like(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
+    """A parameter for a parameter, a buffer for a buffer."""
+    out = sliced(tensor, keep)
+    return nn.Parameter(out, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else out
+
+
+def slice_all(model: nn.Module, keep: Mapping[str, Mapping[int, Any]], names: set[str] | None = None
+              ) -> dict[int, torch.Tensor]:
+    """``id`` of every parameter and buffer (of those ``names``) -> its slice: a memo for ``copy.deepcopy``."""
+    tensors = dict(named_tensors(model))
+    memo: dict[int, Any] = {}
+    for first, shared in aliases(model).items():
+        if names is None or not names.isdisjoint(shared):
+            memo[id(tensors[first])] = sliced_like(tensors[first], keep.get(first, {}))
+    return memo

@@ -1,0 +1,119 @@
+"""Try a random plan before anybody draws one: what cannot be carried out is frozen, with the reason.
+
+In graph mode the calls' literals are rewritten; in module mode a shrunken copy runs in lockstep with the tape. The
+first operator that deviates tells which channels it cannot do without.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxprune.capture import inputs as example_inputs
+from fxprune.capture.capture import untouched_rng
+from fxprune.capture.observer import observed
+from fxprune.capture.structure import deep_copy
+from fxprune.coupling.record import Coupling
+from fxprune.coupling.view import View
+from fxprune.planning.compose import compose
+from fxprune.rewrite.shrink import remember
+from fxprune.rewrite.site import LiteralError, Site, literals_of
+from fxprune.rewrite.slicing import slice_all
+from fxprune.signature import aliases
+from fxprune.tape import refs
+
+
+def refusals(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
+    """Nodes or calls whose channels must be frozen, with the reason; empty where a random plan can be carried out."""
+    rng = np.random.default_rng(0)
+    kept = {name: np.sort(rng.permutation(group.size)[:(group.size + 1) // 2])
+            for name, group in coupling.prunable.items()}
+    lost = coupling._lost(kept)
+    if coupling.mode == "graph":
+        views = [View(coupling, i, lost) for i in range(len(coupling._captured.traced))]
+        return {node: why for view in views for node, why in _literals(view).items()}
+    return _lockstep(model, coupling, kept, View(coupling, 0, lost))
+
+
+def _literals(view: View) -> dict[str | int, str]:
+    found: dict[str | int, str] = {}
+    for node in view.traced.graph.nodes:
+        literals = literals_of(node, view)
+        if literals is None:
+            continue
+        try:
+            literals(Site(node, view, lambda value, source: source), node.target, node.args, node.kwargs)
+        except LiteralError as error:
+            found[error.node] = error.why
+        except Exception as error:  # an unforeseen spelling: the report says which
+            found[node.name] = f"its arguments cannot be rewritten: {type(error).__name__}: {error}"
+    return found
+
+
+class _Lockstep(TorchDispatchMode):
+    """Follows the tape while the shrunken copy runs; ``position`` is the call that runs next."""
+
+    def __init__(self, view: View):
+        super().__init__()
+        self.view, self.position = view, 0
+        self.failure: tuple[int, str] | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, how = kwargs or {}, observed(func, args)
+        if how == "decompose":
+            with self:
+                return func.decompose(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if how == "record" and _tensors(out):
+            self._follow(func._schema.name, _tensors(out))
+        return out
+
+    def _follow(self, name: str, outs: list[torch.Tensor]) -> None:
+        calls = self.view.tape.calls
+        if self.position >= len(calls) or calls[self.position].op != name:
+            raise _Off
+        for ref, tensor in zip(refs(calls[self.position].outs), outs, strict=True):
+            for dim, mask in enumerate(self.view.masks(ref)):
+                if not mask.all() and tensor.shape[dim] != mask.sum():
+                    raise _Deviates(f"its output has {tensor.shape[dim]} channels where {mask.sum()} are planned")
+        self.position += 1
+
+
+class _Off(Exception):
+    """The run took another path than the tape, as data-dependent Python may: nothing more can be compared."""
+
+
+class _Deviates(Exception):
+    """An operator gave another size than predicted."""
+
+
+def _tensors(out: Any) -> list[torch.Tensor]:
+    items = out if isinstance(out, (list, tuple)) else [out]
+    return [t for t in items if isinstance(t, torch.Tensor)]
+
+
+def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
+    keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
+    small = deep_copy(model, slice_all(model, keep)).eval()
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    mode = _Lockstep(view)
+    with untouched_rng(), torch.inference_mode():
+        args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
+        try:
+            remember(small, view)
+            torch.backends.mha.set_fastpath_enabled(False)
+            with mode:
+                small(*args, **kwargs)
+        except _Off:
+            return {}
+        except LiteralError as error:
+            return {error.node: error.why}
+        except Exception as error:
+            return {mode.position: f"a size in the model's Python holds it: {error}"}
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+    return {}

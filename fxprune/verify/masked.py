@@ -1,0 +1,158 @@
+"""Run the original with operators that mix channels computing over the kept ones only.
+
+The run is walked along the tape of the captured run: the i-th operator is the i-th call, whose dim vectors say which
+indices stay. An operator whose rule ``mixes`` gets its operands with the removed indices taken out, and its result is
+laid back into the full size, with zeros where nothing is computed.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fxprune.capture.observer import observed
+from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
+from fxprune.registry import Rule, rule_for
+from fxprune.tape import Call, Ref, refs
+from fxprune.verify.determined import run
+
+
+class Deterministic(TorchDispatchMode):
+    """The pruned side: nothing but randomness is touched."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+
+class Masked(TorchDispatchMode):
+    """The original's side.
+
+    Args:
+        view: the coupling under the plan.
+        done: called as ``done(node, {ref id: tensor})`` when the operators of a node have run.
+    """
+
+    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None]):
+        super().__init__()
+        self.view, self.done = view, done
+        self.calls = view.tape.calls
+        self.position = 0
+        self.values: dict[int, torch.Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        how = observed(func, args)
+        if how == "decompose":
+            with self:
+                return func.decompose(*args, **kwargs)
+        if how == "skip":
+            return func(*args, **kwargs)
+        call = self._call(func)
+        out = run(func, args, kwargs) if call is None else compute(self.view, call, func, args, kwargs)
+        if call is not None:
+            self._remember(call, out)
+        return out
+
+    def _call(self, func: Any) -> Call | None:
+        """The tape's call for this operator."""
+        name = func._schema.name
+        if self.position >= len(self.calls) or self.calls[self.position].op != name:
+            if not any(r.type.kind() == "TensorType" or "Tensor" in str(r.type) for r in func._schema.returns):
+                return None
+            expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"
+            raise VerificationError(f"the model must run as it was captured: operator {self.position} was {expected} "
+                                    f"then, and is {name} now")
+        self.position += 1
+        return self.calls[self.position - 1]
+
+    def _remember(self, call: Call, out: Any) -> None:
+        tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
+        self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=True)})
+        after = self.calls[self.position].node if self.position < len(self.calls) else None
+        if call.node and after != call.node:
+            self.done(call.node, self.values)
+
+
+def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
+    """One operator, over the kept channels only where it mixes them."""
+    rule = rule_for(call.op)
+    inputs = list(refs((call.args, call.kwargs)))
+    if rule is None or not _mixes(rule, call, view) or not any(_shrinks(view, ref) for ref in inputs):
+        return run(func, args, kwargs)
+    flat, spec = tree_flatten((args, kwargs))
+    places = [i for i, value in enumerate(flat) if isinstance(value, torch.Tensor)]
+    masks = [view.masks(ref) for ref in inputs]
+    for place, mask in zip(places, masks, strict=True):
+        flat[place] = _gathered(flat[place], mask)
+    small_args, small_kwargs = tree_unflatten(flat, spec)
+    if rule.shrink is not None:
+        small_args, small_kwargs = rule.shrink(lambda i, dim: masks[i][dim], small_args, small_kwargs)
+    try:
+        out = run(func, small_args, small_kwargs)
+    except Exception as error:
+        raise VerificationError(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
+                                f"{type(error).__name__}: {error}") from error
+    return _laid_out(out, view, list(refs(call.outs)))
+
+
+def _mixes(rule: Rule, call: Call, view: View) -> bool:
+    if not callable(rule.mixes):
+        return rule.mixes
+    return bool(rule.mixes(*_stand_ins(call.args, view), **dict(_named(call.kwargs, view))))
+
+
+def _stand_ins(args: Iterable[Any], view: View) -> list[Any]:
+    return [_Known(view.dims.get(arg.id, ()), arg.id in view.tape.params) if isinstance(arg, Ref) else arg
+            for arg in args]
+
+
+def _named(kwargs: dict[str, Any], view: View) -> list[tuple[str, Any]]:
+    return list(zip(kwargs, _stand_ins(kwargs.values(), view), strict=True))
+
+
+class _Known:
+    """What a ``mixes`` predicate may ask of a tensor."""
+
+    def __init__(self, vectors: Any, is_param: bool):
+        self.vectors, self.is_param = vectors, is_param
+
+    def __getitem__(self, dim: int) -> Any:
+        return self.vectors[dim]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def _shrinks(view: View, ref: Ref) -> bool:
+    return any(not mask.all() for mask in view.masks(ref))
+
+
+def _gathered(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
+    for dim, mask in enumerate(masks):
+        if not mask.all():
+            tensor = tensor.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
+    return tensor
+
+
+def _laid_out(out: Any, view: View, outs: list[Ref]) -> Any:
+    flat, spec = tree_flatten(out)
+    tensors = iter(outs)
+    for place, value in enumerate(flat):
+        if isinstance(value, torch.Tensor):
+            flat[place] = _scattered(value, view.masks(next(tensors)))
+    return tree_unflatten(flat, spec)
+
+
+def _scattered(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
+    """The full size again, zeros in between; positions keep the sizes of this run."""
+    for dim, mask in enumerate(masks):
+        if not mask.all():
+            shape = (*tensor.shape[:dim], len(mask), *tensor.shape[dim + 1:])
+            full = tensor.new_zeros(shape)
+            full.index_copy_(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device), tensor)
+            tensor = full
+    return tensor

@@ -1,0 +1,214 @@
+"""Translation validation: the emitted module against the masked original, from the plan alone.
+
+Both sides get the same random weights. In the original, what the plan removes is zero, and operators that mix channels
+compute over the kept ones; the emitted module must agree node by node, at the kept positions, in eval and in train
+mode, at the given and at a second batch size. Nothing here knows how the module was emitted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_iter
+
+from fxprune.capture import attention
+from fxprune.capture import inputs as example_inputs
+from fxprune.capture.capture import untouched_rng
+from fxprune.capture.inputs import Example
+from fxprune.coupling.record import Coupling
+from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
+from fxprune.planning import Plan
+from fxprune.verify.masked import Deterministic, Masked
+from fxprune.verify.nodes import run_nodes
+from fxprune.verify.prepare import check_weights, pair
+from fxprune.verify.record import Verification
+
+# Beyond this many parameters the comparison is made in float32.
+DOUBLE_LIMIT = 50_000_000
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
+SEED = 20190
+_UNCAPTURED = object()
+_Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
+
+
+def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) -> Verification:
+    """Hold ``small`` against the masked ``model``.
+
+    Raises:
+        VerificationError: they differ; the message names the first node that does.
+    """
+    check_weights(model, small, plan.keep)
+    count = sum(p.numel() for p in model.parameters())
+    dtype = torch.float64 if count < DOUBLE_LIMIT else torch.float32
+    ledger = _Ledger(TOLERANCE[dtype])
+    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    with untouched_rng():
+        full, pruned = pair(model, small, plan.keep, dtype, SEED)
+        example = example_inputs.realise(plan.inputs, "meta")
+        sides = _Sides(full, pruned, example_inputs.placeholders(model, example), coupling, ledger)
+        for number, (mode, second) in enumerate(_runs(coupling)):
+            traced = coupling._captured.modes[mode]
+            index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
+            sides.run(mode, _example(model, plan, second, dtype, SEED + number), View(coupling, index, lost))
+    if not ledger.runs:
+        raise VerificationError(f"nothing could be compared: {'; '.join(ledger.notes)}")
+    if "train" not in coupling._captured.modes:
+        ledger.notes.append(f"not captured in train mode: {coupling._captured.why}")
+    return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance,
+                        str(dtype).removeprefix("torch."), tuple(ledger.runs), tuple(ledger.notes))
+
+
+def _runs(coupling: Coupling) -> list[tuple[str, bool]]:
+    """Mode, and whether at the second batch size: both modes and both sizes, and all of them where graphs differ."""
+    if len(coupling._captured.traced) == 1 and "train" in coupling._captured.modes:
+        return [("eval", False), ("train", True)]
+    return [(mode, second) for mode in coupling._captured.modes for second in (False, True)]
+
+
+def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype, seed: int) -> Example:
+    change = example_inputs.second_batch(plan.inputs) if second else lambda spec: spec
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    return example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed), change, dtype)
+
+
+@dataclass
+class _Ledger:
+    """What was compared so far."""
+
+    tolerance: float
+    error: float = 0.0
+    count: int = 0
+    worst: str = ""
+    runs: list[tuple[str, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def compare(self, where: str, reference: torch.Tensor, got: torch.Tensor, context: str) -> None:
+        if reference.shape != got.shape:
+            raise VerificationError(f"node {where!r} must have shape {list(reference.shape)} after pruning, got "
+                                    f"{list(got.shape)} ({context})")
+        error = _difference(reference, got)
+        self.count += 1
+        if error >= self.error or not self.worst:
+            self.error, self.worst = error, where
+        if not error <= self.tolerance:
+            raise VerificationError(f"node {where!r} must equal the masked original to {self.tolerance:g}, and differs "
+                                    f"by {error:.3g} ({context}); the result is wrong and was not returned")
+
+
+def _difference(reference: torch.Tensor, got: torch.Tensor) -> float:
+    """The largest difference, relative to the largest magnitude; where both are the same non-number, none."""
+    if not reference.numel():
+        return 0.0
+    if not reference.is_floating_point() and not reference.is_complex():
+        return float((reference != got).any())
+    same = (reference == got) | (reference.isnan() & got.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = reference.isfinite()
+    scale = float(reference[finite].abs().max()) if bool(finite.any()) else 1.0
+    difference = torch.where(same, torch.zeros_like(reference, dtype=reference.abs().dtype), (reference - got).abs())
+    error = float(difference.max()) / max(scale, 1e-30)
+    return float("inf") if error != error else error
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The masked original and the pruned module, with the same random weights."""
+
+    full: nn.Module
+    pruned: nn.Module
+    names: list[str]
+    coupling: Coupling
+    ledger: _Ledger
+
+    def run(self, mode: str, example: Example, view: View) -> None:
+        """One run of both, compared node by node."""
+        batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
+        context = f"{mode} mode, batch {batch}"
+        self.full.train(mode == "train"), self.pruned.train(mode == "train")
+        with torch.inference_mode(), _plain_attention():
+            try:
+                expected, values = self._reference(example, view)
+            except VerificationError:
+                raise
+            except Exception as error:
+                self.ledger.notes.append(f"the original does not run in {context}: {type(error).__name__}: {error}")
+                return
+            out = self._result(example, values, context)
+        if out is not _UNCAPTURED:
+            _compare_outputs(expected, out, self.ledger, context)
+            self.ledger.runs.append((mode, batch))
+
+    def _reference(self, example: Example, view: View) -> tuple[Any, _Values]:
+        """The original's output, and the kept part of every node's value."""
+        values: _Values = {}
+
+        def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
+            values[node] = {path: _kept(tensors[ref.id], view.masks(ref))
+                            for path, ref in view.refs(node).items() if ref.id in tensors}
+
+        with Masked(view, done):
+            return self.full(*example[0], **example[1]), values
+
+    def _result(self, example: Example, values: _Values, context: str) -> Any:
+        def compare(node: str, value: Any) -> None:
+            for path, reference in values.get(node, {}).items():
+                self.ledger.compare(node, reference, _at(value, path), context)
+
+        try:
+            with Deterministic():
+                if self.coupling.mode != "graph":
+                    return self.pruned(*example[0], **example[1])
+                return run_nodes(self.pruned, example, self.names, compare)
+        except VerificationError:
+            raise
+        except AssertionError as error:
+            if str(error).startswith("fxprune: captured"):
+                self.ledger.notes.append(f"{context}: {error}")
+                return _UNCAPTURED
+            raise VerificationError(f"the result must run where the original does ({context}): {error}") from error
+        except Exception as error:
+            raise VerificationError(f"the result must run where the original does ({context}), and raised "
+                                    f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention written out, as it was captured."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with mock.patch.object(nn.MultiheadAttention, "forward", attention.forward):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _kept(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
+    for dim, mask in enumerate(masks):
+        if not mask.all():
+            tensor = tensor.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
+    # A copy: a later operator may write into it.
+    return tensor.clone()
+
+
+def _compare_outputs(expected: Any, out: Any, ledger: _Ledger, context: str) -> None:
+    wanted = [t for t in tree_flatten(expected)[0] if isinstance(t, torch.Tensor)]
+    got = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
+    if len(wanted) != len(got):
+        raise VerificationError(f"the result must return {len(wanted)} tensors, as the original does, got {len(got)} "
+                                f"({context})")
+    for index, (reference, tensor) in enumerate(zip(wanted, got, strict=True)):
+        ledger.compare("output" if len(wanted) == 1 else f"output[{index}]", reference, tensor, context)

@@ -1,0 +1,23 @@
+"""Lists of indices survive as text."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fxprune.planning.ranges import from_text, to_text
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(n)), st.integers(0, n),
+                                                      st.booleans())))
+def test_round_trip(case):
+    length, order, count, ascending = case
+    indices = tuple(sorted(order[:count]) if ascending else order[:count])
+    assert from_text(to_text(indices), length) == indices
+
+
+@given(st.text(alphabet="0123456789,-", max_size=12))
+def test_whatever_is_read_is_in_range_and_unique(text):
+    try:
+        indices = from_text(text, 50)
+    except ValueError:
+        return
+    assert len(set(indices)) == len(indices) and all(0 <= i < 50 for i in indices)

@@ -1,0 +1,53 @@
+"""Random nets, pruned at random: equal to the masked original or refused by name, never wrong."""
+
+import os
+import random
+
+import random_nets
+import reference
+import torch
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from fxprune import pipeline
+from fxprune.coupling.analyze import analyze
+from fxprune.coupling.op import Policy
+from fxprune.digest import digest_of
+from fxprune.errors import FxpruneError
+from fxprune.planning import Plan
+from fxprune.signature import aliases
+
+programs = st.lists(st.tuples(st.sampled_from(sorted(random_nets.STEPS)), st.integers(0, 10_000)), min_size=1,
+                    max_size=7)
+
+
+def random_plan(coupling, model, seed):
+    draw = random.Random(seed)
+    kept = {name: sorted(draw.sample(range(g.size), draw.randint(1, g.size)))
+            for name, g in coupling.prunable.items() if draw.random() < 0.8}
+    return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
+                      digest=digest_of(model), aliases=aliases(model), mode=coupling.mode)
+
+
+@settings(max_examples=int(os.environ.get("FXPRUNE_EXAMPLES", "150")), deadline=None,
+          suppress_health_check=list(HealthCheck))
+@given(programs, st.integers(0, 1000), st.sampled_from(["dims", "whole"]), st.sampled_from(["within", "whole"]))
+def test_equal_or_refused(program, seed, heads, grouped):
+    torch.manual_seed(0)
+    model = random_nets.RandomNet(program)
+    note(model.log)
+    reference.randomise(model, seed)
+    coupling = analyze(model, torch.randn(2, 3, 4, 4), policy=Policy(heads, grouped))
+    assert coupling.mode == "graph", coupling._captured.why
+    plan = random_plan(coupling, model, seed)
+    note({name: (g.size, g.kept) for name, g in plan.groups.items()})
+    note({name: str(g.frozen) for name, g in coupling.groups.items() if g.frozen})
+    try:
+        small = pipeline.carry_out(model, coupling, plan)
+    except FxpruneError as refusal:
+        note(refusal)
+        return
+    reference.assert_sliced(model, small, plan.keep, tuple(n for n, _ in model.named_buffers() if "order" in n))
+    modes = (("eval", "train"),) if seed % 2 else (("train", "eval"),)
+    reference.assert_agrees(model, small, plan.keep, lambda batch: (torch.randn(batch, 3, 4, 4),), seed=seed,
+                            modes=modes[0], batches=(3,))

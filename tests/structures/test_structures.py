@@ -1,0 +1,52 @@
+"""Every structure that real nets are made of: pruned by random unequal fractions, and equal to the masked original."""
+
+import copy
+import random
+
+import attention_cases  # noqa: F401
+import cnn_cases  # noqa: F401
+import movement_cases  # noqa: F401
+import python_cases  # noqa: F401
+import pytest
+import reference
+import sequence_cases  # noqa: F401
+from cases import CASES
+
+from fxprune import pipeline
+from fxprune.coupling.analyze import analyze
+from fxprune.digest import digest_of
+from fxprune.planning import Plan
+from fxprune.signature import aliases
+
+
+def random_plan(coupling, model, seed):
+    """A random set of channels of every group, of random size."""
+    draw = random.Random(seed)
+    kept = {name: sorted(draw.sample(range(group.size), draw.randint(1, max(group.size - 1, 1))))
+            for name, group in coupling.prunable.items()}
+    return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
+                      digest=digest_of(model), aliases=aliases(model), mode=coupling.mode)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_structure(name):
+    case = CASES[name]
+    model = case.build()
+    reference.randomise(model, 100)
+    example = case.inputs(2)
+    before = reference.fingerprint(model)
+    coupling = analyze(model, example, policy=case.policy)
+    assert coupling.mode == "graph", coupling._captured.why
+    frozen = {n: str(g.frozen) for n, g in coupling.groups.items() if g.frozen}
+    assert tuple(coupling.prunable) == case.prunable, frozen
+    reference.assert_untouched(before, model)
+    for seed in range(3):
+        before = reference.fingerprint(model)
+        plan = random_plan(coupling, model, seed)
+        small = pipeline.carry_out(model, coupling, plan)
+        reference.assert_untouched(before, model)
+        reference.assert_sliced(model, small, plan.keep, case.renumbered)
+        if seed == 0:
+            small = copy.deepcopy(small)
+        reference.assert_agrees(model, small, plan.keep, case.inputs, seed=seed, patch=case.patch, skip=case.skip,
+                                modes=case.modes, batches=case.batches)
