@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,22 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ordered, permutation = fxprune.order(model, coupling, by="activation", data=train[0].split(256))
     print(permutation)
 
-    penalties = {
-        # The mean coefficient is the same: 8 · t² over [0, 1] has the mean 8 / 3.
-        "group lasso": fxprune.DWGL(coupling, args.strength, direction=(8 / 3, 8 / 3), include_scale=True),
-        "DWGL": fxprune.DWGL(coupling, args.strength, direction=(0.0, 8.0), power=2.0, include_scale=True,
-                             schedule=fxprune.Ramp(until=args.macs, rate=0.5, every=len(train[0]) // BATCH)),
-    }
-    votes = {"before": penalties["DWGL"].votes(ordered)}
-    trained = {name: copy.deepcopy(ordered) for name in penalties}
-    for name, dwgl in penalties.items():
-        fit(trained[name], train, args.epochs, name, penalty=dwgl)
-        votes[name] = dwgl.votes(trained[name])
-        print(f"\n{name}: accuracy {accuracy(trained[name], test):.2f} %\n{votes[name].report()}")
+    ramp = fxprune.Ramp(until=args.macs, rate=0.5, every=len(train[0]) // BATCH)
+    directed = fxprune.DWGL(coupling, args.strength, direction=(0.0, 8.0), power=2.0, include_scale=True, schedule=ramp)
+    votes = {"before": directed.votes(ordered)}
+    model = train_on(ordered, directed, "DWGL", train, test, args.epochs, votes)
+    # Group lasso at the same mean coefficient (8 · t² over [0, 1] has the mean 8 / 3) and the strength reached above.
+    plain = fxprune.DWGL(coupling, args.strength, direction=(8 / 3, 8 / 3), include_scale=True,
+                         schedule=replace(ramp, limit=directed.progress.factor))
+    train_on(ordered, plain, "group lasso", train, test, args.epochs, votes)
     picture = args.out / "norms.png"
-    heatmap(votes, picture)
+    heatmap({title: votes[title] for title in ("before", "group lasso", "DWGL")}, picture)
 
-    model = trained["DWGL"]
     plan = fxprune.plan(coupling, model, vote="intersection", threshold=1e-3)
     small = fxprune.apply(model, plan)
     plan.save(args.out / "plan.json")
@@ -94,6 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n" + tabulate([(name, f"{a:.2f}", f"{m:.1%}") for name, a, m in rows],
                           ("network", "accuracy %", "MACs"), tablefmt="github", disable_numparse=True))
     print(f"\nheat map of filter norms: {picture}")
+
+
+def train_on(ordered: nn.Module, dwgl: fxprune.DWGL, label: str, train: Data, test: Data, epochs: int,
+             votes: dict[str, fxprune.Votes]) -> nn.Module:
+    """A copy of the ordered net, trained with the penalty; its votes are printed and kept."""
+    model = copy.deepcopy(ordered)
+    fit(model, train, epochs, label, penalty=dwgl)
+    votes[label] = dwgl.votes(model)
+    print(f"\n{label}: accuracy {accuracy(model, test):.2f} %, strength {dwgl.penalty:g}\n{votes[label].report()}")
+    return model
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

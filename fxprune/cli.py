@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="fxprune", description="Structured pruning for PyTorch, compiled and verified.")
-    top.add_argument("--version", action="version", version=f"fxprune {fxprune.__version__}")
+    top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _groups(_command(commands, "groups", _run_groups, "show which channels must be removed together"))
     _explain(_command(commands, "explain", _run_explain, "say what couples two layers"))
     _compress(_command(commands, "compress", _run_compress, "remove channels, verify the result, write it to a folder"))
     return top
+
+
+def _version() -> str:
+    try:
+        return f"fxprune {version('fxprune')}"
+    except PackageNotFoundError:
+        return "fxprune (not installed)"
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str
@@ -68,6 +76,10 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]
     command.add_argument("--input", metavar="SHAPE[:DTYPE]", action="append", dest="inputs",
                          help="an example input, like 1,3,224,224 or 1,16:int64; repeat it for several; inferred if "
                               "left out")
+    command.add_argument("--heads", choices=("dims", "whole"), default="dims",
+                         help="prune inside every attention head, or whole heads (%(default)s)")
+    command.add_argument("--grouped", choices=("within", "whole"), default="within",
+                         help="prune inside every group of a grouped convolution, or whole groups (%(default)s)")
     return command
 
 
@@ -130,7 +142,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     print(f"{options.model}: {loaded.weights}\n")
     print(compression_table(record, options.format, options.layers))
     if options.out:
-        print(f"written: {options.out} (plan.json, weights.safetensors, report.md)")
+        print(f"\nwritten: {options.out} (plan.json, weights.safetensors, report.md)")
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -139,12 +151,16 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
             "ignore": tuple(options.ignore), "fold_constants": options.fold_constants,
-            "verify": not options.no_verify}
+            "verify": not options.no_verify, "policy": _policy(options)}
+
+
+def _policy(options: argparse.Namespace) -> fxprune.Policy:
+    return fxprune.Policy(heads=options.heads, grouped=options.grouped)
 
 
 def _analyzed(options: argparse.Namespace) -> tuple[Loaded, Any]:
     loaded = load(options.model, options.weights, options.seed)
-    return loaded, fxprune.analyze(loaded.model, _example(options.inputs))
+    return loaded, fxprune.analyze(loaded.model, _example(options.inputs), policy=_policy(options))
 
 
 def _example(inputs: Sequence[str] | None) -> tuple[torch.Tensor, ...] | None:

@@ -44,6 +44,7 @@ class Tape:
         values: contents of integer and boolean tensors, where they are known.
         nodes: the tensors that each graph node stands for, by their path in its value.
         storages: which tensors share memory.
+        ran: all calls in order, where ``calls`` leaves out dead code.
         modules: first input and first output of every call of a leaf module, by its path (module mode).
     """
 
@@ -54,6 +55,7 @@ class Tape:
     values: dict[int, np.ndarray] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=dict)
     storages: dict[int, int] = field(default_factory=dict)
+    ran: list[Call] = field(default_factory=list)
     modules: dict[str, list[tuple[Ref | None, Ref | None]]] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ def drop_dead(graph: Graph, tape: Tape) -> None:
         tape.nodes.pop(node.name, None)
         graph.erase_node(node)
     names = {node.name for node in dead}
+    tape.ran = list(tape.calls)
     tape.calls[:] = [call for call in tape.calls if call.node not in names]
 
 

@@ -21,7 +21,7 @@ KNOWN_LIMIT = 1 << 22
 # Operators that say something about a tensor and move nothing.
 SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_copy_type", "aten::set_.source_Tensor",
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
-          "aten::lift_fresh", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
+          "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",

@@ -66,7 +66,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     reached = {name for name, _ in outcome.slots}
     return Coupling(
         MappingProxyType({g.name: g for g in grouping.groups}),
-        costs(outcome, grouping, parameters, layers),
+        costs(outcome, grouping, parameters, layers, len(captured.modes["eval"].tape.calls)),
         signature_of(model),
         captured.inputs,
         policy,

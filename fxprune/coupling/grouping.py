@@ -131,16 +131,19 @@ def _reason(closure: object, channel: int) -> Reason | None:
     return None if index < 0 else closure.reasons[index]
 
 
-def costs(outcome: Replay, grouping: Grouping, parameters: Collection[str], layers: Mapping[str, Slot]) -> Costs:
-    """MACs and parameters in closed form from the groups' widths."""
+def costs(outcome: Replay, grouping: Grouping, parameters: Collection[str], layers: Mapping[str, Slot], calls: int
+          ) -> Costs:
+    """MACs and parameters in closed form from the groups' widths; only the first ``calls`` calls are paid for (the
+    inference graph, where training has one of its own)."""
     table = _Factors(outcome, grouping)
     used = [name for name in dict.fromkeys(name for name, _ in outcome.slots) if name in parameters]
     ranks = {name: [d for n, d in outcome.slots if n == name] for name in used} if len(used) < 64 else _ranks(outcome)
-    macs = [(c.positions, [table.index(v) for v in c.factors]) for _, c in outcome.notes.contractions]
+    paid = [(index, c) for index, c in outcome.notes.contractions if index < calls]
+    macs = [(c.positions, [table.index(v) for v in c.factors]) for _, c in paid]
     params = [(1, [table.index(outcome.slots[name, d]) for d in ranks.get(name, [])]) for name in used]
     widths = [(1, [table.index(outcome.slots[slot])]) for slot in layers.values()]
     names = tuple(g.name for g in grouping.groups)
-    owners = tuple(outcome.calls[i].node for i, _ in outcome.notes.contractions)
+    owners = tuple(outcome.calls[i].node for i, _ in paid)
     return Costs(names, table.count(macs), table.count(params), tuple(layers), table.count(widths), owners, tuple(used))
 
 

@@ -26,7 +26,12 @@ def write_together(folder: str | os.PathLike, files: Mapping[str, Writer]) -> No
         # Inside the folder, so that moving is a rename on one file system.
         with TemporaryDirectory(dir=target, prefix=".writing-") as place:
             for name, write in files.items():
-                write(Path(place) / name)
+                part = Path(place) / name
+                part.touch()
+                mode = part.stat().st_mode
+                write(part)
+                # Some writers make private files; what lies here is for whoever may read the folder.
+                part.chmod(mode)
             for name in files:
                 os.replace(Path(place) / name, target / name)
     except OSError as error:

@@ -172,7 +172,9 @@ def _summary(coupling: "Coupling", groups: list[dict[str, Any]], kept: Mapping[s
 
     def change(count: Any) -> str:
         before = count(widths)
-        return f"{si(before)} → {si(count(after))} ({percent(count(after) / before)})" if kept and before else si(before)
+        if not kept or not before:
+            return si(before)
+        return f"{si(before)} → {si(count(after))} ({percent(count(after) / before)})"
 
     return [("groups", f"{len(groups)}, {len(coupling.prunable)} prunable"), ("parameters", change(costs.params)),
             ("MACs", change(costs.macs)), ("mode", coupling.mode), ("inputs", inputs_in_words(coupling.inputs))]

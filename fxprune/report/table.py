@@ -70,7 +70,8 @@ def _text(coupling: "Coupling", width: int | None) -> str:
 def _markdown(coupling: "Coupling", _: int | None) -> str:
     cells, notes = _cells(rows(coupling))
     table = tabulate(cells, HEADERS, tablefmt="github", colalign=ALIGN, disable_numparse=True)
-    return "\n".join([_summary(coupling), "", table, "", *(f"- {line}" for line in (*notes, *_below(coupling), SHARES))])
+    below = [f"- {line}" for line in (*notes, *_below(coupling), SHARES)]
+    return "\n".join([_summary(coupling), "", table, "", *below])
 
 
 def _json(coupling: "Coupling", _: int | None) -> str:

@@ -16,9 +16,13 @@ zeros_like ones_like full_like empty_like rand_like randn_like randint_like bern
 log_normal cauchy geometric
 """.split()
 POSITIONS = """
-empty_strided empty_permuted new_empty_strided arange range linspace logspace eye tril_indices triu_indices randperm hann_window hamming_window bartlett_window
+arange range linspace logspace eye tril_indices triu_indices randperm hann_window hamming_window bartlett_window
 blackman_window kaiser_window fft_fftfreq fft_rfftfreq
 """.split()
+
+
+# Laid out by strides, which no size can be taken from.
+STRIDED = "empty_strided new_empty_strided empty_permuted".split()
 
 
 def fresh_output(op) -> Vectors:
@@ -50,6 +54,12 @@ def positions(op, *args, **kwargs):
     for x in operands(args):
         freeze_dims(op, x, range(len(x)), "bounds of a range")
     return fixed_outputs(op)[0]
+
+
+@register_rule(*(f"aten::{name}" for name in STRIDED))
+def strided(op, *args, **kwargs):
+    """Sizes and strides belong together."""
+    return fixed_outputs(op, "its strides are numbers")[0]
 
 
 @register_rule("aten::tril", "aten::triu")

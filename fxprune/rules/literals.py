@@ -36,7 +36,8 @@ def _sizes(site: Any, sizes: Any, lengths: tuple[int, ...]) -> Any:
     return new if isinstance(sizes, list) else tuple(new)
 
 
-@register_literals("view", "reshape", "expand", "broadcast_to", "new_zeros", "new_ones", "new_empty")
+@register_literals("view", "reshape", "expand", "broadcast_to", "new_zeros", "new_ones", "new_empty", "view_copy",
+                   "expand_copy", "unsafe_view", "reshape_alias")
 def output_sizes(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     """``x.view(2, 8, -1)``, ``x.view((2, 8))``, ``torch.reshape(x, shape)``: the sizes are those of the output."""
     return _output_sizes(site, target, args, kwargs, 1)
@@ -58,6 +59,20 @@ def _output_sizes(site: Any, target: Any, args: Any, kwargs: Any, first: int) ->
     if not rest or isinstance(rest[0], torch.dtype) or len(rest) != len(lengths):
         return target, args, kwargs
     return target, (*args[:first], *_sizes(site, tuple(rest), lengths)), kwargs
+
+
+@register_literals("repeat", "tile")
+def repeat(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """A repeated single index makes as many copies as are kept; any other repeat counts whole copies of what is left."""
+    name = "repeats" if isinstance(target, str) else "dims"
+    given = _argument(args, kwargs, 1, name)
+    flat = not isinstance(given, (tuple, list))
+    counts = list(args[1:]) if flat else list(given)
+    into, out = site.lengths(args[0]), site.outs()[0]
+    into = (1,) * (len(out) - len(into)) + into
+    counts = [1] * (len(out) - len(counts)) + counts
+    new = [site.size(count, length // n) for count, length, n in zip(counts, out, into, strict=True)]
+    return target, (args[0], *new) if flat else (args[0], tuple(new)), {}
 
 
 @register_literals("unflatten")
@@ -218,7 +233,7 @@ def group_norm(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     return target, *_with(args, kwargs, 1, "num_groups", remaining_groups(kept, groups))
 
 
-@register_literals("layer_norm", "rms_norm")
+@register_literals("layer_norm", "rms_norm", "native_layer_norm")
 def layer_norm(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     shape = _argument(args, kwargs, 1, "normalized_shape")
     lengths = site.lengths(args[0])[-len(shape):]

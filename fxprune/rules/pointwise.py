@@ -47,10 +47,13 @@ def pointwise(op, *args, **kwargs):
     return broadcast(op, args, kwargs)
 
 
-@register_rule(*(f"aten::{name}" for name in SINGULAR), mixes=True)
+@register_rule(*(f"aten::{name}" for name in SINGULAR), mixes=lambda *args, out=None, **kwargs: out is None)
 def singular(op, *args, **kwargs):
-    """Elementwise, and undefined or infinite at zero."""
+    """Elementwise, and undefined or infinite at zero. What is written in place has to be there as a whole."""
     return broadcast(op, args, kwargs)
+
+
+register_rule(*(f"aten::{name}_" for name in SINGULAR if not name.startswith("special_")))(pointwise)
 
 
 @register_rule("aten::where")

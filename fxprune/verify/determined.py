@@ -22,6 +22,11 @@ def _filled(value: float) -> Handler:
     return handler
 
 
+def _in_order(func: Any, args: Any, kwargs: Any) -> Any:
+    out = func(*args, **kwargs)
+    return out.copy_(torch.arange(len(out), device=out.device))
+
+
 def _native(func: Any, args: Any, kwargs: Any) -> Any:
     return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
 
@@ -44,8 +49,11 @@ def _rrelu(func: Any, args: Any, kwargs: Any) -> Any:
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _identity),
     **dict.fromkeys(("bernoulli",), _filled(1.0)),
-    **dict.fromkeys(("rand", "randn", "rand_like", "randn_like", "uniform", "normal", "exponential"), _filled(0.5)),
-    **dict.fromkeys(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"), _filled(0.0)),
+    **dict.fromkeys("rand randn rand_like randn_like uniform normal exponential cauchy log_normal poisson".split(),
+                    _filled(0.5)),
+    **dict.fromkeys("randint randint_like random geometric multinomial binomial".split(), _filled(1)),
+    **dict.fromkeys("empty empty_like new_empty empty_strided new_empty_strided empty_permuted".split(), _filled(0)),
+    "randperm": _in_order,
     "native_dropout": _native,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),

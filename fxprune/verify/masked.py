@@ -20,6 +20,9 @@ from fxprune.registry import Rule, rule_for
 from fxprune.tape import Call, Ref, refs
 from fxprune.verify.determined import run
 
+# How far a run that data steers may skip along the tape.
+AHEAD = 50
+
 
 class Deterministic(TorchDispatchMode):
     """The pruned side: nothing but randomness is touched."""
@@ -34,12 +37,15 @@ class Masked(TorchDispatchMode):
     Args:
         view: the coupling under the plan.
         done: called as ``done(node, {ref id: tensor})`` when the operators of a node have run.
+        strict: whether the run must follow the tape; in module mode data may steer it elsewhere, and operators that
+            the tape does not know run as they are.
     """
 
-    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None]):
+    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], strict: bool = True):
         super().__init__()
+        self.strict = strict
         self.view, self.done = view, done
-        self.calls = view.tape.calls
+        self.calls = view.tape.ran or view.tape.calls
         self.position = 0
         self.values: dict[int, torch.Tensor] = {}
 
@@ -63,15 +69,26 @@ class Masked(TorchDispatchMode):
         if self.position >= len(self.calls) or self.calls[self.position].op != name:
             if not any(r.type.kind() == "TensorType" or "Tensor" in str(r.type) for r in func._schema.returns):
                 return None
+            if not self.strict:
+                return self._ahead(name)
             expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"
             raise VerificationError(f"the model must run as it was captured: operator {self.position} was {expected} "
                                     f"then, and is {name} now")
         self.position += 1
         return self.calls[self.position - 1]
 
+    def _ahead(self, name: str) -> Call | None:
+        """The next call of that name, if it is near."""
+        near = range(self.position, min(self.position + AHEAD, len(self.calls)))
+        found = next((i for i in near if self.calls[i].op == name), None)
+        if found is None:
+            return None
+        self.position = found + 1
+        return self.calls[found]
+
     def _remember(self, call: Call, out: Any) -> None:
         tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
-        self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=True)})
+        self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=self.strict)})
         after = self.calls[self.position].node if self.position < len(self.calls) else None
         if call.node and after != call.node:
             self.done(call.node, self.values)

@@ -5,7 +5,7 @@ compute over the kept ones; the emitted module must agree node by node, at the k
 mode, at the given and at a second batch size. Nothing here knows how the module was emitted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ from fxprune.verify.record import Verification
 
 # Beyond this many parameters the comparison is made in float32.
 DOUBLE_LIMIT = 50_000_000
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 SEED = 20190
 _UNCAPTURED = object()
 _Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
@@ -45,8 +45,26 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     """
     check_weights(model, small, plan.keep)
     count = sum(p.numel() for p in model.parameters())
-    dtype = torch.float64 if count < DOUBLE_LIMIT else torch.float32
-    ledger = _Ledger(TOLERANCE[dtype])
+    native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    native = native if native in TOLERANCE else torch.float32
+    if count >= DOUBLE_LIMIT:
+        return _attempt(model, small, plan, coupling, native, ())
+    try:
+        return _attempt(model, small, plan, coupling, torch.float64, ())
+    except _DoesNotRun as error:
+        if native is torch.float64:
+            raise
+        # A dtype in the model's own Python (``x.float()``) keeps it from running in double precision.
+        return _attempt(model, small, plan, coupling, native, (f"not in float64: {error}",))
+
+
+class _DoesNotRun(VerificationError):
+    """One side raised."""
+
+
+def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling, dtype: torch.dtype,
+             notes: tuple[str, ...]) -> Verification:
+    ledger = _Ledger(TOLERANCE[dtype], notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     with untouched_rng():
         full, pruned = pair(model, small, plan.keep, dtype, SEED)
@@ -57,7 +75,7 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
             sides.run(mode, _example(model, plan, second, dtype, SEED + number), View(coupling, index, lost))
     if not ledger.runs:
-        raise VerificationError(f"nothing could be compared: {'; '.join(ledger.notes)}")
+        raise _DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
         ledger.notes.append(f"not captured in train mode: {coupling._captured.why}")
     return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance,
@@ -105,6 +123,7 @@ def _difference(reference: torch.Tensor, got: torch.Tensor) -> float:
     """The largest difference, relative to the largest magnitude; where both are the same non-number, none."""
     if not reference.numel():
         return 0.0
+    got = got.resolve_conj().resolve_neg()
     if not reference.is_floating_point() and not reference.is_complex():
         return float((reference != got).any())
     same = (reference == got) | (reference.isnan() & got.isnan())
@@ -140,7 +159,7 @@ class _Sides:
             except Exception as error:
                 self.ledger.notes.append(f"the original does not run in {context}: {type(error).__name__}: {error}")
                 return
-            out = self._result(example, values, context)
+            out = self._result(example, values, context, view)
         if out is not _UNCAPTURED:
             _compare_outputs(expected, out, self.ledger, context)
             self.ledger.runs.append((mode, batch))
@@ -153,10 +172,39 @@ class _Sides:
             values[node] = {path: _kept(tensors[ref.id], view.masks(ref))
                             for path, ref in view.refs(node).items() if ref.id in tensors}
 
-        with Masked(view, done):
+        watched = self._modules(self.full, view, lambda path, k, masks, value: values.setdefault(path, {}).update(
+            {(k,): _kept(value, masks)}))
+        with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
             return self.full(*example[0], **example[1]), values
 
-    def _result(self, example: Example, values: _Values, context: str) -> Any:
+    @contextmanager
+    def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, list[np.ndarray], torch.Tensor], None]
+                 ) -> Iterator[None]:
+        """In module mode the outputs of leaf modules stand in for nodes: ``seen(path, number of the call, …)``."""
+        counts: dict[str, int] = {}
+
+        def hook(path: str) -> Callable[..., None]:
+            def after(module: nn.Module, args: Any, out: Any) -> None:
+                k = counts[path] = counts.get(path, -1) + 1
+                calls = view.tape.modules[path]
+                ref = calls[min(k, len(calls) - 1)][1]
+                if isinstance(out, torch.Tensor) and ref is not None and out.dim() == len(ref.shape):
+                    seen(path, k, view.masks(ref), out)
+
+            return after
+
+        handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in view.tape.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _one(self, path: str, reference: torch.Tensor | None, value: torch.Tensor, context: str) -> None:
+        if reference is not None:
+            self.ledger.compare(path, reference, value, context)
+
+    def _result(self, example: Example, values: _Values, context: str, view: View) -> Any:
         def compare(node: str, value: Any) -> None:
             for path, reference in values.get(node, {}).items():
                 self.ledger.compare(node, reference, _at(value, path), context)
@@ -164,7 +212,9 @@ class _Sides:
         try:
             with Deterministic():
                 if self.coupling.mode != "graph":
-                    return self.pruned(*example[0], **example[1])
+                    with self._modules(self.pruned, view, lambda path, k, masks, value: self._one(
+                            path, values.get(path, {}).get((k,)), value, context)):
+                        return self.pruned(*example[0], **example[1])
                 return run_nodes(self.pruned, example, self.names, compare)
         except VerificationError:
             raise
@@ -172,10 +222,10 @@ class _Sides:
             if str(error).startswith("fxprune: captured"):
                 self.ledger.notes.append(f"{context}: {error}")
                 return _UNCAPTURED
-            raise VerificationError(f"the result must run where the original does ({context}): {error}") from error
+            raise _DoesNotRun(f"the result must run where the original does ({context}): {error}") from error
         except Exception as error:
-            raise VerificationError(f"the result must run where the original does ({context}), and raised "
-                                    f"{type(error).__name__}: {error}") from error
+            raise _DoesNotRun(f"the result must run where the original does ({context}), and raised "
+                              f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -201,7 +251,7 @@ def _kept(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
         if not mask.all():
             tensor = tensor.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
     # A copy: a later operator may write into it.
-    return tensor.clone()
+    return tensor.resolve_conj().resolve_neg().clone()
 
 
 def _compare_outputs(expected: Any, out: Any, ledger: _Ledger, context: str) -> None:

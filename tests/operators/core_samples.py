@@ -93,7 +93,7 @@ NAMES = [
     image("atleast_3d", lambda net, x: torch.atleast_3d(x)),
     image("linalg.diagonal", lambda net, x: torch.linalg.diagonal(x)[..., None]),
     image("linalg.matmul", lambda net, x: torch.linalg.matmul(x, x)),
-    image("conj", lambda net, x: torch.conj(torch.complex(x, x)).real + torch._conj(torch.complex(x, x)).real
+    image("conj of complex", lambda net, x: torch.conj(torch.complex(x, x)).real + torch._conj(torch.complex(x, x)).real
           + torch._conj_physical(torch.complex(x, x)).real),
     image("special.xlogy", lambda net, x: torch.special.xlogy(x, x.abs() + 1) + torch.special.log_softmax(x, 3)),
     tokens("ger", lambda net, x: x + torch.ger(net.v, x[0, 0]), v=parameter(4)),

@@ -72,6 +72,7 @@ PAIRS = [
     pair("in place", lambda net, x, y: x.clone().add_(y).mul_(y).sub_(1).clamp_(-2, 2).relu_()),
     pair("copy_", lambda net, x, y: torch.zeros_like(x).copy_(y) + x),
     pair("fill_ and zero_", lambda net, x, y: x + y.clone().fill_(2.0) + y.clone().zero_()),
+    pair("in place and undefined at zero", lambda net, x, y: x.abs().add_(1).div_(y.abs() + 1).log_().reciprocal()),
     pair("inplace logic", lambda net, x, y: torch.where((x > 0).logical_and_(y > 0), x, y)),
     pair("broadcast_tensors", lambda net, x, y: torch.broadcast_tensors(x, y)[0] + y),
     pair("type_as", lambda net, x, y: x.type_as(y) + y),

@@ -44,7 +44,7 @@ REDUCTIONS = [
     image("max of all", lambda net, x: x / (x.abs().max() + x.abs().min() + x.median())),
     image("renorm", lambda net, x: x.renorm(2, 0, 1.0)),
     image("normalize", lambda net, x: F.normalize(x, dim=1)),
-    image("softmax over positions", lambda net, x: x.flatten(2).softmax(-1).view(2, 8, 6, 6)),
+    image("softmax over all positions", lambda net, x: x.flatten(2).softmax(-1).view(2, 8, 6, 6)),
     image("trace", lambda net, x: x * torch.trace(x[0, 0])),
     image("losses", lambda net, x: x * (F.mse_loss(x, x + 1) + F.l1_loss(x, x + 1) + F.smooth_l1_loss(x, x + 1)
                                         + F.huber_loss(x, x + 1) + F.kl_div(x, x) + F.soft_margin_loss(x, x + 1)),
@@ -103,7 +103,7 @@ POSITIONS = [
     image("max_pool1d with indices", lambda net, x: F.max_pool1d(x, 2, return_indices=True)[0], size=(8,)),
     tokens("avg_pool over channels", lambda net, x: F.avg_pool1d(x, 2), into=6, prunable=False),
     tokens("avg_pool beside channels", lambda net, x: F.avg_pool2d(x[:, None], (2, 1)).squeeze(1)),
-    *[image(f"interpolate {mode}", lambda net, x, m=mode: F.interpolate(x, scale_factor=2, mode=m), size=size)
+    *[image(f"interpolate {mode} {len(size)}d", lambda net, x, m=mode: F.interpolate(x, scale_factor=2, mode=m), size=size)
       for mode, size in (("nearest", (8,)), ("nearest", (6, 6)), ("nearest", (3, 3, 3)), ("nearest-exact", (8,)),
                          ("nearest-exact", (6, 6)), ("nearest-exact", (3, 3, 3)), ("linear", (8,)),
                          ("bilinear", (6, 6)), ("bicubic", (6, 6)), ("trilinear", (3, 3, 3)))],

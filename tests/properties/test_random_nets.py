@@ -13,7 +13,7 @@ from fxprune import pipeline
 from fxprune.coupling.analyze import analyze
 from fxprune.coupling.op import Policy
 from fxprune.digest import digest_of
-from fxprune.errors import FxpruneError
+from fxprune.errors import FxpruneError, PlanError
 from fxprune.planning import Plan
 from fxprune.signature import aliases
 
@@ -25,6 +25,16 @@ def random_plan(coupling, model, seed):
     draw = random.Random(seed)
     kept = {name: sorted(draw.sample(range(g.size), draw.randint(1, g.size)))
             for name, g in coupling.prunable.items() if draw.random() < 0.8}
+    if draw.random() < 0.3:  # in a new order, where the groups allow it
+        moved = {name: draw.sample(channels, len(channels)) for name, channels in kept.items()}
+        try:
+            return _plan(coupling, model, moved)
+        except PlanError:
+            pass
+    return _plan(coupling, model, kept)
+
+
+def _plan(coupling, model, kept):
     return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), mode=coupling.mode)
 

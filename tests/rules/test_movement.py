@@ -104,7 +104,8 @@ def test_narrow_counts_from_either_end(start, expected):
     assert (bench.run("narrow", (2,), x, 0, start, 2)[0] == x[0][expected]).all()
 
 
-@pytest.mark.parametrize(("name", "args", "shape"), [("slice_scatter", (1, 3, 5), (2, 2)), ("select_scatter", (1, 3), (2,))])
+@pytest.mark.parametrize(("name", "args", "shape"), [("slice_scatter", (1, 3, 5), (2, 2)),
+                                                     ("select_scatter", (1, 3), (2,))])
 def test_scattered_slices_hold_their_dimension_and_tie_the_others(name, args, shape):
     bench = Bench()
     x, src = bench.free(2, 6), bench.free(*shape)
