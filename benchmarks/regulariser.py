@@ -153,13 +153,15 @@ def report(times: dict[str, list[float]], args: argparse.Namespace) -> str:
         rows.append([name, f"{statistics.median(found):.2f}", f"{quartiles[0]:.2f} – {quartiles[2]:.2f}", share])
     table = tabulate(rows, ("", "ms, median", "quartiles", "of a step"), tablefmt="github", disable_numparse=True,
                      colalign=("left", "right", "right", "right"))
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{torch.get_num_threads()} CPU thread(s)"
+    threads = torch.get_num_threads()
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{threads} CPU thread(s)"
     layout = "channels last" if args.channels_last else "contiguous"
     flags = " --channels-last" if args.channels_last else ""
-    return (f"# What a regulariser costs\n\nResNet-{args.depth}, batch {args.batch}, float32, {layout}, {device}, torch "
-            f"{torch.__version__.split('+')[0]}, {platform.machine()}; {args.rounds} interleaved rounds.\n\n{table}\n\n"
+    return (f"# What a regulariser costs\n\nResNet-{args.depth}, batch {args.batch}, float32, {layout}, {device}, "
+            f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; {args.rounds} interleaved rounds.\n\n"
+            f"{table}\n\n"
             f"    python benchmarks/regulariser.py --depth {args.depth} --batch {args.batch} --rounds {args.rounds} "
-            f"--threads {torch.get_num_threads()}{flags}\n")
+            f"--threads {threads}{flags}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.draw import plan as draw
 from fxprune.errors import CaptureError, InputError, PlanError
+from fxprune.fold import Fold, fold
 from fxprune.groups import Inputs
 from fxprune.planning import Plan
 from fxprune.rewrite.emit import emit
@@ -53,15 +54,17 @@ class Record:
         verification: the proof, or None where ``verify=False``.
         inputs: the example inputs' description; ``inputs.inferred`` says how they were inferred, if they were.
         mode: ``"graph"`` or ``"module"``.
+        folds: what was folded into which layer, and how exactly.
     """
 
     plan: Plan
     coupling: Coupling
     before: Size
     after: Size
-    verification: Any
+    verification: Verification | None
     inputs: Inputs
     mode: str
+    folds: tuple[Fold, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
         return self
@@ -108,7 +111,8 @@ def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
 def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,
              params: float | None = None, channels: float | None = None, criterion: Any = "l2", vote: str = "joint",
              scope: str = "global", round_to: int = 1, ignore: Any = (), min_channels: int = 1,
-             fold_constants: bool = False, verify: bool = True, policy: Policy | None = None) -> nn.Module:
+             fold_constants: bool = False, calibration: Any = None, verify: bool = True,
+             policy: Policy | None = None) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -122,7 +126,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         round_to: widths are multiples of it, where the group is large enough.
         ignore: module names, patterns or modules whose channels, on both sides, stay.
         min_channels: the fewest channels that a group keeps.
-        fold_constants: fold what removed channels still emit into their consumers.
+        fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
+        calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         verify: prove the result against the masked original, in eval and in train mode.
         policy: how splits into attention heads and convolution groups are pruned.
 
@@ -140,8 +145,9 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
     coupling = analyze(model, example_inputs, policy=policy)
     drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
                  scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
-    small = carry_out(model, coupling, drawn)
-    return attach(small, coupling, drawn, check(model, small, drawn, coupling)) if verify else small
+    base, folds = fold(model, coupling, drawn, calibration) if fold_constants else (model, ())
+    small = carry_out(base, coupling, drawn, folds)
+    return attach(small, coupling, drawn, check(base, small, drawn, coupling), folds) if verify else small
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
@@ -156,7 +162,7 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
 
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
-          fold_constants: bool = False) -> nn.Module:
+          fold_constants: bool = False, calibration: Any = None) -> nn.Module:
     """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
 
     Args:
@@ -164,28 +170,32 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         plan: from `plan` or ``Plan.load``.
         example_inputs: other inputs than those whose specs the plan holds.
         weights: ``"same"`` demands the weights that the plan was drawn from, ``"any"`` takes any.
+        fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
+        calibration: inputs, or batches of them, to measure those constants on; random ones where None.
 
     Raises:
         PlanError: the plan does not belong to this model, or these weights.
     """
     _check_plan(model, plan, weights)
     coupling = _coupling_for(model, plan, example_inputs)
-    return carry_out(model, coupling, plan)
+    base, folds = fold(model, coupling, plan, calibration) if fold_constants else (model, ())
+    return carry_out(base, coupling, plan, folds)
 
 
-def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, verification: Any = None) -> nn.Module:
+def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = ()) -> nn.Module:
     """Emit the pruned module and attach its record."""
     plan.check(coupling.signature, coupling.groups, aliases(model))
     small = emit(model, coupling, plan) if coupling.mode == "graph" else shrink(model, coupling, plan)
-    return attach(small, coupling, plan, verification)
+    return attach(small, coupling, plan, None, folds)
 
 
-def attach(small: nn.Module, coupling: Coupling, plan: Plan, verification: Any) -> nn.Module:
+def attach(small: nn.Module, coupling: Coupling, plan: Plan, verification: Verification | None,
+           folds: tuple[Fold, ...] = ()) -> nn.Module:
     widths = coupling.widths
     after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
                       for name, group in coupling.groups.items()], np.int64)
     record = Record(plan, coupling, _size(coupling, widths), _size(coupling, after), verification, coupling.inputs,
-                    coupling.mode)
+                    coupling.mode, folds)
     if isinstance(small, torch.fx.GraphModule):
         small.meta[_KEY] = record
     else:

@@ -48,8 +48,9 @@ def setting(make, **options):
 
 
 OPTIMIZERS = [
-    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}), (torch.optim.Adam, {"lr": 0.01, "amsgrad": True}),
-    (torch.optim.AdamW, {"lr": 0.01}), (torch.optim.RMSprop, {"lr": 0.01, "momentum": 0.9, "centered": True}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}), (torch.optim.AdamW, {"lr": 0.01}),
+    (torch.optim.Adam, {"lr": 0.01, "amsgrad": True}),
+    (torch.optim.RMSprop, {"lr": 0.01, "momentum": 0.9, "centered": True}),
     (torch.optim.Adagrad, {"lr": 0.1}), (torch.optim.NAdam, {"lr": 0.01}), (torch.optim.RAdam, {"lr": 0.01}),
     (torch.optim.Adamax, {"lr": 0.01}), (torch.optim.Adadelta, {"lr": 1.0}), (torch.optim.Rprop, {"lr": 0.01}),
     (torch.optim.ASGD, {"lr": 0.01}), (torch.optim.Adafactor, {"lr": 0.01}),
@@ -121,6 +122,7 @@ def test_frozen_parameters_stay_out_and_schedulers_go_on():
     model, _, drawn, small = setting(torch.optim.SGD, lr=0.1)
     optimizer = torch.optim.SGD(model.fc.parameters(), lr=0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    optimizer.step()
     scheduler.step()
     fresh = drawn.apply_to_optimizer(optimizer, model, small)
     assert len(fresh.param_groups[0]["params"]) == 2 and not fresh.state

@@ -71,7 +71,7 @@ ZOO = {
 def randomised(model: nn.Module) -> nn.Module:
     torch.manual_seed(1)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm) and module.weight is not None:
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias)
         if isinstance(module, nn.modules.batchnorm._NormBase):

@@ -6,6 +6,9 @@ The parameters keep their names.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -85,3 +88,15 @@ def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, average: b
     scores = (q * scale) @ k.transpose(-2, -1)
     weights = torch.softmax(scores if mask is None else scores + mask, -1)
     return weights.mean(1) if average else weights
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Let every ``nn.MultiheadAttention`` run as it is captured, and no layer on the fused fast path."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with mock.patch.object(nn.MultiheadAttention, "forward", forward):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.inputs import Example
@@ -117,7 +117,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
         trained, _ = _trace(model, names, described, training=True, real=real, example=example)
     except Exception as error:
         return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}")
-    if _text(trained) == _text(evaluated):
+    if _same(trained, evaluated):
         trained = evaluated
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH)
 
@@ -127,7 +127,7 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool
     observer = Observer(real)
     root, contents = (deep_copy(model), {}) if real else structural_copy(model)
     root.train(training)
-    args, kwargs = example if real and example else example_inputs.realise(described, "meta")
+    args, kwargs = _own(example) if real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer).trace(args, kwargs, names)
     for name, constant in traced.constants.items():
@@ -135,6 +135,11 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
     drop_dead(traced.graph, traced.tape)
     return traced, root
+
+
+def _own(example: Example) -> Example:
+    """A copy, since the model may write into its inputs."""
+    return tree_map_only(torch.Tensor, lambda t: t.detach().clone(), example)
 
 
 def _on_tape(observer: Observer, constant: torch.Tensor) -> torch.Tensor:
@@ -157,8 +162,16 @@ def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Ten
                 observer.tape.inputs[observer.ref(tensor).id] = name
 
 
+def _same(a: Traced, b: Traced) -> bool:
+    """Whether two graphs are one: the same calls of the same constants, and of the same operators inside modules."""
+    constants = all(torch.equal(x, y) for x, y in zip(a.constants.values(), b.constants.values(), strict=False))
+    return constants and _text(a) == _text(b)
+
+
 def _text(traced: Traced) -> list[tuple[Any, ...]]:
-    return [(n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes]
+    nodes = [(n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes]
+    functions = [(name, module.function) for name, module in traced.functions.items()]
+    return [*nodes, *functions, *((call.op, call.overload) for call in traced.tape.calls)]
 
 
 def _watched(model: nn.Module, example: Example, described: Inputs, why: str, first: Exception) -> Captured:
@@ -166,6 +179,7 @@ def _watched(model: nn.Module, example: Example, described: Inputs, why: str, fi
     root = deep_copy(model).eval()
     observer = Observer(real=True)
     names = example_inputs.placeholders(model, example)
+    example = _own(example)
     introduce(observer, root, {}, names, example)
     try:
         traced = watch(root, observer, example)

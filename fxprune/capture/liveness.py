@@ -2,6 +2,7 @@
 
 from torch.fx import Graph, Node
 
+from fxprune.capture.contexts import is_context
 from fxprune.tape import Tape, refs
 
 
@@ -26,7 +27,8 @@ def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
     needed: set[Node] = set()
     read: set[int | None] = set(lasting)
     for node in reversed(graph.nodes):
-        live = node in needed or node.op in ("output", "placeholder") or bool(writes.get(node.name, set()) & read)
+        live = node in needed or node.op in ("output", "placeholder") or is_context(node) or \
+            bool(writes.get(node.name, set()) & read)
         if not live:
             continue
         needed.add(node)

@@ -23,6 +23,8 @@ SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_c
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
           "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
+# Their meta kernels are long Python decompositions, and give a tensor like their first.
+LIKE_FIRST = {"aten::batch_norm", "aten::layer_norm", "aten::group_norm", "aten::instance_norm", "aten::rms_norm"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
           "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
@@ -91,6 +93,8 @@ class Observer(TorchDispatchMode):
         return out
 
     def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func._schema.name in LIKE_FIRST and not self.real:
+            return torch.empty_like(args[0])
         out = func(*args, **({**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs))
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
 

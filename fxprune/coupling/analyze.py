@@ -1,7 +1,6 @@
 """The analysis: capture, replay, group, count."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.replay import Replay, Slot, replay
 from fxprune.errors import CaptureError, InputError, UnsupportedError
+from fxprune.planning.frozen import Frozen
 from fxprune.signature import signature_of
 
 
@@ -65,7 +65,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     layers = _layers(outcome)
     reached = {name for name, _ in outcome.slots}
     return Coupling(
-        MappingProxyType({g.name: g for g in grouping.groups}),
+        Frozen({g.name: g for g in grouping.groups}),
         costs(outcome, grouping, parameters, layers, len(captured.modes["eval"].tape.calls)),
         signature_of(model),
         captured.inputs,

@@ -98,6 +98,10 @@ class Coupling:
                 lost[here] = gone[grouping.ordinal[here]]
         return lost
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a file may hold: groups and costs, but nothing of the user's classes nor of the recorded run."""
+        return {**vars(self), "_captured": None, "_outcome": None, "_grouping": None}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Coupling":
         return self
 

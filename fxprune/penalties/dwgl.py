@@ -21,16 +21,15 @@ is block soft thresholding; unlike a subgradient step it reaches exact zeros.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fxprune.errors import InputError, unknown
-from fxprune.groups import CouplingGroup
+from fxprune.errors import InputError
 from fxprune.penalties import terms as blocks
+from fxprune.penalties.arguments import check_coupling, checked_schedule, ends, float_parameters, number, selected
 from fxprune.penalties.binding import Binding
 from fxprune.penalties.function import GroupNorms
 from fxprune.penalties.layout import Layout, key_of, planes_of
@@ -76,17 +75,17 @@ class DWGL:
                  power: float = 1.0, *, size_weighting: bool = False, include_scale: bool = False,
                  consumers: bool = False, joint: bool = False, schedule: Schedule | None = None,
                  groups: str | Iterable[str] = "auto"):
-        _check_coupling(coupling)
+        check_coupling(coupling)
         self.coupling = coupling
-        self.strength = _number("strength", strength, "strength=1e-4")
-        self.direction, self.power = _direction(direction), _number("power", power, "power=1.0", positive=True)
+        self.strength = number("strength", strength, "strength=1e-4")
+        self.direction, self.power = ends(direction), number("power", power, "power=1.0", positive=True)
         self.size_weighting, self.include_scale = bool(size_weighting), bool(include_scale)
         self.consumers, self.joint = bool(consumers), bool(joint)
-        self.schedule = Constant() if schedule is None else _schedule(schedule)
-        self.groups = _selected(coupling.groups, groups)
+        self.schedule = Constant() if schedule is None else checked_schedule(schedule)
+        self.groups = selected(coupling.groups, groups)
         self.progress: Progress = self.schedule.start()
         shapes = {name: shape for name, shape, _ in coupling.signature.entries}
-        self._voters, self._terms = self._drawn_up(frozenset(shapes), _float_parameters(coupling))
+        self._voters, self._terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
         # One list of names serves both: the penalty, and the voters' own norms.
         self._names = tuple(dict.fromkeys(p.name for t in (*self._voters, *self._terms) for p in t.parts))
         self._shapes = [shapes[name] for name in self._names]
@@ -130,10 +129,10 @@ class DWGL:
             InputError: as above, or a negative ``lr``; nothing is changed then. On a GPU, where looking would make
                 it wait, blocks whose norm is not finite are left as they are.
         """
-        step = _number("lr", lr, "dwgl.proximal_(model, lr)") * self.penalty
+        step = number("lr", lr, "dwgl.proximal_(model, lr)") * self.penalty
         tensors = self._parameters(model)
         layout, coefficients = self._layout(tensors)
-        norms = layout.norms(layout.stacked(tensors))
+        norms = layout.norms(tensors)
         if layout.device.type == "cpu" and not math.isfinite(norms.sum().item()):
             self._refuse(tensors)
         factor = (norms - step * coefficients).clamp_min_(0).div_(norms)
@@ -154,7 +153,7 @@ class DWGL:
         Raises:
             InputError: another model, norms that are not finite, or a threshold below 0.
         """
-        threshold = _number("threshold", threshold, "dwgl.votes(model, threshold=1e-3)")
+        threshold = number("threshold", threshold, "dwgl.votes(model, threshold=1e-3)")
         if isinstance(min_channels, bool) or not isinstance(min_channels, int) or min_channels < 1:
             raise InputError(f"min_channels must be an integer >= 1, got {min_channels!r}; write min_channels=1")
         ballots = {name: Ballots(name, tuple(t.layer for t in terms), norms, threshold, min_channels)
@@ -245,7 +244,7 @@ class DWGL:
         tensors = self._parameters(model)
         planes = planes_of(self._voters, self._names, self._shapes)
         layout = Layout.of(planes, sum(t.size for t in self._voters), tensors)
-        norms = layout.norms(layout.stacked(tensors)).double().cpu().numpy()
+        norms = layout.norms(tensors).double().cpu().numpy()
         if not np.isfinite(norms).all():
             self._refuse(tensors)
         found: dict[str, tuple[list[Term], list[np.ndarray]]] = {name: ([], []) for name in self.groups}
@@ -268,62 +267,3 @@ class DWGL:
                 raise InputError(f"weights must be finite, but {name!r} holds {bad} infinite or NaN values; lower the "
                                  "learning rate, or load a checkpoint that did not diverge")
         raise InputError("the norms of the weights must be finite, but their sum overflows; lower the learning rate")
-
-
-def _float_parameters(coupling: object) -> frozenset[str]:
-    """The parameters that the graph uses and that hold floating numbers."""
-    floating = {name for name, _, dtype in coupling.signature.entries if "float" in dtype or "complex" in dtype}
-    return frozenset(name for name in coupling.costs.params_names if name in floating)
-
-
-def _check_coupling(coupling: object) -> None:
-    if not all(hasattr(coupling, name) for name in ("groups", "signature", "costs")):
-        raise InputError(f"coupling must be what fxprune.analyze returns, got {type(coupling).__name__}; write "
-                         "DWGL(fxprune.analyze(model, example_inputs))")
-
-
-def _number(name: str, value: object, example: str, positive: bool = False) -> float:
-    good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < 0 or (positive and value == 0):
-        bound = "> 0" if positive else ">= 0"
-        raise InputError(f"{name} must be a finite number {bound}, got {value!r}; write {example}")
-    return float(value)
-
-
-def _direction(direction: object) -> tuple[float, float]:
-    example = "direction=(1.0, 4.0)"
-    if not isinstance(direction, Sequence) or len(direction) != 2:
-        raise InputError(f"direction must be two numbers, of the first and the last channel, got {direction!r}; write "
-                         f"{example}")
-    low, high = (_number("each end of direction", end, example) for end in direction)
-    if low > high:
-        raise InputError(f"direction must not decrease, because channels are ordered most important first, got "
-                         f"{direction!r}; write direction={(high, low)}")
-    return low, high
-
-
-def _schedule(schedule: object) -> Schedule:
-    if isinstance(schedule, type) or not all(callable(getattr(schedule, name, None)) for name in ("start", "advance")):
-        raise InputError(f"schedule must be Constant(), WarmUp(steps=…), Ramp(until=…), or an object with start and "
-                         f"advance, got {schedule!r}; write schedule=WarmUp(steps=1000)")
-    return schedule
-
-
-def _selected(groups: Mapping[str, CouplingGroup], wanted: str | Iterable[str]) -> dict[str, CouplingGroup]:
-    free = {name: group for name, group in groups.items() if group.frozen is None}
-    if isinstance(wanted, str) and wanted == "auto":
-        chosen = set(free)
-    else:
-        chosen = set()
-        for pattern in [wanted] if isinstance(wanted, str) else wanted:
-            found = {name for name in groups if name == pattern or fnmatchcase(name, pattern)}
-            if not found:
-                raise InputError(unknown("group", pattern, groups))
-            if not found & set(free):
-                raise InputError(f"groups must be prunable, but {pattern!r} is frozen: "
-                                 f"{groups[min(found)].frozen}; leave it out")
-            chosen |= found & set(free)
-    if not chosen:
-        raise InputError("the coupling must have at least one group that may be pruned, but all are frozen; "
-                         "print(coupling.report()) shows why")
-    return {name: group for name, group in free.items() if name in chosen}

@@ -12,15 +12,14 @@ class GroupNorms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, layout: Layout, coefficients: Tensor, *tensors: Tensor) -> Tensor:
-        stacked = layout.stacked(tensors)
-        norms = layout.norms(stacked)
-        ctx.layout, ctx.count = layout, len(tensors)
-        ctx.save_for_backward(coefficients, norms, *stacked)
+        norms = layout.norms(tensors)
+        ctx.layout = layout
+        ctx.save_for_backward(coefficients, norms, *tensors)
         return coefficients @ norms
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        coefficients, norms, *stacked = ctx.saved_tensors
+        coefficients, norms, *tensors = ctx.saved_tensors
         factor = torch.where(norms > 0, gradient * coefficients / norms, 0.0)
-        return None, None, *ctx.layout.scaled(stacked, factor, ctx.count)
+        return None, None, *ctx.layout.scaled(tensors, factor)

@@ -1,13 +1,15 @@
 """Many small slices as few large tensors: norms, gradients and shrinkage of all blocks at once.
 
-Parameters whose slices have equal shapes are stacked, [K, L, R]: K parameters, L slices each, R weights a slice. One
-reduction per stack gives the norm of every slice (a *row*); gathered by block, and reduced once more where a block has
-several slices, they are the blocks' norms. Everything else is arithmetic on one vector with an entry per block. No
-step loops over filters, none reads a value from the device, and sums are taken in a fixed order (gathers, no atomic
-additions), so that all ranks of a distributed run get the same bits.
+Parameters of equal shape are stacked as they lie in memory, [K, A, L, B]: K parameters of L slices, with A weights of a
+slice before and B after the sliced dimension. One reduction per stack gives the norm of every slice (a *row*); gathered by block, and reduced once more where a block has
+several slices, they are the blocks' norms. Everything else is arithmetic on one vector with an entry per block, spread
+over the slices again and multiplied with all parameters in one call. No step loops over filters, none reads a value
+from the device, and sums are taken in a fixed order (gathers, no atomic additions), so that all ranks of a distributed
+run get the same bits.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +42,18 @@ def key_of(tensors: Sequence[Tensor]) -> tuple:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Planes of equal shape: positions of their parameters, how each is turned to [L, R], and the rows' block ids."""
+    """Planes of equal shape: positions of their parameters, in which order of dimensions each lies in memory, the shape
+    in which a row broadcasts against each, the rows' block ids, the stack's shape, and, on a CPU, room for it.
+
+    Fresh memory for megabytes of weights costs a CPU more than the sums; a GPU's allocator keeps its own.
+    """
 
     members: tuple[int, ...]
     turns: tuple[tuple[int, ...], ...]
-    shapes: tuple[tuple[int, ...], ...]
     broadcasts: tuple[tuple[int, ...], ...]
     owner: Tensor
-    length: int
+    shape: tuple[int, int, int, int]
+    room: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +67,14 @@ class Layout:
     device: torch.device
 
     @classmethod
+    @torch.inference_mode(False)
     def of(cls, planes: Sequence[Plane], blocks: int, tensors: Sequence[Tensor]) -> "Layout":
         device = tensors[0].device
         wide = any(t.dtype in (torch.float64, torch.complex128) for t in tensors)
         buckets: dict[tuple, list[Plane]] = {}
         for plane in planes:
             tensor = tensors[plane[0]]
-            shape = (len(plane[2]), tensor.numel() // max(len(plane[2]), 1))
-            buckets.setdefault((shape, tensor.dtype, tensor.device), []).append(plane)
+            buckets.setdefault((_factors(tensor, plane[1]), tensor.dtype, tensor.device), []).append(plane)
         stacks = tuple(_stack(bucket, blocks, tensors) for bucket in buckets.values())
         rows = np.concatenate([owner for bucket in buckets.values() for _, _, owner in bucket])
         gathers, order = _gathers(rows, blocks)
@@ -76,58 +82,78 @@ class Layout:
                    None if order is None else torch.from_numpy(order).to(device),
                    torch.float64 if wide else torch.float32, device)
 
-    def stacked(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """A copy of all slices: [K, L, R] per stack."""
-        return [torch.stack([tensors[at].permute(turn).reshape(stack.length, -1)
-                             for at, turn in zip(stack.members, stack.turns, strict=True)]) for stack in self.stacks]
-
-    def norms(self, stacked: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of every block: [blocks]."""
-        rows = [torch.linalg.vector_norm(values, 2, dim=-1, dtype=_norm_dtype(values, self.dtype)).reshape(-1)
-                .to(self.device, self.dtype) for values in stacked]
-        rows = torch.cat(rows)
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The Euclidean norm of every block: [blocks]. Called without a graph."""
+        rows = torch.cat([self._rows(stack, tensors) for stack in self.stacks])
         sums = [rows[g[:, 0]] if g.shape[1] == 1 else torch.linalg.vector_norm(rows[g], 2, dim=1)
                 for g in self.gathers]
         return sums[0] if self.order is None else torch.cat(sums)[self.order]
 
-    def scaled(self, stacked: Sequence[Tensor], factor: Tensor, count: int) -> list[Tensor | None]:
-        """Per tensor, Σ over its planes of slice · factor of its block (zero for slices of no block)."""
-        found: list[Tensor | None] = [None] * count
-        padded = torch.cat([factor, factor.new_zeros(1)])
-        for stack, values in zip(self.stacks, stacked, strict=True):
-            rows = padded.to(values.device)[stack.owner]
-            products = (values * rows.unsqueeze(-1)).to(values.dtype)
-            for at, turn, shape, product in zip(stack.members, stack.turns, stack.shapes, products.unbind(),
-                                                strict=True):
-                back = product.view(shape).permute(_inverse(turn))
-                found[at] = back if found[at] is None else found[at] + back
+    def scaled(self, tensors: Sequence[Tensor], factor: Tensor) -> list[Tensor | None]:
+        """Each tensor times the sum of its slices' blocks' factors (0 for slices of no block); None without slices."""
+        at, factors = self._spread(tensors, factor, 0.0, torch.add)
+        found: list[Tensor | None] = [None] * len(tensors)
+        for i, product in zip(at, torch._foreach_mul([tensors[i] for i in at], factors), strict=True):
+            # Narrow weights times float32 factors, which a narrow dtype might not hold.
+            found[i] = product.to(tensors[i].dtype)
         return found
 
     def multiply_(self, tensors: Sequence[Tensor], factor: Tensor) -> None:
-        """Multiply every slice by the factor of its block, in place; slices of no block stay as they are."""
-        padded = torch.cat([factor, factor.new_ones(1)])
+        """Multiply every slice by the factors of its blocks, in place; slices of no block stay as they are."""
+        at, factors = self._spread(tensors, factor, 1.0, torch.mul)
+        pairs = [(tensors[i], f) for i, f in zip(at, factors, strict=True) if tensors[i].requires_grad]
+        if pairs:
+            torch._foreach_mul_([t for t, _ in pairs], [f for _, f in pairs])
+
+    def _rows(self, stack: Stack, tensors: Sequence[Tensor]) -> Tensor:
+        """The norm of every slice of a stack: [K · L]."""
+        count, before, length, after = stack.shape
+        weights = [tensors[at].permute(turn).reshape(before, length, after)
+                   for at, turn in zip(stack.members, stack.turns, strict=True)]
+        values = torch.stack(weights, out=stack.room)
+        # Sums of narrow floats are taken in float32; wide and complex ones as they are.
+        wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
+        if before > 1:
+            # Over the outer dimension first: that runs along memory, and leaves little for the inner one.
+            values = torch.linalg.vector_norm(values, 2, dim=1, dtype=wide)
+        rows = torch.linalg.vector_norm(values.view(count, length, after), 2, dim=-1, dtype=wide)
+        return rows.reshape(-1).to(self.device, self.dtype)
+
+    def _spread(self, tensors: Sequence[Tensor], factor: Tensor, rest: float,
+                combine: Callable[[Tensor, Tensor], Tensor]) -> tuple[list[int], list[Tensor]]:
+        """Positions of tensors with slices, and for each its slices' factors, shaped to broadcast against it."""
+        padded = torch.cat([factor, factor.new_full((1,), rest)])
+        found: dict[int, Tensor] = {}
         for stack in self.stacks:
             rows = padded.to(stack.owner.device)[stack.owner]
-            pairs = [(tensors[at], row.view(shape)) for at, shape, row in
-                     zip(stack.members, stack.broadcasts, rows.unbind(), strict=True) if tensors[at].requires_grad]
-            if pairs:
-                torch._foreach_mul_([a for a, _ in pairs], [b.to(a.dtype) for a, b in pairs])
+            for at, shape, row in zip(stack.members, stack.broadcasts, rows.unbind(), strict=True):
+                row = row.view(shape)
+                found[at] = combine(found[at], row) if at in found else row
+        return list(found), list(found.values())
+
+
+def _memory_order(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(range(tensor.dim()), key=lambda d: -tensor.stride(d)))
+
+
+def _factors(tensor: Tensor, dim: int) -> tuple[int, int, int]:
+    """How many indices lie before, in and after a dimension, in memory."""
+    turn = _memory_order(tensor)
+    at = turn.index(dim)
+    before, after = (math.prod(tensor.shape[d] for d in part) for part in (turn[:at], turn[at + 1:]))
+    return before, tensor.shape[dim], after
 
 
 def _stack(bucket: list[Plane], blocks: int, tensors: Sequence[Tensor]) -> Stack:
-    turns, shapes, broadcasts = [], [], []
-    for at, dim, owner in bucket:
-        tensor = tensors[at]
-        # The other dimensions in the order in which they lie in memory, so that most slices are read, not shuffled.
-        rest = sorted((d for d in range(tensor.dim()) if d != dim), key=lambda d: -tensor.stride(d))
-        turns.append((dim, *rest))
-        shapes.append(tuple(tensor.shape[d] for d in turns[-1]))
-        broadcasts.append(tuple(len(owner) if d == dim else 1 for d in range(tensor.dim())))
-    owner = np.stack([np.where(owner < 0, blocks, owner) for _, _, owner in bucket])
     members = tuple(at for at, _, _ in bucket)
-    device = tensors[members[0]].device
-    return Stack(members, tuple(turns), tuple(shapes), tuple(broadcasts), torch.from_numpy(owner).to(device),
-                 owner.shape[1])
+    broadcasts = tuple(tuple(len(owner) if d == dim else 1 for d in range(tensors[at].dim()))
+                       for at, dim, owner in bucket)
+    owner = np.stack([np.where(owner < 0, blocks, owner) for _, _, owner in bucket])
+    first = tensors[members[0]]
+    shape = (len(bucket), *_factors(first, bucket[0][1]))
+    room = torch.empty(shape, dtype=first.dtype) if first.device.type == "cpu" else None
+    turns = tuple(_memory_order(tensors[at]) for at in members)
+    return Stack(members, turns, broadcasts, torch.from_numpy(owner).to(first.device), shape, room)
 
 
 def _gathers(owner: np.ndarray, blocks: int) -> tuple[list[np.ndarray], np.ndarray | None]:
@@ -145,12 +171,3 @@ def _gathers(owner: np.ndarray, blocks: int) -> tuple[list[np.ndarray], np.ndarr
     places = np.empty(blocks, np.int64)
     places[np.concatenate(found)] = np.arange(blocks)
     return tables, places if len(tables) > 1 else None
-
-
-def _inverse(turn: tuple[int, ...]) -> list[int]:
-    return [turn.index(d) for d in range(len(turn))]
-
-
-def _norm_dtype(values: Tensor, dtype: torch.dtype) -> torch.dtype | None:
-    """Sums of narrow floats are taken in float32; wide and complex ones as they are."""
-    return torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None

@@ -37,6 +37,8 @@ def freeze(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return Frozen({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, tuple) and value and isinstance(value[0], int | float):
+        return value  # index lists and scores, which are long
     return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
 
 

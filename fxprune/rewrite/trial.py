@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
-from fxprune.capture.observer import observed
 from fxprune.capture.structure import deep_copy
+from fxprune.coupling.follow import Astray, Follower
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.planning.compose import compose
@@ -23,7 +22,7 @@ from fxprune.rewrite.shrink import remember
 from fxprune.rewrite.site import LiteralError, Site, literals_of
 from fxprune.rewrite.slicing import slice_all
 from fxprune.signature import aliases
-from fxprune.tape import refs
+from fxprune.tape import Call, refs
 
 
 def refusals(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
@@ -53,37 +52,25 @@ def _literals(view: View) -> dict[str | int, str]:
     return found
 
 
-class _Lockstep(TorchDispatchMode):
-    """Follows the tape while the shrunken copy runs; ``position`` is the call that runs next."""
+class _Lockstep(Follower):
+    """Compares the channels of every operator's outputs with what the plan predicts."""
 
     def __init__(self, view: View):
-        super().__init__()
-        self.view, self.position = view, 0
-        self.failure: tuple[int, str] | None = None
+        super().__init__(view.tape)
+        self.view = view
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, how = kwargs or {}, observed(func, args)
-        if how == "decompose":
-            with self:
-                return func.decompose(*args, **kwargs)
+    def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if call is None:
+            return func(*args, **kwargs)
+        # Until the operator has run, the tape stands at it.
+        self.position -= 1
         out = func(*args, **kwargs)
-        if how == "record" and _tensors(out):
-            self._follow(func._schema.name, _tensors(out))
-        return out
-
-    def _follow(self, name: str, outs: list[torch.Tensor]) -> None:
-        calls = self.view.tape.calls
-        if self.position >= len(calls) or calls[self.position].op != name:
-            raise _Off
-        for ref, tensor in zip(refs(calls[self.position].outs), outs, strict=True):
+        for ref, tensor in zip(refs(call.outs), _tensors(out), strict=True):
             for dim, mask in enumerate(self.view.masks(ref)):
                 if not mask.all() and tensor.shape[dim] != mask.sum():
                     raise _Deviates(f"its output has {tensor.shape[dim]} channels where {mask.sum()} are planned")
         self.position += 1
-
-
-class _Off(Exception):
-    """The run took another path than the tape, as data-dependent Python may: nothing more can be compared."""
+        return out
 
 
 class _Deviates(Exception):
@@ -108,7 +95,7 @@ def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], vie
             torch.backends.mha.set_fastpath_enabled(False)
             with mode:
                 small(*args, **kwargs)
-        except _Off:
+        except Astray:  # data steers its Python another way than before: nothing more can be compared
             return {}
         except LiteralError as error:
             return {error.node: error.why}

@@ -26,19 +26,20 @@ def reshape(op, x: Operand, shape: Sequence[int]) -> Vectors:
     if x.shape == tuple(shape):
         return x.vectors
     out: list[Vector | None] = [op.fixed(1) if n == 1 else None for n in shape]
-    if not any(free(v) for v in x.vectors) or prod(shape) == 0:
-        return _fixed(op, x, shape)
+    if prod(shape) == 0:
+        return _empty(op, x, shape)
     for d, target in views.ones(x.shape, shape).items():
-        if target is not None:
+        if target is None:
+            op.freeze(x[d], DROPPED)
+        else:
             out[target] = x[d]
-        op.freeze(x[d], DROPPED) if target is None else None
     for group in views.groups(x.shape, shape):
         for d, vector in zip(group.dst, _regroup(op, x, group, shape), strict=True):
             out[d] = vector
     return tuple(out)
 
 
-def _fixed(op, x: Operand, shape: Sequence[int]) -> Vectors:
+def _empty(op, x: Operand, shape: Sequence[int]) -> Vectors:
     for vector in x.vectors:
         op.freeze(vector, "an empty tensor is reshaped")
     return tuple(op.fixed(n) for n in shape)
@@ -47,6 +48,8 @@ def _fixed(op, x: Operand, shape: Sequence[int]) -> Vectors:
 def _regroup(op, x: Operand, group: views.Group, shape: Sequence[int]) -> list[Vector]:
     """The target dims' vectors of one group."""
     if group.sizes is None:
+        if not any(free(x[d]) for d in group.src):
+            return [_constant(min(int(x[e][0]) for e in group.src), shape[d]) for d in group.dst]
         for d in group.src:
             op.freeze(x[d], RAGGED)
         return [op.fixed(shape[d], RAGGED) for d in group.dst]
@@ -64,22 +67,16 @@ def _split(op, x: Operand, dim: int, sizes: list[int], rank_out: int) -> list[Ve
     if not free(vector):
         return [_constant(vector[0], n) for n in sizes]
     vary = views.varying(vector, sizes)
-    if len(vary) <= 1:
-        carrier = vary[0] if vary else _split_order(op, x, dim, sizes, rank_out)[0]
-        carried = views.along(vector, sizes, carrier)
-        if not vary:  # one unit throughout: it goes as a whole or not at all, and no factor may vanish
-            op.freeze(vector, SPLIT)
-            carried = op.fixed(sizes[carrier], SPLIT)
-    else:
-        order = [k for k in _split_order(op, x, dim, sizes, rank_out) if views.viable(vector, sizes, k)]
-        if not order:
-            op.freeze(vector, SPLIT)
-            return [op.fixed(n, SPLIT) for n in sizes]
-        carrier = order[op.choose(len(order))]
-        carried = views.along(vector, sizes, carrier)
+    order = [k for k in _split_order(op, x, dim, sizes, rank_out) if k in vary and views.viable(vector, sizes, k)]
+    if not order:  # one unit throughout, or fixed indices across every factor
+        op.freeze(vector, SPLIT)
+        return [op.fixed(n, SPLIT) for n in sizes]
+    carrier = order[op.choose(len(order)) if len(vary) > 1 else 0]
+    carried = views.along(vector, sizes, carrier)
+    if len(vary) > 1:
         op.tie(views.spread(carried, sizes, carrier), vector)
         op.hinge(carried)
-    return [carried if k == carrier else op.fixed(n) for k, n in enumerate(sizes)]
+    return [carried if k == carrier else op.fixed(n, SPLIT) for k, n in enumerate(sizes)]
 
 
 def _split_order(op, x: Operand, dim: int, sizes: list[int], rank_out: int) -> list[int]:
@@ -129,8 +126,7 @@ def _constant(entry: int, n: int) -> Vector:
     return np.broadcast_to(np.int64(entry), (n,))
 
 
-@register_rule("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::flatten", "aten::unflatten", "aten::ravel",
-               "aten::_reshape_alias")
+@register_rule("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::flatten", "aten::unflatten", "aten::ravel")
 def viewed(op, x, *args, **kwargs):
     """All that a reshape needs is the shape that came out. ``view(dtype)`` changes the last dimension's meaning."""
     if op.name == "aten::view" and op.overload == "dtype":

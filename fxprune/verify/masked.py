@@ -13,16 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fxprune.capture.observer import observed
+from fxprune.coupling.follow import Follower
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.registry import Rule, rule_for
 from fxprune.tape import Call, Ref, refs
 from fxprune.verify.determined import run
-
-# How far a run that data steers may skip along the tape.
-AHEAD = 50
-
 
 class Deterministic(TorchDispatchMode):
     """The pruned side: nothing but randomness is touched."""
@@ -31,60 +27,26 @@ class Deterministic(TorchDispatchMode):
         return run(func, args, kwargs or {})
 
 
-class Masked(TorchDispatchMode):
+class Masked(Follower):
     """The original's side.
 
     Args:
         view: the coupling under the plan.
         done: called as ``done(node, {ref id: tensor})`` when the operators of a node have run.
-        strict: whether the run must follow the tape; in module mode data may steer it elsewhere, and operators that
-            the tape does not know run as they are.
+        strict: whether the run must follow the tape.
     """
 
     def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], strict: bool = True):
-        super().__init__()
-        self.strict = strict
+        super().__init__(view.tape, strict)
         self.view, self.done = view, done
-        self.calls = view.tape.ran or view.tape.calls
-        self.position = 0
         self.values: dict[int, torch.Tensor] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        how = observed(func, args)
-        if how == "decompose":
-            with self:
-                return func.decompose(*args, **kwargs)
-        if how == "skip":
-            return func(*args, **kwargs)
-        call = self._call(func)
-        out = run(func, args, kwargs) if call is None else compute(self.view, call, func, args, kwargs)
-        if call is not None:
-            self._remember(call, out)
+    def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if call is None:
+            return run(func, args, kwargs)
+        out = compute(self.view, call, func, args, kwargs)
+        self._remember(call, out)
         return out
-
-    def _call(self, func: Any) -> Call | None:
-        """The tape's call for this operator."""
-        name = func._schema.name
-        if self.position >= len(self.calls) or self.calls[self.position].op != name:
-            if not any(r.type.kind() == "TensorType" or "Tensor" in str(r.type) for r in func._schema.returns):
-                return None
-            if not self.strict:
-                return self._ahead(name)
-            expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"
-            raise VerificationError(f"the model must run as it was captured: operator {self.position} was {expected} "
-                                    f"then, and is {name} now")
-        self.position += 1
-        return self.calls[self.position - 1]
-
-    def _ahead(self, name: str) -> Call | None:
-        """The next call of that name, if it is near."""
-        near = range(self.position, min(self.position + AHEAD, len(self.calls)))
-        found = next((i for i in near if self.calls[i].op == name), None)
-        if found is None:
-            return None
-        self.position = found + 1
-        return self.calls[found]
 
     def _remember(self, call: Call, out: Any) -> None:
         tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]

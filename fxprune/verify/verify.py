@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_iter
 
 from fxprune.capture import attention
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
 from fxprune.capture.inputs import Example
+from fxprune.coupling.follow import Astray
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -110,7 +111,8 @@ class _Ledger:
         if reference.shape != got.shape:
             raise VerificationError(f"node {where!r} must have shape {list(reference.shape)} after pruning, got "
                                     f"{list(got.shape)} ({context})")
-        error = _difference(reference, got)
+        with _disable_current_modes():
+            error = _difference(reference, got)
         self.count += 1
         if error >= self.error or not self.worst:
             self.error, self.worst = error, where
@@ -151,11 +153,13 @@ class _Sides:
         batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
         context = f"{mode} mode, batch {batch}"
         self.full.train(mode == "train"), self.pruned.train(mode == "train")
-        with torch.inference_mode(), _plain_attention():
+        with torch.inference_mode(), attention.written_out():
             try:
                 expected, values = self._reference(example, view)
             except VerificationError:
                 raise
+            except Astray as error:
+                raise VerificationError(str(error)) from error
             except Exception as error:
                 self.ledger.notes.append(f"the original does not run in {context}: {type(error).__name__}: {error}")
                 return
@@ -226,18 +230,6 @@ class _Sides:
         except Exception as error:
             raise _DoesNotRun(f"the result must run where the original does ({context}), and raised "
                               f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention written out, as it was captured."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with mock.patch.object(nn.MultiheadAttention, "forward", attention.forward):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:

@@ -29,6 +29,8 @@ CONVOLUTIONS = [
           w=parameter(4, 8, 3, 3)),
     image("conv2d unbatched", lambda net, x: net.c(x[0]).unsqueeze(0), c=lambda: nn.Conv2d(8, 8, 3)),
     image("conv2d twice", lambda net, x: net.c(net.c(x)), c=lambda: nn.Conv2d(8, 8, 3, padding=1)),
+    image("conv2d depthwise twice", lambda net, x: net.c(net.c(x).relu()),
+          c=lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8)),
     tokens("conv_tbc", lambda net, x: torch.conv_tbc(x, net.w, net.v, 1), into=7, w=parameter(3, 12, 7),
            v=parameter(7)),
 ]

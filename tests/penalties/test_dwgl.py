@@ -238,7 +238,8 @@ def test_votes_agree_with_plans(model, coupling):
     votes = DWGL(coupling).votes(model, 1e-3)
     for rule in ("intersection", "majority", "joint", "union"):
         drawn = plan(coupling, model, threshold=1e-3, vote=rule)
-        assert {n: list(g.kept) for n, g in drawn.groups.items()} == {n: k.tolist() for n, k in votes.kept(rule).items()}
+        kept = {name: tuple(channels.tolist()) for name, channels in votes.kept(rule).items()}
+        assert {name: group.kept for name, group in drawn.groups.items()} == kept
 
 
 def test_a_threshold_that_would_empty_a_group_keeps_min_channels_and_says_so(model, coupling):
@@ -319,3 +320,13 @@ def test_linear_layers_behind_a_flatten_and_shared_weights():
     dwgl = DWGL(coupling, 1.0, direction=(1, 1), consumers=True, groups=["0"])
     expected = rows(net[0].weight).norm(dim=1).sum() + net[2].weight.view(6, 4, 4).square().sum((0, 2)).sqrt().sum()
     torch.testing.assert_close(dwgl(net), expected)
+
+
+def test_tiny_filters_of_half_precision_have_finite_gradients(coupling):
+    model = residual().half()
+    with torch.no_grad():
+        model.stem.weight.mul_(1e-6)
+    DWGL(coupling, 1.0)(model).backward()
+    norms = rows(model.stem.weight.grad.float()).norm(dim=1)
+    alive = rows(model.stem.weight).any(dim=1)
+    assert torch.isfinite(norms).all() and (norms[alive] > 0.3).all()

@@ -6,8 +6,8 @@ import random
 import attention_cases  # noqa: F401
 import cnn_cases  # noqa: F401
 import movement_cases  # noqa: F401
-import python_cases  # noqa: F401
 import pytest
+import python_cases  # noqa: F401
 import reference
 import sequence_cases  # noqa: F401
 from cases import CASES

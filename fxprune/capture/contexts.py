@@ -1,0 +1,60 @@
+"""``torch.no_grad()`` and ``torch.autocast`` in a model's forward: they enclose calls, and a graph is a list of calls.
+
+Entering and leaving become calls of their own. Each takes a tensor that it does not use: ``torch.fx`` records a call of
+a wrapped function only if it has a traced argument, and unpickling a ``GraphModule`` traces it again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.fx import Node, wrap
+
+
+@wrap
+def set_grad_enabled(enabled: bool, unused: Any = None) -> None:
+    """From here on gradients are recorded, or not."""
+    torch._C._set_grad_enabled(enabled)
+
+
+@wrap
+def enter_autocast(device_type: str, dtype: torch.dtype | None, enabled: bool, cache: bool | None, unused: Any = None
+                   ) -> torch.autocast:
+    """From here on operators choose their precision, until `exit_autocast`."""
+    context = torch.autocast(device_type, dtype, enabled, cache)
+    context.__enter__()
+    return context
+
+
+@wrap
+def exit_autocast(context: torch.autocast, unused: Any = None) -> None:
+    """The end of what `enter_autocast` began."""
+    context.__exit__(None, None, None)
+
+
+CONTEXTS = (set_grad_enabled, enter_autocast, exit_autocast)
+
+
+def is_context(node: Node) -> bool:
+    return node.op == "call_function" and node.target in CONTEXTS
+
+
+@contextmanager
+def recorded_autocast(record: Callable[..., Node]) -> Iterator[None]:
+    """Let ``torch.autocast`` call ``record(function, *args)`` as it is entered and left."""
+    enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
+    nodes: dict[int, Node] = {}
+
+    def entered(context: torch.autocast) -> Any:
+        nodes[id(context)] = record(enter_autocast, context.device, context.fast_dtype, context._enabled,
+                                    context._cache_enabled)
+        return enter(context)
+
+    def left(context: torch.autocast, *error: Any) -> Any:
+        record(exit_autocast, nodes.pop(id(context)))
+        return leave(context, *error)
+
+    with mock.patch.object(torch.autocast, "__enter__", entered), mock.patch.object(torch.autocast, "__exit__", left):
+        yield

@@ -1,0 +1,99 @@
+"""How calls are written in a graph, and the bare values that they are made with."""
+
+import dataclasses
+import operator
+import os
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxprune.capture.sizes import Fraction, Size, plain
+
+_LIBRARY = tuple(os.path.dirname(os.path.abspath(m.__file__)) + os.sep for m in (torch,)) + (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, "<")
+# Modules of torch.nn whose Python is entered: their parts are what is pruned.
+_ENTERED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
+            nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
+_OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem, "__matmul__": operator.matmul,
+              "__floordiv__": operator.floordiv, "__mod__": operator.mod, "__pow__": operator.pow,
+              "__and__": operator.and_, "__or__": operator.or_, "__xor__": operator.xor,
+              "__invert__": operator.invert, "__iadd__": operator.iadd, "__imul__": operator.imul}
+_REVERSED = {"__rsub__": operator.sub, "__rpow__": operator.pow, "__rdiv__": operator.truediv,
+             "__rtruediv__": operator.truediv, "__rfloordiv__": operator.floordiv, "__rmatmul__": operator.matmul,
+             "__rmod__": operator.mod}
+
+
+class Flag(int):
+    """A module's ``training``, which notes that somebody asked: if nobody does, one graph serves both modes."""
+
+    asked: list[bool]
+
+    def __bool__(self) -> bool:
+        self.asked.append(True)
+        return bool(int.__index__(self))
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one node: those of ``torch.nn`` that hold no other modules' logic, and scripted ones."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return True
+    return type(module).__module__.startswith(("torch.nn.modules", "torch.ao.nn")) and not isinstance(module, _ENTERED)
+
+
+def spelling(func: Any, name: str, args: Any) -> tuple[str, Any, Any]:
+    """How the call is written in the graph: a method, an operator or a function."""
+    if name in _OPERATORS:
+        return "call_function", _OPERATORS[name], args
+    if name in _REVERSED:
+        return "call_function", _REVERSED[name], (args[1], args[0])
+    if getattr(torch.Tensor, name, None) is func or isinstance(func, types.MethodDescriptorType):
+        return "call_method", name, args
+    return "call_function", func, args
+
+
+def bare(tree: Any) -> Any:
+    """Arguments as the operator takes them: plain numbers instead of sizes."""
+    if isinstance(tree, (Size, Fraction)):
+        return plain(tree)
+    if isinstance(tree, Flag):
+        return bool(int.__index__(tree))
+    if isinstance(tree, dict) and type(tree) is dict:
+        return {key: bare(item) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*map(bare, (tree.start, tree.stop, tree.step)))
+    if type(tree) in (list, tuple):
+        return type(tree)(map(bare, tree))
+    if isinstance(tree, torch.Size):
+        return torch.Size(map(bare, tree))
+    return tree
+
+
+def holds_tensors(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return True
+    if isinstance(value, dict):
+        return any(map(holds_tensors, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(holds_tensors, value))
+
+
+def is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def frames() -> Iterator[types.FrameType]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def user_frame() -> types.FrameType:
+    """The innermost frame that belongs neither to torch nor to fxprune."""
+    for frame in frames():
+        if not frame.f_code.co_filename.startswith(_LIBRARY):
+            return frame
+    return sys._getframe(1)

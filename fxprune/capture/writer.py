@@ -1,0 +1,174 @@
+"""Write what a traced model does into a graph: which node stands for which tensor, size, device or dtype."""
+
+import dataclasses
+import operator
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import Graph, Node
+
+from fxprune.capture.observer import Observer
+from fxprune.capture.sizes import Apply, Dim, Fraction, Size
+from fxprune.capture.spelling import Flag, frames, is_record
+from fxprune.capture.values import tensors_in
+from fxprune.errors import CaptureError
+
+
+@dataclass
+class Origin:
+    """The node that stands for an object, and the path of items inside that node's value."""
+
+    value: Any
+    node: Node
+    path: tuple[Any, ...] = ()
+
+
+class Writer:
+    """The graph and the nodes that stand for what was seen so far.
+
+    Args:
+        root: whose parameters and buffers are known by identity.
+        observer: writes the tape of the same run.
+        graph: is written into.
+    """
+
+    def __init__(self, root: nn.Module, observer: Observer, graph: Graph):
+        super().__init__()
+        self.root, self.observer, self.graph = root, observer, graph
+        tensors = [*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)]
+        self.states = {id(t): name for name, t in reversed(tensors)}
+        self.constants: dict[str, torch.Tensor] = {}
+        self.asked: list[bool] = []
+        self._origins: dict[int, Origin] = {}
+        self._sizes: dict[Any, Node] = {}
+        self._dtypes: dict[torch.dtype, tuple[torch.Tensor, types.CodeType]] = {}
+        self._tensors: dict[int, torch.Tensor] = {}
+
+    def _placeholder(self, name: str, value: Any) -> None:
+        node = self.graph.placeholder(name)
+        self._claim(value, node, ())
+
+    def _claim(self, value: Any, node: Node, path: tuple[Any, ...]) -> None:
+        """``node`` stands for this value, and its items for the tensors inside."""
+        if isinstance(value, torch.Tensor):
+            self._origins[id(value)] = Origin(value, node, path)
+            self.observer.tape.nodes.setdefault(node.name, {})[path] = self.observer.ref(value)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                self._claim(item, node, (*path, key))
+        elif isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                self._claim(item, node, (*path, index))
+
+    def _node(self, start: int, kind: str, target: Any, args: Any, kwargs: Any) -> Node:
+        """A node for the call whose operators stand on the tape since ``start``."""
+        node = self.graph.create_node(kind, target, self._argument(tuple(args)), self._argument(dict(kwargs)))
+        node.meta["source"] = self.observer.source
+        calls = self.observer.tape.calls
+        calls[start:] = [replace(call, node=node.name) for call in calls[start:]]
+        return node
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor_node(value)
+        if isinstance(value, (Size, Fraction)):
+            return self._size_node(value.expression)
+        if isinstance(value, Flag):
+            self.asked.append(True)
+            return bool(int.__index__(value))
+        if isinstance(value, torch.device):
+            return self._device_node(value)
+        if isinstance(value, torch.dtype):
+            return self._dtype_node(value)
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, slice):
+            return slice(*map(self._argument, (value.start, value.stop, value.step)))
+        if isinstance(value, dict):
+            return self._dict(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(self._argument, value)) if type(value).__module__ != "torch.return_types" \
+                else tuple(map(self._argument, value))
+        if isinstance(value, (list, tuple)):
+            items = [self._argument(item) for item in value]
+            return items if isinstance(value, list) else tuple(items)
+        if is_record(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+            return self.graph.call_function(type(value), (), self._argument(fields))
+        if next(tensors_in(value), None) is not None:
+            raise CaptureError(f"a {type(value).__name__} holds tensors, and a graph can only hold containers and "
+                               "dataclasses")
+        return value
+
+    def _dict(self, value: dict[Any, Any]) -> Any:
+        items = {key: self._argument(item) for key, item in value.items()}
+        if type(value) is dict or not hasattr(type(value), "__dataclass_fields__"):
+            return items
+        return self.graph.call_function(type(value), (), items)
+
+    def _tensor_node(self, tensor: torch.Tensor) -> Node:
+        origin = self._origins.get(id(tensor))
+        if origin is not None:
+            return self._item_node(origin)
+        name = self.states.get(id(tensor))
+        if name is None:
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = tensor
+        if not self.observer.real and tensor.device.type != "meta":
+            self.observer.adopt(tensor)
+        node = self.graph.get_attr(name) if name in self.states.values() else self.graph.create_node("get_attr", name)
+        self._origins[id(tensor)] = Origin(tensor, node)
+        self.observer.tape.nodes.setdefault(node.name, {})[()] = self.observer.ref(
+            tensor if self.observer.real or tensor.device.type == "meta" else self.observer.adopt(tensor))
+        return node
+
+    def _item_node(self, origin: Origin) -> Node:
+        node = origin.node
+        for depth, key in enumerate(origin.path):
+            known = ("item", node.name, key)
+            if known not in self._sizes:
+                item = self._sizes[known] = self.graph.call_function(operator.getitem, (node, key))
+                item.meta["source"] = node.meta.get("source", "")
+            node = self._sizes[known]
+            if depth == len(origin.path) - 1:
+                self.observer.tape.nodes.setdefault(node.name, {})[()] = self.observer.ref(origin.value)
+        self._origins[id(origin.value)] = Origin(origin.value, node)
+        return node
+
+    def _size_node(self, expression: Any) -> Any:
+        if isinstance(expression, Dim):
+            tensor = self._tensors[expression.tensor]
+            node = self._sizes.get(expression) or self.graph.call_method(
+                "size", (self._tensor_node(tensor), expression.dim))
+        elif isinstance(expression, Apply):
+            node = self._sizes.get(expression) or self.graph.call_function(
+                expression.function, tuple(map(self._size_node, expression.args)))
+        else:
+            return expression
+        node.meta["size"] = expression
+        self._sizes[expression] = node
+        return node
+
+    def _device_node(self, device: torch.device) -> Any:
+        origin = self._origins.get(id(device))
+        if origin is None:
+            return device
+        return self._cached(("device", id(device)), lambda: (getattr, (self._tensor_node(origin.path[0]), "device")))
+
+    def _dtype_node(self, dtype: torch.dtype) -> Any:
+        """A dtype is a node where it was read from a tensor in a function that is still running."""
+        tensor, code = self._dtypes.get(dtype, (None, None))
+        if tensor is None or not any(frame.f_code is code for frame in frames()):
+            return dtype
+        return self._cached(("dtype", id(tensor)), lambda: (getattr, (self._tensor_node(tensor), "dtype")))
+
+    def _cached(self, key: Any, make: Callable[[], tuple[Any, Any]]) -> Node:
+        if key not in self._sizes:
+            function, args = make()
+            self._sizes[key] = self.graph.call_function(function, args)
+        return self._sizes[key]

@@ -1,0 +1,50 @@
+"""Constants of removed channels are folded into their consumers."""
+
+import pytest
+import torch
+from torch import nn
+
+import fxprune
+
+
+def net(kernel: int, padding: int, bias: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                          nn.Conv2d(8, 6, kernel, padding=padding, bias=bias), nn.BatchNorm2d(6), nn.ReLU(),
+                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    with torch.no_grad():
+        model[0].weight[5:] = 0  # dead filters that still emit their shift
+        model[1].bias[5:] = torch.tensor([0.7, -0.3, 1.5])
+    return model
+
+
+def folded(model: nn.Module, **kwargs: object) -> nn.Module:
+    x = torch.randn(2, 3, 12, 12)
+    coupling = fxprune.analyze(model, x)
+    plan = fxprune.Plan.from_widths(coupling, model, {"0": 5})
+    return fxprune.apply(model, plan, fold_constants=True, **kwargs)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_exact_without_padding(bias):
+    model = net(3, 0, bias)
+    small, x = folded(model), torch.randn(4, 3, 12, 12)
+    assert torch.allclose(small(x), model(x), atol=1e-5)
+    (entry,) = fxprune.record(small).folds
+    assert entry.into == ("3.bias" if bias else "4.running_mean") and entry.inexact == 0
+
+
+def test_padding_is_a_reported_number():
+    model = net(3, 1)
+    small, x = folded(model), torch.randn(4, 3, 12, 12)
+    (entry,) = fxprune.record(small).folds
+    assert 0 < entry.inexact < 1
+    plain = fxprune.apply(model, fxprune.record(small).plan)
+    assert (small(x) - model(x)).abs().max() < (plain(x) - model(x)).abs().max()
+
+
+def test_compress_verifies_the_folded_model():
+    model = net(1, 0)
+    x = torch.randn(2, 3, 12, 12)
+    small = fxprune.compress(model, x, channels=0.5, fold_constants=True)
+    assert fxprune.record(small).verification.ok and fxprune.record(small).folds
