@@ -54,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true", help="the process's own time: on a machine that others share")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -120,23 +121,24 @@ def measure(model: nn.Module, added: dict[str, Callable[[], object]], args: argp
 
     names = list(added)
     times: dict[str, list[float]] = {name: [] for name in ("training step", *names)}
+    clock = time.process_time if args.cpu_time else time.perf_counter
     for turn in trange(args.rounds + 2, disable=None):
         rotated = names[turn % len(names):] + names[:turn % len(names)]
         for name, call in [("training step", step), *((name, added[name]) for name in rotated)]:
-            spent = clocked(call, args.device)
+            spent = clocked(call, args.device, clock)
             # The first rounds build caches.
             if turn >= 2:
                 times[name].append(spent)
     return times
 
 
-def clocked(call: Callable[[], object], device: str) -> float:
+def clocked(call: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
     """Milliseconds."""
     wait(device)
-    started = time.perf_counter()
+    started = clock()
     call()
     wait(device)
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (clock() - started)
 
 
 def wait(device: str) -> None:
@@ -156,9 +158,10 @@ def report(times: dict[str, list[float]], args: argparse.Namespace) -> str:
     threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{threads} CPU thread(s)"
     layout = "channels last" if args.channels_last else "contiguous"
-    flags = " --channels-last" if args.channels_last else ""
+    flags = (" --channels-last" if args.channels_last else "") + (" --cpu-time" if args.cpu_time else "")
+    clock = "CPU time of the process (others share the machine)" if args.cpu_time else "wall time"
     return (f"# What a regulariser costs\n\nResNet-{args.depth}, batch {args.batch}, float32, {layout}, {device}, "
-            f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; {args.rounds} interleaved rounds.\n\n"
+            f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; {args.rounds} interleaved rounds; {clock}.\n\n"
             f"{table}\n\n"
             f"    python benchmarks/regulariser.py --depth {args.depth} --batch {args.batch} --rounds {args.rounds} "
             f"--threads {threads}{flags}\n")

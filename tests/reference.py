@@ -47,6 +47,12 @@ class KeptOnly(nn.Module):
         return out.new_zeros(shape).index_copy(self.back, self.kept, out)
 
 
+def duplicate(model: nn.Module) -> nn.Module:
+    """A deep copy, also where a module keeps a computed tensor as an attribute (weight norm's ``weight``)."""
+    computed = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
+    return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})
+
+
 def index(tensor: torch.Tensor, dims: Mapping[int, Any]) -> torch.Tensor:
     """The kept indices of a tensor, one dimension after the other."""
     for dim, kept in dims.items():
@@ -175,7 +181,7 @@ def masked(model: nn.Module, keep: Keep, seed: int, patch: Patch | None = None,
            skip: Mapping[str, tuple[int, ...]] | None = None) -> nn.Module:
     """The masked original in float64. ``patch(copy, kept)`` replaces what else computes over channels, where
     ``kept(name, dim)`` gives the kept indices of a parameter's dimension."""
-    full = copy.deepcopy(model).double()
+    full = duplicate(model).double()
     randomise(full, seed)
     named = dict(tensors(full))
     zeroed(full, keep, skip or {})
@@ -218,7 +224,7 @@ def assert_agrees(model: nn.Module, small: nn.Module, keep: Keep, inputs: Callab
         skip: dimensions that must not be zeroed (a norm of them is divided by).
     """
     full, ours = masked(model, keep, seed, patch, skip), copy.deepcopy(small).double()
-    plain = copy.deepcopy(model).double()
+    plain = duplicate(model).double()
     randomise(plain, seed)
     load(ours, plain, keep)
     for batch in batches:

@@ -16,7 +16,7 @@ from fxprune.capture.inputs import Example
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
 from fxprune.capture.structure import deep_copy, structural_copy
-from fxprune.capture.tracer import Traced, Tracer
+from fxprune.capture.tracer import Traced, Tracer, is_leaf
 from fxprune.capture.values import tensors_in
 from fxprune.capture.watch import watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
@@ -34,6 +34,7 @@ class Captured:
         modes: ``{"eval": Traced, "train": Traced}``; the same object where the graphs agree.
         inputs: the example inputs' description.
         mode: ``"graph"``, or ``"module"`` where the model's Python could not be traced.
+        held: leaf modules that the model's own ``train()`` keeps in inference mode.
         why: in module mode, what stood in the way; for a missing training graph, what that failed with.
     """
 
@@ -42,6 +43,7 @@ class Captured:
     inputs: Inputs
     mode: str
     why: str = ""
+    held: tuple[str, ...] = ()
 
     @property
     def traced(self) -> list[Traced]:
@@ -111,15 +113,16 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
             ) -> Captured:
     evaluated, root = _trace(model, names, described, training=False, real=real, example=example)
+    held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training:
-        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH)
+        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
         trained, _ = _trace(model, names, described, training=True, real=real, example=example)
     except Exception as error:
-        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}")
+        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held)
     if _same(trained, evaluated):
         trained = evaluated
-    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH)
+    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
 
 
 def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool, real: bool,

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture import attention
 from fxprune.capture.contexts import recorded_autocast, set_grad_enabled
@@ -28,6 +30,8 @@ from fxprune.errors import CaptureError
 # Functions of torch whose Python holds sizes.
 _ENTERED_FUNCTIONS = {nn.functional.multi_head_attention_forward}
 _TENSOR_PROPERTIES = {"T", "mT", "H", "mH", "real", "imag"}
+# What reads contents without an operator.
+_READS = {"numpy", "tolist", "__array__", "__dlpack__"}
 _LENGTHS = {"numel": None, "nelement": None, "__len__": 0}
 
 
@@ -123,7 +127,10 @@ class Tracer(Writer, TorchFunctionMode):
         if name in ("__getitem__", "__setitem__"):
             plain_args = (plain_args[0], self._known_index(plain_args[1]), *plain_args[2:])
         out = self._run(lambda: func(*plain_args, **bare(kwargs)))
-        if name != "__setitem__" and not holds_tensors(out):
+        if name in _READS and self.observer.known(args[0]) is None:
+            raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
+                               "that its graph depends on the data")
+        if name != "__setitem__" and not holds_tensors(out) or any(isinstance(a, np.ndarray) for a in args):
             return out
         kind, target, args = spelling(func, name, args)
         self._claim(out, self._node(start, kind, target, args, kwargs), ())
@@ -137,9 +144,11 @@ class Tracer(Writer, TorchFunctionMode):
         if not numbers and not isinstance(index, np.ndarray):
             return index
         index = np.asarray(index)
-        tensor = torch.tensor(np.flatnonzero(index) if index.dtype == bool and index.ndim == 1 else index)
-        if self.observer.real:
-            self.observer.know(tensor, tensor)
+        with _disable_current_modes():
+            tensor = torch.tensor(np.flatnonzero(index) if index.dtype == bool and index.ndim == 1 else index)
+        if not self.observer.real:
+            return self.observer.adopt(tensor)
+        self.observer.know(tensor, tensor)
         return tensor
 
     def _grad_mode(self, enabled: bool) -> None:
@@ -172,9 +181,12 @@ class Tracer(Writer, TorchFunctionMode):
         return out
 
     def _autograd(self, function: type[torch.autograd.Function], args: Any) -> Any:
+        if any(callable(arg) and not isinstance(arg, torch.Tensor) for arg in args):
+            raise CaptureError(f"the autograd function {function.__name__} calls a function that it is given")
         name = f"_function_{len(self.functions)}"
         module = self.functions[name] = AutogradFunction(function)
-        return self._leaf(name, module.forward, args, {})
+        # Without gradients, since tensors of inference mode cannot be saved for backward.
+        return self._leaf(name, torch.no_grad()(module.forward), args, {})
 
     def _start(self) -> int:
         """Where on the tape the coming call's operators begin."""
@@ -250,6 +262,8 @@ class Tracer(Writer, TorchFunctionMode):
         def applied(function: Any, *args: Any, **kwargs: Any) -> Any:
             if self.book.muted or kwargs:
                 return apply.__get__(None, function)(*args, **kwargs)
+            if function is checkpoint.CheckpointFunction:
+                return args[0](*args[2:])
             return self._autograd(function, args)
 
         for module in self.root.modules():
@@ -264,6 +278,7 @@ class Tracer(Writer, TorchFunctionMode):
             with mock.patch.object(nn.Module, "__call__", call), \
                     mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
                     mock.patch.object(nn.MultiheadAttention, "forward", attention.forward), \
+                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator", _once), \
                     mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
                     recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \
                     watched(self.book):
@@ -272,3 +287,8 @@ class Tracer(Writer, TorchFunctionMode):
             torch.backends.mha.set_fastpath_enabled(fast)
             for module in self.root.modules():
                 module.__dict__["training"] = bool(int.__index__(module.__dict__["training"]))
+
+
+def _once(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """In place of what checkpointing does around a function: nothing."""
+    yield

@@ -17,6 +17,7 @@ from fxprune.capture.sizes import Apply, Dim, Fraction, Size
 from fxprune.capture.spelling import Flag, frames, is_record
 from fxprune.capture.values import tensors_in
 from fxprune.errors import CaptureError
+from fxprune.tape import refs
 
 
 @dataclass
@@ -118,7 +119,7 @@ class Writer:
         name = self.states.get(id(tensor))
         if name is None:
             name = f"_constant_{len(self.constants)}"
-            self.constants[name] = tensor
+            self.constants[name] = self._contents(tensor)
         if not self.observer.real and tensor.device.type != "meta":
             self.observer.adopt(tensor)
         node = self.graph.get_attr(name) if name in self.states.values() else self.graph.create_node("get_attr", name)
@@ -126,6 +127,17 @@ class Writer:
         self.observer.tape.nodes.setdefault(node.name, {})[()] = self.observer.ref(
             tensor if self.observer.real or tensor.device.type == "meta" else self.observer.adopt(tensor))
         return node
+
+    def _contents(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor that was there before, or that is known, is a constant; one that was computed unseen is not."""
+        known = self.observer.known(tensor)
+        if known is not None:
+            return known
+        number = self.observer.ref(tensor).id
+        if tensor.is_meta or any(ref.id == number for call in self.observer.tape.calls for ref in refs(call.outs)):
+            raise CaptureError("a tensor is used that was computed out of the tracer's sight, as by a hook of a layer "
+                               f"of torch.nn (at {self.observer.source})")
+        return tensor
 
     def _item_node(self, origin: Origin) -> Node:
         node = origin.node

@@ -1,11 +1,11 @@
 """Many small slices as few large tensors: norms, gradients and shrinkage of all blocks at once.
 
 Parameters of equal shape are stacked as they lie in memory, [K, A, L, B]: K parameters of L slices, with A weights of a
-slice before and B after the sliced dimension. One reduction per stack gives the norm of every slice (a *row*); gathered by block, and reduced once more where a block has
-several slices, they are the blocks' norms. Everything else is arithmetic on one vector with an entry per block, spread
-over the slices again and multiplied with all parameters in one call. No step loops over filters, none reads a value
-from the device, and sums are taken in a fixed order (gathers, no atomic additions), so that all ranks of a distributed
-run get the same bits.
+slice before and B after the sliced dimension. One reduction per stack gives the norm of every slice (a *row*); gathered
+by block, and reduced once more where a block has several slices, they are the blocks' norms. Everything else is
+arithmetic on one vector with an entry per block, spread over the slices again and multiplied with all parameters in one
+call. No step loops over filters, none reads a value from the device, and sums are taken in a fixed order (gathers, no
+atomic additions), so that all ranks of a distributed run get the same bits.
 """
 
 import math
@@ -113,10 +113,11 @@ class Layout:
         values = torch.stack(weights, out=stack.room)
         # Sums of narrow floats are taken in float32; wide and complex ones as they are.
         wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
-        if before > 1:
-            # Over the outer dimension first: that runs along memory, and leaves little for the inner one.
-            values = torch.linalg.vector_norm(values, 2, dim=1, dtype=wide)
-        rows = torch.linalg.vector_norm(values.view(count, length, after), 2, dim=-1, dtype=wide)
+        if before == 1:
+            rows = torch.linalg.vector_norm(values.view(count, length, after), 2, dim=-1, dtype=wide)
+        else:
+            # Squares in place, then over the outer dimension first: many times as fast as a norm over both.
+            rows = _absolute(values, wide).square_().sum(1).sum(-1).sqrt_()
         return rows.reshape(-1).to(self.device, self.dtype)
 
     def _spread(self, tensors: Sequence[Tensor], factor: Tensor, rest: float,
@@ -130,6 +131,11 @@ class Layout:
                 row = row.view(shape)
                 found[at] = combine(found[at], row) if at in found else row
         return list(found), list(found.values())
+
+
+def _absolute(values: Tensor, wide: torch.dtype | None) -> Tensor:
+    """Numbers whose squares may be taken in place: ``values`` themselves where they are real and not narrow."""
+    return values.abs() if values.is_complex() else values.to(wide or values.dtype)
 
 
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:

@@ -8,86 +8,71 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 
-class DualGraphModule(GraphModule):
-    """A GraphModule whose ``graph`` is the training graph in training mode and the inference graph otherwise."""
+_HOLDINGS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
-    def __init__(self, root: nn.Module, evaluated: Graph, trained: Graph, class_name: str = "GraphModule"):
+
+class DualGraphModule(GraphModule):
+    """A GraphModule whose ``graph`` is the training graph in training mode and the inference graph otherwise.
+
+    Args:
+        root: holds all that either graph refers to.
+        evaluated, trained: the graphs; may be the same.
+        class_name: the name that the module shows.
+        held: submodules that stay in inference mode when the whole is set to train, as the original's own ``train``
+            keeps them.
+    """
+
+    def __init__(self, root: nn.Module, evaluated: Graph, trained: Graph, class_name: str = "GraphModule",
+                 held: tuple[str, ...] = ()):
         super().__init__(root, evaluated, class_name)
-        _adopt_missing(self, root)
-        self.evaluated, self.trained = self.graph, _owned(trained, self)
+        for holding in _HOLDINGS:
+            self.__dict__[holding] = root.__dict__[holding]
+        self.evaluated, self.trained, self.held = self.graph, trained, held
+        trained.owning_module = self
         self.train(True)
 
     def train(self, mode: bool = True) -> "DualGraphModule":
         super().train(mode)
-        graph = self.trained if mode else self.evaluated
-        if graph is not self._graph:
-            self.graph = graph
-        return self
+        for name in self.held:
+            self.get_submodule(name).eval()
+        return self._switch(mode)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "DualGraphModule":
-        root = nn.Module()
-        copied = {name: copy.deepcopy(module, memo) for name, module in self._modules.items()}
-        for name, module in copied.items():
-            root.add_module(name, module)
-        for name, parameter in self._parameters.items():
-            root.register_parameter(name, copy.deepcopy(parameter, memo))
-        for name, buffer in self._buffers.items():
-            root.register_buffer(name, copy.deepcopy(buffer, memo), name not in self._non_persistent_buffers_set)
-        new = DualGraphModule(root, copy.deepcopy(self.evaluated), copy.deepcopy(self.trained), self._get_name())
-        new.meta = dict(self.meta)
-        for name, module in self.named_modules():
-            new.get_submodule(name).training = module.training
-        return new.train_flag(self.training)
-
-    def train_flag(self, mode: bool) -> "DualGraphModule":
-        """Switch the graph without touching the submodules' modes."""
+    def _switch(self, mode: bool) -> "DualGraphModule":
+        """Take the graph of that mode, and leave the submodules' modes alone."""
         self.training = mode
         graph = self.trained if mode else self.evaluated
         if graph is not self._graph:
             self.graph = graph
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DualGraphModule":
+        graphs = copy.deepcopy((self.evaluated, self.trained), memo)
+        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, self._get_name(), self.held, self.training,
+                       copy.copy(self.meta))
+        memo[id(self)] = new
+        return new
+
     def __reduce__(self) -> Any:
+        root, name = self._root(), self._get_name()
+        graphs = tuple(GraphModule(root, graph, name) for graph in (self.evaluated, self.trained))
+        return _rebuild, (root, graphs, name, self.held, self.training, copy.copy(self.meta))
+
+    def _root(self) -> nn.Module:
         root = nn.Module()
-        root.__dict__.update({key: value for key, value in vars(self).items()
-                              if key in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")})
-        parts = [GraphModule(root, graph, self._get_name()) for graph in (self.evaluated, self.trained)]
-        return _rebuild, (root, *parts, self._get_name(), self.training, dict(self.meta))
+        root.__dict__.update({holding: self.__dict__[holding] for holding in _HOLDINGS})
+        return root
 
 
-def _rebuild(root: nn.Module, evaluated: GraphModule, trained: GraphModule, name: str, training: bool,
+def _rebuild(root: nn.Module, graphs: tuple[Any, Any], name: str, held: tuple[str, ...], training: bool,
              meta: dict[str, Any]) -> DualGraphModule:
-    flags = {path: module.training for path, module in root.named_modules()}
-    new = DualGraphModule(root, evaluated.graph, trained.graph, name)
+    """A copy with the submodules' modes as they were; graphs come as such, or pickled as GraphModules."""
+    evaluated, trained = (getattr(graph, "graph", graph) for graph in graphs)
+    modes = {path: module.training for path, module in root.named_modules() if path}
+    new = DualGraphModule(root, evaluated, trained, name, held)
     new.meta = meta
-    for path, module in new.named_modules():
-        if path in flags:
-            module.training = flags[path]
-    return new.train_flag(training)
-
-
-def _adopt_missing(module: GraphModule, root: nn.Module) -> None:
-    """GraphModule copies what its one graph refers to; the other graph needs the rest as well."""
-    for name, child in root.named_modules():
-        if not name:
-            continue
-        owner, _, leaf = name.rpartition(".")
-        here = module.get_submodule(owner)
-        if leaf not in here._modules:
-            here.add_module(leaf, child)
-    for name, parameter in root.named_parameters(remove_duplicate=False):
-        owner, _, leaf = name.rpartition(".")
-        if leaf not in module.get_submodule(owner)._parameters:
-            module.get_submodule(owner).register_parameter(leaf, parameter)
-    for name, buffer in root.named_buffers(remove_duplicate=False):
-        owner, _, leaf = name.rpartition(".")
-        if leaf not in module.get_submodule(owner)._buffers:
-            module.get_submodule(owner).register_buffer(leaf, buffer)
-
-
-def _owned(graph: Graph, module: GraphModule) -> Graph:
-    graph.owning_module = module
-    return graph
+    for path, mode in modes.items():
+        new.get_submodule(path).training = mode
+    return new._switch(training)
 
 
 def unavailable(why: str) -> Graph:

@@ -9,15 +9,13 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves
-from fxprune.capture.structure import deep_copy
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.planning import Plan
 from fxprune.rewrite.dual import DualGraphModule, unavailable
-from fxprune.rewrite.modules import remembered
+from fxprune.rewrite.parts import Parts
 from fxprune.rewrite.site import Natural, Site, literals_of
-from fxprune.rewrite.slicing import sliced, sliced_like
-from fxprune.signature import aliases, named_tensors
+from fxprune.rewrite.slicing import sliced
 
 
 def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
@@ -28,17 +26,18 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
     """
     captured = coupling._captured
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
-    parts = _Parts(model, plan)
+    parts = Parts(model, plan)
     graphs = {}
     for index, traced in enumerate(captured.traced):
         graphs[id(traced)] = _Rewriter(View(coupling, index, lost), parts).graph()
     evaluated = graphs[id(captured.modes["eval"])]
     trained = captured.modes.get("train")
     root, name = parts.root(), type(model).__name__
-    if trained is captured.modes["eval"]:
+    if trained is captured.modes["eval"] and not captured.held:
         small = GraphModule(root, evaluated, name)
     else:
-        small = DualGraphModule(root, evaluated, graphs[id(trained)] if trained else unavailable(captured.why), name)
+        training = graphs[id(trained)] if trained else unavailable(captured.why)
+        small = DualGraphModule(root, evaluated, training, name, captured.held)
     parts.settle(small)
     small.train(model.training)
     _training_flags(model, small)
@@ -53,91 +52,10 @@ def _training_flags(model: nn.Module, small: nn.Module) -> None:
             module.training = flags[name]
 
 
-class _Parts:
-    """What the graphs refer to: sliced parameters, and leaf modules around them."""
-
-    def __init__(self, model: nn.Module, plan: Plan):
-        self.model, self.plan = model, plan
-        self.used: dict[str, Any] = {}
-        self.persistent = set(model.state_dict(keep_vars=True))
-        self._tensors = dict(named_tensors(model))
-        self._memo: dict[int, Any] = {}
-        self._first = {name: first for first, shared in aliases(model).items() for name in shared}
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """The slice of a parameter or buffer; one object for all of its names."""
-        original = self._tensors[name]
-        if id(original) not in self._memo:
-            self._memo[id(original)] = sliced_like(original, self.plan.keep.get(self._first[name], {}))
-        return self._memo[id(original)]
-
-    def module(self, target: str, into: Any, out: Any) -> str:
-        """A copy of a leaf module with sliced tensors; returns its name in the result."""
-        module = self.model.get_submodule(target)
-        for name, _ in named_tensors(module):
-            self.tensor(f"{target}.{name}")
-        if target not in self.used:
-            self.used[target] = self._adjusted(self._copy(module), module, into, out)
-            return target
-        wanted = remembered(self.used[target], into, out)
-        if not wanted:
-            return target
-        # A module without weights that serves two widths: each call gets a module of its own.
-        name = next(f"{target}_{k}" for k in range(2, 1_000_000) if f"{target}_{k}" not in self.used)
-        self.used[name] = self._adjusted(self._copy(module, fresh=True), module, into, out)
-        return name
-
-    def _copy(self, module: nn.Module, fresh: bool = False) -> nn.Module:
-        known = self._memo.pop(id(module), None) if fresh else None
-        copied = deep_copy(module, self._memo)
-        if known is not None:
-            self._memo[id(module)] = known
-        return copied
-
-    def _adjusted(self, copied: nn.Module, original: nn.Module, into: Any, out: Any) -> nn.Module:
-        for name, value in remembered(copied, into, out).items():
-            setattr(copied, name, value)
-        return copied
-
-    def attribute(self, target: str) -> None:
-        if target in self._tensors:
-            self.used[target] = self.tensor(target)
-
-    def constant(self, name: str, value: torch.Tensor) -> None:
-        device = next((t.device for t in self._tensors.values()), torch.device("cpu"))
-        self.used[name] = value.to(device)
-
-    def root(self) -> nn.Module:
-        """A skeleton that holds all used parts under their names."""
-        root = nn.Module()
-        for target in sorted(self.used, key=lambda t: t.count(".")):
-            *path, leaf = target.split(".")
-            owner = root
-            for part in path:
-                if not hasattr(owner, part):
-                    owner.add_module(part, nn.Module())
-                owner = getattr(owner, part)
-            value = self.used[target]
-            if isinstance(value, nn.Module):
-                owner.add_module(leaf, value)
-            elif isinstance(value, nn.Parameter):
-                owner.register_parameter(leaf, value)
-            elif not hasattr(owner, leaf):
-                owner.register_buffer(leaf, value, persistent=target in self.persistent)
-        return root
-
-    def settle(self, small: nn.Module) -> None:
-        """Buffers that were not in the original's ``state_dict`` are not in the result's."""
-        for target, value in self.used.items():
-            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter) and target not in self.persistent:
-                owner, _, leaf = target.rpartition(".")
-                small.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
-
-
 class _Rewriter:
     """Rewrites one graph."""
 
-    def __init__(self, view: View, parts: _Parts):
+    def __init__(self, view: View, parts: Parts):
         self.view, self.parts = view, parts
         self.new = Graph()
         self.nodes: dict[Node, Any] = {}

@@ -91,7 +91,7 @@ def _whole(op, x: Vector, outer: Vector, inner: Vector, groups: int, transposed:
     return np.repeat(whole, len(inner) if transposed else size)
 
 
-def _computed(x: Operand, weight: Operand, *rest: Operand) -> bool:
+def _computed(x: Operand, weight: Operand, *rest: object, **kwargs: object) -> bool:
     """Whether the weight is computed, so that its removed slices need not be zero."""
     return not weight.is_param
 

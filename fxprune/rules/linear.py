@@ -9,12 +9,12 @@ from fxprune.registry import Operand, register_rule
 from fxprune.rules._shared import Vectors, broadcast, cost, is_weight, replaced
 
 
-def without_parameter(*operands: Operand) -> bool:
+def without_parameter(*operands: Operand, **kwargs: object) -> bool:
     """Whether no factor of the product is a parameter (whose removed slices verification sets to zero)."""
     return not any(x.is_param for x in operands[:2])
 
 
-def computed_weight(x: Operand, weight: Operand, *rest: Operand) -> bool:
+def computed_weight(x: Operand, weight: Operand, *rest: object, **kwargs: object) -> bool:
     """Whether the weight is computed, so that its removed slices need not be zero."""
     return not weight.is_param
 
@@ -65,7 +65,7 @@ def product(op, a: Operand, b: Operand) -> Vectors:
 
 
 @register_rule("aten::addmm", "aten::addmv", "aten::addbmm", "aten::baddbmm",
-               mixes=lambda bias, a, b, *rest: without_parameter(a, b))
+               mixes=lambda bias, a, b, **kwargs: without_parameter(a, b))
 def added_product(op, bias, a, b, **kwargs):
     """``bias + a @ b``; `addbmm` also sums over the batch."""
     out = product(op, a, b)
@@ -132,7 +132,7 @@ def tensordot(op, a, b, dims_self, dims_other):
     return (*left, *right)
 
 
-@register_rule("aten::bilinear", mixes=lambda a, b, weight, *rest: not weight.is_param)
+@register_rule("aten::bilinear", mixes=lambda a, b, weight, *rest, **kwargs: not weight.is_param)
 def bilinear(op, a, b, weight, bias=None):
     """``a[..., i] · weight[o, i, j] · b[..., j] + bias[o]``."""
     op.tie(a[-1], weight[1])

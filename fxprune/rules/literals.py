@@ -182,8 +182,11 @@ def _renumbered(site: Any, item: Any, kept: np.ndarray) -> Any:
     if value is None:
         raise site.refuse("indexes a shrunken dimension with contents that are not known")
     indices = np.asarray(value)
-    indices = np.flatnonzero(indices) if indices.dtype == bool else indices % len(kept)
-    new = (np.cumsum(kept) - 1)[indices[kept[indices]] if indices.ndim == 1 else indices]
+    if indices.dtype == bool:
+        new = indices[kept]
+    else:
+        indices = indices % len(kept)
+        new = (np.cumsum(kept) - 1)[indices[kept[indices]] if indices.ndim == 1 else indices]
     if isinstance(item, (list, tuple)):
         return new.tolist()
     return site.constant(torch.from_numpy(np.ascontiguousarray(new)), item)

@@ -22,7 +22,7 @@ def per_channel(op, x: Operand, *params: Operand | None) -> None:
             op.tie(x[1], param[0])
 
 
-def _over_channels(x: Operand, *rest: Operand) -> bool:
+def _over_channels(x: Operand, *rest: object, **kwargs: object) -> bool:
     """Batch statistics mix only if dimensions other than dim 1 carry units (standardised weights)."""
     return any(free(v) for d, v in enumerate(x.vectors) if d != 1)
 

@@ -38,7 +38,7 @@ def position_sensitive(op, x, rois, *args, **kwargs):
     return [out, mapping]
 
 
-@register_rule("torchvision::deform_conv2d", mixes=lambda x, weight, *rest: not weight.is_param)
+@register_rule("torchvision::deform_conv2d", mixes=lambda x, weight, *rest, **kwargs: not weight.is_param)
 def deform_conv2d(op, x, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups,
                   offset_groups, use_mask):
     """A convolution whose kernel positions are moved; with several groups of offsets, channels belong to theirs."""

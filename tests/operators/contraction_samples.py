@@ -53,6 +53,7 @@ PRODUCTS = [
     tokens("matmul of channels", lambda net, x: x @ torch.tanh(x.mT @ x)),
     tokens("bmm", lambda net, x: torch.bmm(torch.bmm(x, x.mT).tanh(), x)),
     tokens("baddbmm", lambda net, x: torch.baddbmm(x, torch.bmm(x, x.mT).tanh(), x)),
+    tokens("baddbmm scaled", lambda net, x: torch.baddbmm(x, torch.bmm(x, x.mT).tanh(), x, beta=0.5, alpha=2.0)),
     tokens("addbmm", lambda net, x: x + torch.addbmm(x[0], torch.bmm(x, x.mT).tanh(), x)),
     tokens("mm", lambda net, x: torch.mm(x.flatten(0, 1), net.w), into=7, w=parameter(12, 7)),
     tokens("addmm", lambda net, x: torch.addmm(net.v, x.flatten(0, 1), net.w), into=7, w=parameter(12, 7),

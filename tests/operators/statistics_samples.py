@@ -103,7 +103,8 @@ POSITIONS = [
     image("max_pool1d with indices", lambda net, x: F.max_pool1d(x, 2, return_indices=True)[0], size=(8,)),
     tokens("avg_pool over channels", lambda net, x: F.avg_pool1d(x, 2), into=6, prunable=False),
     tokens("avg_pool beside channels", lambda net, x: F.avg_pool2d(x[:, None], (2, 1)).squeeze(1)),
-    *[image(f"interpolate {mode} {len(size)}d", lambda net, x, m=mode: F.interpolate(x, scale_factor=2, mode=m), size=size)
+    *[image(f"interpolate {mode} {len(size)}d", lambda net, x, m=mode: F.interpolate(x, scale_factor=2, mode=m),
+            size=size)
       for mode, size in (("nearest", (8,)), ("nearest", (6, 6)), ("nearest", (3, 3, 3)), ("nearest-exact", (8,)),
                          ("nearest-exact", (6, 6)), ("nearest-exact", (3, 3, 3)), ("linear", (8,)),
                          ("bilinear", (6, 6)), ("bicubic", (6, 6)), ("trilinear", (3, 3, 3)))],

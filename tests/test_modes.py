@@ -1,0 +1,64 @@
+"""``train()`` and ``eval()`` of the result do what they do in the original."""
+
+import copy
+import pickle
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import fxprune
+
+X = torch.randn(2, 3, 8, 8)
+
+
+class Frozen(nn.Module):
+    """Keeps its batch norm in inference mode, as fine-tuned detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x):
+        return self.b(self.norm(self.a(x)))
+
+
+class Switching(nn.Module):
+    """Has an auxiliary head in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = F.dropout(F.relu(self.a(x)), 0.5, training=self.training)
+        return (self.b(x), self.c(x)) if self.training else self.b(x)
+
+
+def test_what_the_original_holds_in_inference_mode_stays_there():
+    small = fxprune.compress(Frozen(), X, channels=0.5)
+    for module in (small, copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert not module.train().norm.training and module.a.training
+    assert fxprune.record(small).verification.ok
+
+
+def test_two_graphs_over_the_same_submodules():
+    model = Switching()
+    small = fxprune.compress(model, X, channels=0.5)
+    assert set(small.state_dict()) == set(model.state_dict())
+    for module in (small, copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert len(module.train()(X)) == 2
+        assert isinstance(module.eval()(X), torch.Tensor)
+        assert fxprune.record(module).plan == fxprune.record(small).plan
+    assert {mode for mode, _ in fxprune.record(small).verification.runs} == {"eval", "train"}
+
+
+def test_the_mode_of_the_original_is_kept():
+    for mode in (True, False):
+        model = Switching().train(mode)
+        assert fxprune.compress(model, X, channels=0.5).training is mode and model.training is mode
