@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--cpu-time", action="store_true", help="the process's own time: on a machine that others share")
+    parser.add_argument("--cpu-time", action="store_true", help="the process's own, on a shared machine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -161,8 +161,8 @@ def report(times: dict[str, list[float]], args: argparse.Namespace) -> str:
     flags = (" --channels-last" if args.channels_last else "") + (" --cpu-time" if args.cpu_time else "")
     clock = "CPU time of the process (others share the machine)" if args.cpu_time else "wall time"
     return (f"# What a regulariser costs\n\nResNet-{args.depth}, batch {args.batch}, float32, {layout}, {device}, "
-            f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; {args.rounds} interleaved rounds; {clock}.\n\n"
-            f"{table}\n\n"
+            f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; "
+            f"{args.rounds} interleaved rounds; {clock}.\n\n{table}\n\n"
             f"    python benchmarks/regulariser.py --depth {args.depth} --batch {args.batch} --rounds {args.rounds} "
             f"--threads {threads}{flags}\n")
 

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from cifar10 import Split, load_cifar10, validation_split
+from cifar10 import Split, load_cifar10, normalise, validation_split
 from dwgl_recipes import PAPER, ROWS, Recipe, SparseLearning
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
@@ -93,7 +94,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--direction", type=float, nargs=2, metavar=("FIRST", "LAST"), help="in place of the row's own")
     add("--power", type=float, help="in place of the row's own")
     add("--macs", type=float, help="the fraction kept, in place of the paper's")
-    add("--ramp-rate", type=float, default=0.25, help="what the factor of the strength grows by, twice an epoch")
+    add("--ramp-rate", type=float, default=0.125, help="what the strength's factor grows by, four times an epoch")
     add("--balance", action="store_true", help="let small and large voters reach zero together")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
@@ -185,9 +186,9 @@ class Experiment:
         if args.power:
             options["power"] = args.power
         if self.recipe.ramp:
-            every = max(len(self.train) // 128 // 2, 1)
-            options["schedule"] = fxprune.Ramp(until=self._target(), rate=args.ramp_rate, every=every,
-                                               threshold=THRESHOLD)
+            until = min(self.recipe.family, default=self._target())
+            every = max(len(self.train) // 128 // 4, 1)
+            options["schedule"] = fxprune.Ramp(until, args.ramp_rate, every, threshold=THRESHOLD, after=0.0)
         dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
         if args.balance:
             dwgl.balance_(model)
@@ -200,12 +201,18 @@ class Experiment:
             family = fxprune.nested(self.coupling, model, macs=list(recipe.family), **options)
             self._log({"event": "nested", "report": family.report()})
             return {f"-{macs:g}": plan for macs, plan in zip(recipe.family, family, strict=True)}
-        budget = {"threshold": THRESHOLD} if recipe.budget == "threshold" else {"macs": self._target()}
-        return {"": fxprune.plan(self.coupling, model, **budget, **options)}
+        plan = fxprune.plan(self.coupling, model, threshold=THRESHOLD, **options)
+        # Where the votes go beyond the budget, putting dead filters back would cost and gain nothing.
+        if recipe.budget == "paper" and self._left(plan) > self._target():
+            plan = fxprune.plan(self.coupling, model, macs=self._target(), **options)
+        return {"": plan}
 
     def _finetuned(self, model: nn.Module, plan: fxprune.Plan, name: str) -> list[Row]:
         args = self.args
-        small = fxprune.apply(model, plan)
+        # What dead filters still emit (their batch norm's shift) goes into the layers that read them.
+        batch = normalise(self.train.images[:512].to(args.device))
+        small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=batch)
+        self._log({"event": f"cut{name}", "folds": [asdict(f) for f in fxprune.record(small).folds]})
         total = args.finetune_epochs + (0 if self.recipe.penalty else args.epochs)
         cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
         config = Config(epochs=total, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay, seed=args.seed,
@@ -222,17 +229,20 @@ class Experiment:
     def _target(self) -> float:
         return self.args.macs or PAPER[self.args.depth]
 
+    def _left(self, plan: fxprune.Plan) -> float:
+        """The fraction of MACs that a plan keeps."""
+        costs, full = self.coupling.costs, self.coupling.widths
+        now = [plan.widths.get(name, width) for name, width in zip(costs.groups, full, strict=True)]
+        return costs.macs(np.array(now)) / costs.macs(full)
+
     def _row(self, network: str, accuracy: float, model: nn.Module, epochs: int, plan: fxprune.Plan | None = None,
              ) -> Row:
         costs, full = self.coupling.costs, self.coupling.widths
-        widths = {} if plan is None else plan.widths
-        now = full.copy()
-        for place, name in enumerate(costs.groups):
-            now[place] = widths.get(name, full[place])
+        left = 1.0 if plan is None else self._left(plan)
         params = sum(p.numel() for p in model.parameters())
-        row = Row(self.args.row, network, accuracy, self.before - accuracy, costs.macs(now),
-                  1 - costs.macs(now) / costs.macs(full), params, 1 - params / costs.params(full), epochs,
-                  self.args.seed, "validation" if self.args.validation else "test")
+        row = Row(self.args.row, network, accuracy, self.before - accuracy, round(left * costs.macs(full)), 1 - left,
+                  params, 1 - params / costs.params(full), epochs, self.args.seed,
+                  "validation" if self.args.validation else "test")
         self._log({"event": "row", **asdict(row)})
         return row
 

@@ -9,7 +9,7 @@ index that is known moves data exactly, and one that is not freezes what it meet
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only
 
 from fxprune.errors import CaptureError
@@ -138,7 +138,9 @@ class Observer(TorchDispatchMode):
                            "so that its graph depends on the data")
 
     def _constant(self, func: Any, real: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
+        # ``from_numpy`` comes here past every function mode.
+        with torch._C.DisableTorchFunction():
+            out = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
         self._learn(out, real.clone())
         return out
 
@@ -158,8 +160,9 @@ class Observer(TorchDispatchMode):
         if found is None:
             found = self._adopted = {}
         if id(real) not in found:
-            meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
-            self.know(meta, real.detach().cpu().clone())
+            with _disable_current_modes():
+                meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
+                self.know(meta, real.detach().cpu().clone())
             found[id(real)] = (real, meta)
         return found[id(real)][1]
 

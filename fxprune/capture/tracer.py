@@ -115,6 +115,9 @@ class Tracer(Writer, TorchFunctionMode):
         if func in _ENTERED_FUNCTIONS:
             with self, mock.patch.object(nn.functional, "has_torch_function", lambda tensors: False):
                 return func(*args, **kwargs)
+        if any(isinstance(arg, np.ndarray) for arg in args) and not holds_tensors(args):
+            with _disable_current_modes():
+                return func(*args, **kwargs)
         if func is torch._C._set_grad_enabled:
             return self._grad_mode(*args)
         name = getattr(func, "__name__", str(func))
@@ -130,7 +133,7 @@ class Tracer(Writer, TorchFunctionMode):
         if name in _READS and self.observer.known(args[0]) is None:
             raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
                                "that its graph depends on the data")
-        if name != "__setitem__" and not holds_tensors(out) or any(isinstance(a, np.ndarray) for a in args):
+        if name != "__setitem__" and not holds_tensors(out):
             return out
         kind, target, args = spelling(func, name, args)
         self._claim(out, self._node(start, kind, target, args, kwargs), ())
@@ -278,7 +281,7 @@ class Tracer(Writer, TorchFunctionMode):
             with mock.patch.object(nn.Module, "__call__", call), \
                     mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
                     mock.patch.object(nn.MultiheadAttention, "forward", attention.forward), \
-                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator", _once), \
+                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator_impl", _once), \
                     mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
                     recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \
                     watched(self.book):

@@ -77,11 +77,15 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Ramp:
-    """The factor grows until the vote reaches a target, and then holds.
+    """The factor grows until the vote reaches a target, and then holds, or is released.
 
     Every ``every`` steps the intersection vote is counted; while what it keeps costs more than ``until``, the factor
     grows by ``rate`` (from 0), up to ``limit``. It grows again should the target be lost. This is the additive rise of
     GReg-1 (Wang et al. 2021), stopped by the vote in place of a fixed ceiling: our addition.
+
+    A factor that holds goes on driving channels to zero, beyond the target. ``after=0`` lets those that are left
+    recover while the rest of the training lasts; a filter that is at zero together with its scale has no gradient, and
+    stays there.
 
     Args:
         until: the fraction of MACs to be kept, in (0, 1).
@@ -89,6 +93,7 @@ class Ramp:
         every: steps between two counts; counting reads the weights once (on a GPU: one synchronisation).
         limit: the greatest factor.
         threshold: the norm below which a voter gives a channel up.
+        after: the factor once the target is reached; None holds what it has grown to.
     """
 
     until: float
@@ -96,8 +101,11 @@ class Ramp:
     every: int = 100
     limit: float = math.inf
     threshold: float = 1e-3
+    after: float | None = None
 
     def __post_init__(self) -> None:
+        if self.after is not None and not self.after >= 0:
+            raise InputError(f"Ramp(after=) must be a factor >= 0, or None to hold, got {self.after!r}; write after=0")
         if not 0 < self.until < 1:
             raise InputError(f"Ramp(until=) must be the fraction of MACs to be kept, in (0, 1), got {self.until!r}; "
                              "write Ramp(until=0.5)")
@@ -113,5 +121,6 @@ class Ramp:
         if steps % self.every:
             return replace(now, steps=steps)
         kept = measure(self.threshold)
-        factor = now.factor if kept <= self.until else min(now.factor + self.rate, self.limit)
-        return Progress(steps, factor, kept)
+        if kept > self.until:
+            return Progress(steps, min(now.factor + self.rate, self.limit), kept)
+        return Progress(steps, now.factor if self.after is None else self.after, kept)

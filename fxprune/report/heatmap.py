@@ -53,7 +53,7 @@ def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, grou
             ax.set_yticks(range(len(ballots.voters)), ballots.voters if column == 0 else [], fontsize=7)
             ax.tick_params(axis="x", labelsize=7)
             lost = f"{ballots.size - len(ballots.kept('intersection'))} of {ballots.size} given up by all"
-            ax.set_title(f"{title}: {lost}" if title else f"{name}: {lost}", fontsize=9)
+            ax.set_title(f"{title + ', ' if title else ''}group {name}: {lost}", fontsize=9)
         axes[-1, column].set_xlabel("channel", fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.6, label="norm / largest of the layer", extend="min")
     try:

@@ -82,7 +82,7 @@ class _Rewriter:
             target = self.parts.module(node.target, *self._around(node)) if node.target not in \
                 self.view.traced.functions else self._function(node.target)
         if node.op == "get_attr":
-            self._attribute(node)
+            target = self._attribute(node)
         args, kwargs = self._argument(args), self._argument(kwargs)
         self.nodes[node] = self._create(node, target, args, kwargs)
 
@@ -157,28 +157,24 @@ class _Rewriter:
         out = next(iter(self.view.refs(node.name).values()), None)
         return (self.view.masks(into) if into else []), (self.view.masks(out) if out else [])
 
-    def _attribute(self, node: Node) -> None:
+    def _attribute(self, node: Node) -> str:
         constant = self.view.traced.constants.get(node.target)
         if constant is None:
             self.parts.attribute(node.target)
-            return
+            return node.target
         keep = {d: mask.nonzero()[0] for d, mask in enumerate(self.view.masks(self.view.refs(node.name)[()]))
                 if not mask.all()}
-        self.parts.constant(node.target, sliced(constant, keep))
+        return self.parts.constant(node.target, sliced(constant, keep))
 
     def _function(self, name: str) -> str:
-        self.parts.used[name] = self.view.traced.functions[name]
-        return name
+        return self.parts.function(name, self.view.traced.functions[name])
 
     def _constant(self, value: torch.Tensor, source: Node | None) -> Node:
         """An index table of the shrunken graph: a buffer's own place where it came from one, else a new constant."""
-        if source is not None and source.op == "get_attr":
-            self.parts.used[source.target] = value.to(self.parts.tensor(source.target).dtype) \
-                if source.target in self.parts._tensors else value
+        alone = source is not None and source.op == "get_attr" and len(source.users) == 1
+        if alone and self.parts.renumber(source.target, value):
             return self.nodes[source]
-        name = f"_index_{sum(key.startswith('_index_') for key in self.parts.used)}"
-        self.parts.constant(name, value)
-        return self.new.get_attr(name)
+        return self.new.create_node("get_attr", self.parts.constant("_index", value))
 
     def _guards(self, guards: list[Guard]) -> None:
         """Assert what the graph took for granted, after everything that the facts read."""

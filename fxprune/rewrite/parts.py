@@ -21,6 +21,7 @@ class Parts:
         self.persistent = set(model.state_dict(keep_vars=True))
         self._tensors = dict(named_tensors(model))
         self._memo: dict[int, Any] = {}
+        self._renumbered: dict[str, torch.Tensor] = {}
         self._first = {name: first for first, shared in aliases(model).items() for name in shared}
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -59,12 +60,30 @@ class Parts:
         return copied
 
     def attribute(self, target: str) -> None:
-        if target in self._tensors:
+        if target in self._tensors and target not in self._renumbered:
             self.used[target] = self.tensor(target)
 
-    def constant(self, name: str, value: torch.Tensor) -> None:
-        device = next((t.device for t in self._tensors.values()), torch.device("cpu"))
-        self.used[name] = value.to(device)
+    def renumber(self, name: str, value: torch.Tensor) -> bool:
+        """Put a renumbered index table in its buffer's own place; False where the place is taken by another one."""
+        if name not in self._tensors or not torch.equal(self._renumbered.setdefault(name, value), value):
+            return False
+        self.used[name] = value.to(self._tensors[name])
+        return True
+
+    def constant(self, name: str, value: torch.Tensor) -> str:
+        """Its name in the result; two graphs may call different constants alike."""
+        value = value.to(next((t.device for t in self._tensors.values()), torch.device("cpu")))
+        while name in self.used and not _alike(self.used[name], value):
+            name += "_"
+        self.used[name] = value
+        return name
+
+    def function(self, name: str, module: nn.Module) -> str:
+        """The same for a user's autograd functions."""
+        while name in self.used and self.used[name].function is not module.function:
+            name += "_"
+        self.used[name] = module
+        return name
 
     def root(self) -> nn.Module:
         """A skeleton that holds all used parts under their names."""
@@ -91,3 +110,7 @@ class Parts:
             if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter) and target not in self.persistent:
                 owner, _, leaf = target.rpartition(".")
                 small.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)

@@ -10,7 +10,7 @@ def parse(equation: str, ranks: list[int]) -> tuple[list[list[str]], list[str]]:
     """The labels of every operand and of the output; the dims of an ellipsis are labelled ``"...0"`` from the right.
 
     >>> parse("bij,bjk", [3, 3])
-    ([['b', 'i', 'j'], ['b', 'j', 'k']], ['b', 'i', 'k'])
+    ([['b', 'i', 'j'], ['b', 'j', 'k']], ['i', 'k'])
     >>> parse("...ij->...ji", [3])
     ([['...0', 'i', 'j']], ['...0', 'j', 'i'])
     """

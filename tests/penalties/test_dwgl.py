@@ -309,6 +309,9 @@ def test_a_ramp_grows_until_its_target_and_holds(model, coupling):
     for _ in range(4):
         dwgl.step(model)
     assert dwgl.penalty == 1.5 and dwgl.progress.kept < 0.9
+    released = DWGL(coupling, 1.0, schedule=Ramp(until=0.9, rate=0.5, every=1, after=0.0))
+    released.step(model)
+    assert released.penalty == 0.0
 
 
 def test_linear_layers_behind_a_flatten_and_shared_weights():

@@ -1,0 +1,41 @@
+"""The before/after table."""
+
+import pytest
+import torch
+from report_nets import Branches
+
+import fxprune
+from fxprune.errors import InputError
+from fxprune.report.compression import compression_table
+
+
+@pytest.fixture(scope="module")
+def record():
+    torch.manual_seed(0)
+    return fxprune.record(fxprune.compress(Branches(), torch.zeros(1, 3, 8, 8), channels=0.5, verify=False))
+
+
+def test_totals(record):
+    lines = compression_table(record).splitlines()
+    params = 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4 + 8 + 4 * 2 + 2 + 6 * 3 + 3 + 3 * 5 + 5
+    assert lines[3].split() == ["parameters", "1.11", "k", str(params), f"{params / record.before.params:.1%}"[:-1], "%"]
+    assert lines[4].split() == ["channels", "31", "18", "58.1", "%"], "8 + 8 + 4 + 6 + 5 become 4 + 4 + 2 + 3 + 5"
+    assert "4 of 5 layers are narrower; graph mode" in lines
+    assert "not verified (verify=False)" in lines
+
+
+def test_layers(record):
+    assert "conv2" not in compression_table(record)
+    text = compression_table(record, layers=True)
+    assert [line.split() for line in text.splitlines() if line.startswith("conv3")] == [["conv3", "4", "2", "50.0", "%"]]
+    assert [line.split()[1:3] for line in text.splitlines() if line.startswith("fc")] == [["5", "5"]]
+
+
+def test_markdown(record):
+    lines = compression_table(record, "md").splitlines()
+    assert lines[0].startswith("|") and lines[2].startswith("| MACs")
+
+
+def test_unknown_format(record):
+    with pytest.raises(InputError, match="unknown format 'csv'.*'md', 'text'"):
+        compression_table(record, "csv")

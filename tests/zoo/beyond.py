@@ -1,0 +1,3 @@
+"""Small nets beyond vision backbones."""
+
+CASES = {}

@@ -1,0 +1,115 @@
+"""One row of the table: compress a model, run the result, say what it took."""
+
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_iter
+
+import fxprune
+from fxprune import pipeline
+
+# The passes, by the function of the pipeline that runs them.
+PASSES = {"capture": "capture", "couple": "coupling", "refusals": "coupling", "draw": "plan", "carry_out": "rewrite",
+          "check": "verify"}
+BOUNDARIES = ("model input", "model output")
+
+
+class Unequal:
+    """Keeps another share of each group."""
+
+    def __call__(self, group: Any, tensors: Any) -> np.ndarray:
+        return np.random.default_rng(list(group.name.encode())).random(group.size) + 0.01
+
+
+@contextmanager
+def timed() -> Iterator[Counter]:
+    """Seconds by pass."""
+    seconds: Counter = Counter()
+
+    def clock(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[PASSES[name]] += time.perf_counter() - start
+
+        return run
+
+    with ExitStack() as stack:
+        for name in PASSES:
+            stack.enter_context(mock.patch.object(pipeline, name, clock(name, getattr(pipeline, name))))
+        yield seconds
+
+
+def measure(model: nn.Module, inputs: tuple[Any, ...], verify: bool, run: bool = True) -> dict[str, Any]:
+    """Everything that the table says of one model."""
+    with timed() as seconds:
+        small = fxprune.compress(model, inputs, channels=0.5, verify=False)
+        done = fxprune.record(small)
+        row = described(done)
+        if run:
+            exercise(small, inputs)
+        if verify:
+            row |= proven(model, small, done)
+    row["seconds"] = {name: round(spent, 3) for name, spent in seconds.items()}
+    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return row
+
+
+def described(done: Any) -> dict[str, Any]:
+    groups = list(done.coupling.groups.values())
+    total = sum(g.size for g in groups)
+    frozen = Counter()
+    for g in groups:
+        if g.frozen:
+            frozen[g.frozen.why] += g.size
+    inner = [item for item in frozen.most_common() if not item[0].startswith(BOUNDARIES)]
+    return {
+        "mode": done.mode, "why": done.coupling._captured.why, "groups": len(groups), "channels": total,
+        "frozen": round(sum(frozen.values()) / max(total, 1), 4), "reasons": inner[:4],
+        "params": [done.before.params, done.after.params], "macs": [done.before.macs, done.after.macs],
+        "unknown": dict(done.coupling.unknown),
+    }
+
+
+def exercise(small: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Forward in eval mode, forward and backward in train mode, and eval again."""
+    detector = isinstance(inputs[0], list)
+    for training in (False, True, False):
+        if training and detector:  # needs targets
+            continue
+        small.train(training)
+        out = small(*(_pair(x) if training else x for x in inputs))
+        if training:
+            loss = sum(t.float().square().mean() for t in tensors(out) if t.requires_grad)
+            loss.backward()
+
+
+def _pair(x: Any) -> Any:
+    """Batch normalisation over single values needs two samples."""
+    return x.repeat(2, *[1] * (x.dim() - 1)) if isinstance(x, torch.Tensor) and len(x) == 1 else x
+
+
+def tensors(out: Any) -> list[torch.Tensor]:
+    items = vars(out).values() if hasattr(out, "__dataclass_fields__") else tree_iter(out)
+    return [t for t in tree_iter(list(items)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+
+
+def proven(model: nn.Module, small: nn.Module, done: Any) -> dict[str, Any]:
+    """Verification at half of each group, and again at random unequal widths."""
+    first = pipeline.check(model, small, done.plan, done.coupling)
+    rng = np.random.default_rng(0)
+    widths = {name: int(rng.integers(1, group.size + 1)) for name, group in done.coupling.prunable.items()}
+    plan = fxprune.Plan.from_widths(done.coupling, model, widths, criterion=Unequal())
+    second = pipeline.check(model, pipeline.carry_out(model, done.coupling, plan), plan, done.coupling)
+    return {"error": max(first.max_error, second.max_error), "nodes": first.nodes, "dtype": first.dtype,
+            "runs": first.runs, "notes": [*first.notes, *second.notes]}

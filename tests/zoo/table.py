@@ -1,0 +1,67 @@
+"""Rows as a page: one table a suite, with what holds over all of its models in front."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Row = dict[str, Any]
+HEAD = ("model", "mode", "groups", "channels", "frozen", "top reason", "params (M)", "kept", "MACs (G)", "error",
+        "capture", "coupling", "rewrite", "verify", "MB")
+PREFACE = """# The zoo
+
+Every model at `channels=0.5`, made again by `python -m tests.zoo`. *Frozen* is the share of channels that may not go,
+those at the model's input and output included; the reason is the most frequent of the others. *Error* is the largest
+relative difference from the masked original over all nodes, in eval and in train mode, at two batch sizes, at half of
+every group and at random unequal widths; times are seconds on one CPU thread, *verify* for both plans together, memory
+is the process's peak. timm's models get their own input size; torchvision's get 224 × 224, but for dense predictors and
+video nets, which get smaller pictures.
+"""
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """The page, and the rows beside it."""
+    rows = sorted(rows, key=lambda row: (row["suite"], row["model"]))
+    path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    suites = dict.fromkeys(row["suite"] for row in rows)
+    parts = [PREFACE] + [section(suite, [row for row in rows if row["suite"] == suite]) for suite in suites]
+    path.write_text("\n".join(parts))
+
+
+def section(suite: str, rows: list[Row]) -> str:
+    good = [row for row in rows if "failed" not in row]
+    lines = [f"## {suite}", "", summary(rows, good), "", "| " + " | ".join(HEAD) + " |",
+             "|" + "---|" * 2 + "---:|" * 3 + "---|" + "---:|" * (len(HEAD) - 6)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def summary(rows: list[Row], good: list[Row]) -> str:
+    shares = [kept(row) for row in good]
+    if not shares:
+        return f"{len(rows)} models, none compressed."
+    graph = sum(row["mode"] == "graph" for row in good)
+    proven = sum("error" in row for row in good)
+    return (f"{len(rows)} models, {len(good)} compressed ({graph} in graph mode), {proven} verified; parameters kept: "
+            f"median {median(shares):.1%}, at most {max(shares):.1%}.")
+
+
+def kept(row: Row) -> float:
+    before, after = row["params"]
+    return after / before
+
+
+def cells(row: Row) -> list[str]:
+    if "failed" in row:
+        return [row["model"], "failed", *[""] * 3, row["failed"].replace("|", "/").replace("\n", " ")[:160],
+                *[""] * (len(HEAD) - 6)]
+    reason = row["reasons"][0][0].replace("|", "/") if row["reasons"] else ""
+    seconds = [f"{row['seconds'].get(name, 0):.2f}" for name in ("capture", "coupling", "rewrite")]
+    verify = f"{row['seconds']['verify']:.1f}" if "error" in row else ""
+    return [row["model"], row["mode"], str(row["groups"]), str(row["channels"]), f"{row['frozen']:.0%}", reason,
+            scaled(row["params"], 1e6), f"{kept(row):.1%}", scaled(row["macs"], 1e9),
+            f"{row['error']:.1e}" if "error" in row else "", *seconds, verify, str(row["memory"])]
+
+
+def scaled(pair: list[int], unit: float) -> str:
+    return f"{pair[0] / unit:.2f} → {pair[1] / unit:.2f}"
