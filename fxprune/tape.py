@@ -50,6 +50,7 @@ class Tape:
 
     calls: list[Call] = field(default_factory=list)
     params: dict[int, str] = field(default_factory=dict)
+    constants: dict[int, str] = field(default_factory=dict)
     inputs: dict[int, str] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
     values: dict[int, np.ndarray] = field(default_factory=dict)

@@ -1,5 +1,7 @@
 """Small facts about which indices of a dimension are kept."""
 
+import math
+
 import numpy as np
 
 
@@ -10,3 +12,17 @@ def remaining_groups(kept: np.ndarray, groups: int) -> int:
     (2, 1)
     """
     return int(kept.reshape(groups, -1).any(1).sum())
+
+
+def fitted(mask: np.ndarray, length: int) -> np.ndarray:
+    """The mask of a dimension that is ``length`` long in another run: a batch merged with channels repeats its pattern.
+
+    >>> fitted(np.array([True, False, True, False]), 6).tolist()
+    [True, False, True, False, True, False]
+    """
+    if len(mask) == length:
+        return mask
+    period = math.gcd(len(mask), length)
+    if not (mask.reshape(-1, period) == mask[:period]).all():
+        raise ValueError(f"a mask of {len(mask)} indices has no pattern that fits {length}")
+    return np.resize(mask[:period], length)

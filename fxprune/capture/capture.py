@@ -134,7 +134,7 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer).trace(args, kwargs, names)
     for name, constant in traced.constants.items():
-        observer.tape.params[observer.ref(_on_tape(observer, constant)).id] = name
+        observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
     drop_dead(traced.graph, traced.tape)
     return traced, root

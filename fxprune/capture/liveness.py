@@ -23,7 +23,7 @@ def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
     """All nodes but dead code. A write matters where it lands in memory that a live node reads, or that outlives the
     call (a parameter, a buffer, an input)."""
     writes = _writes(tape)
-    lasting = {tape.storages.get(ref) for ref in (*tape.params, *tape.inputs)}
+    lasting = {tape.storages.get(ref) for ref in (*tape.params, *tape.constants, *tape.inputs)}
     needed: set[Node] = set()
     read: set[int | None] = set(lasting)
     for node in reversed(graph.nodes):

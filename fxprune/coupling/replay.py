@@ -46,10 +46,15 @@ def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str
 
 
 def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[int, int], int]:
-    """The choices whose carrier ended up frozen throughout, each moved to its next alternative."""
+    """The choices whose carrier ended up without a channel that something produces and nothing holds, each moved to its
+    next alternative."""
+    produced = np.zeros(outcome.notes.ties.count + 1, bool)
+    for _, vector in outcome.notes.produced:
+        produced[outcome.closure.channel[vector[vector >= 0]]] = True
     free: dict[tuple[int, int], bool] = {}
     for key, vector in outcome.notes.hinges:
-        free[key] = free.get(key, False) or bool((outcome.closure.of(vector) >= 0).any())
+        channels = outcome.closure.of(vector)
+        free[key] = free.get(key, False) or bool(produced[channels[channels >= 0]].any())
     return {key: choices.get(key, 0) + 1 for key, alive in free.items()
             if not alive and choices.get(key, 0) + 1 < outcome.notes.options[key]}
 
@@ -133,6 +138,8 @@ class _Run:
             if vectors is None:
                 vectors = self.params[name] = tuple(map(ties.fresh, ref.shape))
                 self.slots.update({(name, d): vector for d, vector in enumerate(vectors)})
+        elif ref.id in tape.constants:
+            vectors = tuple(map(ties.fresh, ref.shape))
         elif ref.id in tape.inputs:
             vectors = tuple(ties.fixed(n, Reason(f"model input {tape.inputs[ref.id]!r}")) for n in ref.shape)
         else:

@@ -156,7 +156,12 @@ def _file(path: str) -> ModuleType:
     # Its neighbours can be imported, and classes find their module again (pickling, dataclasses).
     sys.path.insert(0, str(Path(path).resolve().parent))
     sys.modules.setdefault(name, module)
-    return _ran(lambda: spec.loader.exec_module(module) or module, path)
+
+    def run() -> ModuleType:
+        spec.loader.exec_module(module)
+        return module
+
+    return _ran(run, path)
 
 
 def _import(name: str) -> ModuleType:
@@ -184,6 +189,7 @@ def _attribute(module: ModuleType, source: str, target: str) -> Any:
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:
+    state: Any
     if not path.is_file():
         raise InputError(f"weights must be a file or {PRETRAINED!r}, but there is no file at {os.fspath(path)!r}")
     try:

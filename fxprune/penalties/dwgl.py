@@ -86,6 +86,9 @@ class DWGL:
         self.progress: Progress = self.schedule.start()
         shapes = {name: shape for name, shape, _ in coupling.signature.entries}
         self._voters, self._terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
+        if not self._terms:
+            raise InputError("the groups must have weights of floating numbers to be penalised, but their voters are "
+                             "buffers or integers; name other groups with groups=")
         # One list of names serves both: the penalty, and the voters' own norms.
         self._names = tuple(dict.fromkeys(p.name for t in (*self._voters, *self._terms) for p in t.parts))
         self._shapes = [shapes[name] for name in self._names]

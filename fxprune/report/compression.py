@@ -71,4 +71,13 @@ def _said(record: Any) -> list[str]:
     checked = record.verification or "not verified (verify=False)"
     return [f"{narrowed} of {len(record.before.widths)} layers are narrower; {record.mode} mode",
             str(checked),
+            *([_folded(record.folds)] if record.folds else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
+
+
+def _folded(folds: Any) -> str:
+    """How far the folded constants are from constant."""
+    worst = max(folds, key=lambda fold: fold.inexact)
+    exact = sum(fold.inexact == 0 for fold in folds)
+    inexact = f"; the least exact is {worst.layer}: {worst.inexact:.1e} of its largest output" if worst.inexact else ""
+    return f"constants of removed channels folded into {len(folds)} layers, {exact} of them exactly{inexact}"

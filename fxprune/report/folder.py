@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from fxprune.errors import InputError
 
-Writer = Callable[[Path], None]
+Writer = Callable[[Path], object]
 
 
 def write_together(folder: str | os.PathLike, files: Mapping[str, Writer]) -> None:

@@ -51,7 +51,7 @@ def to_html(coupling: "Coupling", path: str | os.PathLike, plan: "Plan | None" =
     """
     target = Path(path)
     text = render(coupling, plan, title)
-    write_together(target.parent, {target.name: lambda place: place.write_text(text, encoding="utf-8") and None})
+    write_together(target.parent, {target.name: lambda place: place.write_text(text, encoding="utf-8")})
 
 
 def render(coupling: "Coupling", plan: "Plan | None" = None, title: str = "Coupling groups") -> str:
@@ -82,18 +82,18 @@ def _kept(coupling: "Coupling", plan: "Plan | None") -> dict[str, tuple[int, ...
     return {name: group.kept for name, group in plan.groups.items()}
 
 
-def _placed(drawn: Drawing) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
+def _placed(drawn: Drawing) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
     """Boxes and edges with their coordinates, and the size of the whole."""
     grid = places(range(len(drawn.boxes)), drawn.edges)
     left = min(column for column, _ in grid.values())
-    boxes = []
+    boxes: list[dict[str, Any]] = []
     for place, box in enumerate(drawn.boxes):
         width, height = SIZES.get(box.kind, SMALL)
         column, rank = grid[place]
         boxes.append({"x": MARGIN + (column - left + 0.5) * GRID[0], "y": MARGIN + rank * GRID[1], "w": width,
                       "h": height, "column": column, "rank": rank, "label": _label(box), "width": _width(box),
                       "about": _about(box), "box": box})
-    edges = [{"path": curve(boxes[u], boxes[v], CLEAR), "start": u} for u, v in drawn.edges]
+    edges: list[dict[str, Any]] = [{"path": curve(boxes[u], boxes[v], CLEAR), "start": u} for u, v in drawn.edges]
     size = {"w": 2 * MARGIN + GRID[0] * (1 + max(c for c, _ in grid.values()) - left),
             "h": 2 * MARGIN + GRID[1] * max(r for _, r in grid.values())}
     return boxes, edges, size

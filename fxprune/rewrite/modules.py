@@ -12,9 +12,11 @@ from fxprune.algebra.masks import remaining_groups
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Masks of the kept indices of a module's first input and of its outputs, by dimension."""
+    """A module of the original, its copy with sliced parameters, and masks of the kept indices of the first input and
+    of the output, by dimension."""
 
     module: nn.Module
+    sliced: nn.Module
     into: list[np.ndarray]
     out: list[np.ndarray]
 
@@ -54,7 +56,7 @@ def _linear(s: Surroundings) -> dict[str, Any]:
 
 
 def _bilinear(s: Surroundings) -> dict[str, Any]:
-    out, one, two = s.module.weight.shape
+    out, one, two = s.sliced.weight.shape
     return {"out_features": out, "in1_features": one, "in2_features": two}
 
 
@@ -63,7 +65,7 @@ def _embedding(s: Surroundings) -> dict[str, Any]:
 
 
 def _prelu(s: Surroundings) -> dict[str, Any]:
-    return {"num_parameters": s.module.weight.shape[0]}
+    return {"num_parameters": s.sliced.weight.shape[0]}
 
 
 def _unflatten(s: Surroundings) -> dict[str, Any]:
@@ -74,15 +76,15 @@ def _unflatten(s: Surroundings) -> dict[str, Any]:
 
 
 def _recurrent(s: Surroundings) -> dict[str, Any]:
-    hidden = s.module.weight_hh_l0
-    sizes = {"input_size": s.module.weight_ih_l0.shape[1]}
+    hidden = s.sliced.weight_hh_l0
+    sizes = {"input_size": s.sliced.weight_ih_l0.shape[1]}
     if not getattr(s.module, "proj_size", 0):
         return {**sizes, "hidden_size": hidden.shape[1]}
-    return {**sizes, "hidden_size": s.module.weight_hr_l0.shape[1], "proj_size": s.module.weight_hr_l0.shape[0]}
+    return {**sizes, "hidden_size": s.sliced.weight_hr_l0.shape[1], "proj_size": s.sliced.weight_hr_l0.shape[0]}
 
 
 def _cell(s: Surroundings) -> dict[str, Any]:
-    return {"input_size": s.module.weight_ih.shape[1], "hidden_size": s.module.weight_hh.shape[1]}
+    return {"input_size": s.sliced.weight_ih.shape[1], "hidden_size": s.sliced.weight_hh.shape[1]}
 
 
 REMEMBERED: dict[type[nn.Module], Remember] = {
@@ -103,10 +105,10 @@ REMEMBERED: dict[type[nn.Module], Remember] = {
 }
 
 
-def remembered(module: nn.Module, into: list[np.ndarray], out: list[np.ndarray]) -> dict[str, Any]:
-    """The attributes that change; the first class of the module's ancestry that the table knows decides."""
+def remembered(module: nn.Module, sliced: nn.Module, into: list[np.ndarray], out: list[np.ndarray]) -> dict[str, Any]:
+    """The attributes of ``sliced`` that must change; the first class of the ancestry that the table knows decides."""
     entry = next((REMEMBERED[kind] for kind in type(module).__mro__ if kind in REMEMBERED), None)
     if entry is None or not into:
         return {}
-    values = entry(Surroundings(module, into, out))
-    return {name: value for name, value in values.items() if getattr(module, name) != value}
+    values = entry(Surroundings(module, sliced, into, out))
+    return {name: value for name, value in values.items() if getattr(sliced, name) != value}

@@ -39,7 +39,7 @@ class Parts:
         if target not in self.used:
             self.used[target] = self._adjusted(self._copy(module), module, into, out)
             return target
-        wanted = remembered(self.used[target], into, out)
+        wanted = remembered(module, self.used[target], into, out)
         if not wanted:
             return target
         # A module without weights that serves two widths: each call gets a module of its own.
@@ -55,7 +55,7 @@ class Parts:
         return copied
 
     def _adjusted(self, copied: nn.Module, original: nn.Module, into: Any, out: Any) -> nn.Module:
-        for name, value in remembered(copied, into, out).items():
+        for name, value in remembered(original, copied, into, out).items():
             setattr(copied, name, value)
         return copied
 

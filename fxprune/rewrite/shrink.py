@@ -22,16 +22,16 @@ def shrink(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
     """
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     small = deep_copy(model, slice_all(model, plan.keep))
-    remember(small, View(coupling, 0, lost))
+    remember(model, small, View(coupling, 0, lost))
     return small
 
 
-def remember(small: nn.Module, view: View) -> None:
+def remember(model: nn.Module, small: nn.Module, view: View) -> None:
     """Set what the leaf modules of a shrunken copy remember of their sizes."""
     for path, calls in view.tape.modules.items():
-        module = small.get_submodule(path)
+        original, module = model.get_submodule(path), small.get_submodule(path)
         for number, (into, out) in enumerate(calls):
-            changed = remembered(module, _masks(view, into), _masks(view, out))
+            changed = remembered(original, module, _masks(view, into), _masks(view, out))
             if changed and number:
                 raise LiteralError(path, "a module that is called twice would have to serve two widths")
             for name, value in changed.items():

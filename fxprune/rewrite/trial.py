@@ -91,7 +91,7 @@ def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], vie
     with untouched_rng(), torch.inference_mode():
         args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
         try:
-            remember(small, view)
+            remember(model, small, view)
             torch.backends.mha.set_fastpath_enabled(False)
             with mode:
                 small(*args, **kwargs)

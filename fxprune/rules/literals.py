@@ -246,7 +246,8 @@ def layer_norm(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
 @register_literals("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     groups = site.value(_argument(args, kwargs, 6, "groups", default=1))
-    kept = site.masks(args[0])[-(len(site.shape(args[1])) - 1)]
+    x, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
+    kept = site.masks(x)[-(len(site.shape(weight)) - 1)]
     if groups == 1 or kept.all():
         return target, args, kwargs
     return target, *_with(args, kwargs, 6, "groups", remaining_groups(kept, groups))

@@ -13,12 +13,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fxprune.algebra.masks import fitted
 from fxprune.coupling.follow import Follower
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.registry import Rule, rule_for
 from fxprune.tape import Call, Ref, refs
 from fxprune.verify.determined import run
+from fxprune.verify.parts import indices, kept_part
 
 class Deterministic(TorchDispatchMode):
     """The pruned side: nothing but randomness is touched."""
@@ -66,7 +68,7 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
     places = [i for i, value in enumerate(flat) if isinstance(value, torch.Tensor)]
     masks = [view.masks(ref) for ref in inputs]
     for place, mask in zip(places, masks, strict=True):
-        flat[place] = _gathered(flat[place], mask)
+        flat[place] = kept_part(flat[place], mask)
     small_args, small_kwargs = tree_unflatten(flat, spec)
     if rule.shrink is not None:
         small_args, small_kwargs = rule.shrink(lambda i, dim: masks[i][dim], small_args, small_kwargs)
@@ -75,7 +77,8 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
     except Exception as error:
         raise VerificationError(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
                                 f"{type(error).__name__}: {error}") from error
-    return _laid_out(out, view, list(refs(call.outs)))
+    out = _laid_out(out, view, list(refs(call.outs)))
+    return args[0].copy_(out) if call.op.endswith("_") else out
 
 
 def _mixes(rule: Rule, call: Call, view: View) -> bool:
@@ -110,13 +113,6 @@ def _shrinks(view: View, ref: Ref) -> bool:
     return any(not mask.all() for mask in view.masks(ref))
 
 
-def _gathered(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
-    for dim, mask in enumerate(masks):
-        if not mask.all():
-            tensor = tensor.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
-    return tensor
-
-
 def _laid_out(out: Any, view: View, outs: list[Ref]) -> Any:
     flat, spec = tree_flatten(out)
     tensors = iter(outs)
@@ -130,8 +126,7 @@ def _scattered(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
     """The full size again, zeros in between; positions keep the sizes of this run."""
     for dim, mask in enumerate(masks):
         if not mask.all():
-            shape = (*tensor.shape[:dim], len(mask), *tensor.shape[dim + 1:])
-            full = tensor.new_zeros(shape)
-            full.index_copy_(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device), tensor)
-            tensor = full
+            mask = fitted(mask, tensor.shape[dim] * len(mask) // int(mask.sum()))
+            full = tensor.new_zeros((*tensor.shape[:dim], len(mask), *tensor.shape[dim + 1:]))
+            tensor = full.index_copy_(dim, indices(mask, tensor), tensor)
     return tensor

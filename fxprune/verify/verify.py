@@ -27,6 +27,7 @@ from fxprune.errors import VerificationError
 from fxprune.planning import Plan
 from fxprune.verify.masked import Deterministic, Masked
 from fxprune.verify.nodes import run_nodes
+from fxprune.verify.parts import kept_part
 from fxprune.verify.prepare import check_weights, pair
 from fxprune.verify.record import Verification
 
@@ -34,6 +35,7 @@ from fxprune.verify.record import Verification
 DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 SEED = 20190
+LOWEST = 1e30
 _UNCAPTURED = object()
 _Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
 
@@ -68,12 +70,12 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
     ledger = _Ledger(TOLERANCE[dtype], notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     with untouched_rng():
-        full, pruned = pair(model, small, plan.keep, dtype, SEED)
-        example = example_inputs.realise(plan.inputs, "meta")
-        sides = _Sides(full, pruned, example_inputs.placeholders(model, example), coupling, ledger)
+        names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
         for number, (mode, second) in enumerate(_runs(coupling)):
             traced = coupling._captured.modes[mode]
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
+            # New copies each time: what a model caches on itself in one run would change the next.
+            sides = _Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger)
             sides.run(mode, _example(model, plan, second, dtype, SEED + number), View(coupling, index, lost))
     if not ledger.runs:
         raise _DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
@@ -125,9 +127,12 @@ def _difference(reference: torch.Tensor, got: torch.Tensor) -> float:
     """The largest difference, relative to the largest magnitude; where both are the same non-number, none."""
     if not reference.numel():
         return 0.0
-    got = got.resolve_conj().resolve_neg()
+    got = got.conj_physical() if got.is_conj() else got
     if not reference.is_floating_point() and not reference.is_complex():
         return float((reference != got).any())
+    if not reference.is_complex():
+        # What a mask fills in is as low as its dtype goes: lower than anything else, and equal.
+        reference, got = reference.clamp(-LOWEST, LOWEST), got.clamp(-LOWEST, LOWEST)
     same = (reference == got) | (reference.isnan() & got.isnan())
     if bool(same.all()):
         return 0.0
@@ -173,11 +178,11 @@ class _Sides:
         values: _Values = {}
 
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
-            values[node] = {path: _kept(tensors[ref.id], view.masks(ref))
+            values[node] = {path: kept_part(tensors[ref.id], view.masks(ref)).clone()
                             for path, ref in view.refs(node).items() if ref.id in tensors}
 
         watched = self._modules(self.full, view, lambda path, k, masks, value: values.setdefault(path, {}).update(
-            {(k,): _kept(value, masks)}))
+            {(k,): kept_part(value, masks).clone()}))
         with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
             return self.full(*example[0], **example[1]), values
 
@@ -236,14 +241,6 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
         value = value[key]
     return value
-
-
-def _kept(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
-    for dim, mask in enumerate(masks):
-        if not mask.all():
-            tensor = tensor.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
-    # A copy: a later operator may write into it.
-    return tensor.resolve_conj().resolve_neg().clone()
 
 
 def _compare_outputs(expected: Any, out: Any, ledger: _Ledger, context: str) -> None:

@@ -17,8 +17,9 @@ def record():
 
 def test_totals(record):
     lines = compression_table(record).splitlines()
-    params = 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4 + 8 + 4 * 2 + 2 + 6 * 3 + 3 + 3 * 5 + 5
-    assert lines[3].split() == ["parameters", "1.11", "k", str(params), f"{params / record.before.params:.1%}"[:-1], "%"]
+    before = 3 * 8 * 9 + 8 + 8 * 8 * 9 + 8 + 16 + 8 * 4 + 4 + 12 * 6 + 6 + 6 * 5 + 5
+    after = 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4 + 8 + 4 * 2 + 2 + 6 * 3 + 3 + 3 * 5 + 5
+    assert lines[3].split() == ["parameters", str(before), str(after), f"{100 * after / before:.1f}", "%"]
     assert lines[4].split() == ["channels", "31", "18", "58.1", "%"], "8 + 8 + 4 + 6 + 5 become 4 + 4 + 2 + 3 + 5"
     assert "4 of 5 layers are narrower; graph mode" in lines
     assert "not verified (verify=False)" in lines
@@ -39,3 +40,10 @@ def test_markdown(record):
 def test_unknown_format(record):
     with pytest.raises(InputError, match="unknown format 'csv'.*'md', 'text'"):
         compression_table(record, "csv")
+
+
+def test_folded_constants_are_told():
+    torch.manual_seed(0)
+    small = fxprune.compress(Branches(), torch.zeros(1, 3, 8, 8), channels=0.5, fold_constants=True, verify=False)
+    text = compression_table(fxprune.record(small))
+    assert "constants of removed channels folded into" in text

@@ -1,0 +1,83 @@
+"""The DWGL examples on a handful of random images: every row runs, resumes, and writes what it says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("safetensors")
+cifar10_dwgl = pytest.importorskip("cifar10_dwgl")
+
+from safetensors.torch import save_model  # noqa: E402
+
+from fxprune.models import resnet20  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cifar")
+    rng = np.random.default_rng(0)
+    images = {f"{part}_x": rng.integers(0, 256, (n, 32, 32, 3), np.uint8) for part, n in (("train", 128), ("test", 32))}
+    labels = {f"{part}_y": rng.integers(0, 10, n) for part, n in (("train", 128), ("test", 32))}
+    np.savez(folder / "cifar.npz", **images, **labels)
+    torch.manual_seed(0)
+    save_model(resnet20(), str(folder / "init.safetensors"))
+    return folder
+
+
+def run(setting, row: str, out: str, *more: str) -> list[dict]:
+    arguments = ["--row", row, "--data", str(setting / "cifar.npz"), "--epochs", "1", "--finetune-epochs", "1",
+                 "--device", "cpu", "--out", str(setting / out)]
+    if row != "baseline":
+        arguments += ["--init", str(setting / "init.safetensors")]
+    cifar10_dwgl.main([*arguments, *more])
+    return [json.loads(line) for line in (setting / out / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("row", ["baseline", "dwgl-paper", "l1", "sparse-learning"])
+def test_a_row(setting, row):
+    rows = run(setting, row, row)
+    assert rows[-1]["row"] == row and 0 <= rows[-1]["accuracy"] <= 100
+    if row == "baseline":
+        assert (setting / row / "trained.safetensors").exists() and rows[-1]["macs_pruned"] == 0
+        return
+    assert [r["network"] for r in rows] == ["original", "cut", "fine-tuned"]
+    assert rows[-1]["macs_pruned"] >= 0.5206 and rows[-1]["params_pruned"] > 0
+    assert (setting / row / "plan.json").exists() and (setting / row / "small.safetensors").exists()
+
+
+def test_a_row_resumes(setting):
+    first = run(setting, "dwgl", "resumed")
+    assert run(setting, "dwgl", "resumed", "--resume") == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["group-lasso", "dwgl", "joint", "nested"])
+def test_the_other_rows(setting, row):
+    rows = run(setting, row, row)
+    assert len(rows) == (7 if row == "nested" else 3)
+
+
+def test_a_row_needs_its_network(setting, capsys):
+    with pytest.raises(SystemExit):
+        cifar10_dwgl.parse(["--row", "dwgl", "--data", str(setting / "cifar.npz")])
+    assert "give --init" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cifar10_dwgl.parse(["--data", str(setting / "cifar.npz")])
+    assert "name a --row, or --check" in capsys.readouterr().err
+
+
+def test_sparse_learning_is_its_formula():
+    import fxprune
+    from dwgl_recipes import SparseLearning
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    loss = SparseLearning(fxprune.analyze(net, torch.zeros(1, 3)), 0.5)(net)
+    loss.backward()
+    squares = [net[0].weight.square().sum(1), net[2].weight.square().sum(0)]
+    norm = sum(s / s.mean() for s in squares).sqrt().detach()
+    factor = 2 ** (4 * (norm.max() - norm) / (norm.max() - norm.min()))
+    torch.testing.assert_close(net[0].weight.grad, 0.5 * factor[:, None] * net[0].weight)
+    torch.testing.assert_close(net[2].weight.grad, 0.5 * factor[None] * net[2].weight)

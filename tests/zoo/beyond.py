@@ -1,3 +1,0 @@
-"""Small nets beyond vision backbones."""
-
-CASES = {}
