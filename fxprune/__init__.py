@@ -17,12 +17,16 @@ from fxprune.errors import (
     VerificationError,
 )
 from fxprune.groups import CouplingGroup
+from fxprune.nested import nested
+from fxprune.order import order
+from fxprune.penalties import DWGL
 from fxprune.pipeline import Record, analyze, apply, compress, record, verify
 from fxprune.planning import Plan
 from fxprune.registry import register_literals, register_rule
 from fxprune.verify import Verification
 
 __all__ = [
+    "DWGL",
     "BudgetError",
     "CaptureError",
     "Coupling",
@@ -40,6 +44,8 @@ __all__ = [
     "analyze",
     "apply",
     "compress",
+    "nested",
+    "order",
     "plan",
     "record",
     "register_literals",

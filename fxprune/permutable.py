@@ -40,6 +40,9 @@ def permutable(coupling: object) -> set[str]:
         if len(units):
             group, ordinal = grouping.group[channel[units]], grouping.ordinal[channel[units]]
             fixed[_uneven(group, ordinal, kinds[units])] = True
+    for vector in _unmoved(coupling):
+        owners = grouping.group[channel[vector[vector >= 0]]]
+        fixed[owners[owners >= 0]] = True
     return {name for (name, group), held in zip(coupling.groups.items(), fixed, strict=True)
             if not held and group.frozen is None}
 
@@ -51,6 +54,17 @@ def _vectors(outcome: object) -> Iterator[Vector]:
         if id(vector) not in seen:
             seen.add(id(vector))
             yield vector
+
+
+def _unmoved(coupling: object) -> Iterator[Vector]:
+    """Tables of indices, which name positions and do not move with them, and constants that no plan names."""
+    outcome, dtypes = coupling._outcome, {name: dtype for name, _, dtype in coupling.signature.entries}
+    for (name, _), vector in outcome.slots.items():
+        if "int" in dtypes.get(name, "") or dtypes.get(name) == "bool":
+            yield vector
+    for traced, dims in zip(coupling._captured.traced, outcome.dims, strict=True):
+        for ref in traced.tape.constants:
+            yield from dims.get(ref, ())
 
 
 def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:

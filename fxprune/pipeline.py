@@ -1,6 +1,6 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,14 @@ from fxprune.draw import plan as draw
 from fxprune.errors import CaptureError, InputError, PlanError
 from fxprune.fold import Fold, fold
 from fxprune.groups import Inputs
+from fxprune.penalties import DWGL
+from fxprune.permutable import permutable
 from fxprune.planning import Plan
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import refusals
 from fxprune.signature import aliases, signature_of
+from fxprune.trained import Fit, trained
 from fxprune.verify import Verification, check
 
 _KEY = "fxprune"
@@ -112,7 +115,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
              params: float | None = None, channels: float | None = None, criterion: Any = "l2", vote: str = "joint",
              scope: str = "global", round_to: int = 1, ignore: Any = (), min_channels: int = 1,
              fold_constants: bool = False, calibration: Any = None, verify: bool = True,
-             policy: Policy | None = None) -> nn.Module:
+             policy: Policy | None = None, train: Fit | None = None,
+             penalty: Callable[[Coupling], DWGL] = DWGL) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -130,6 +134,9 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         verify: prove the result against the masked original, in eval and in train mode.
         policy: how splits into attention heads and convolution groups are pruned.
+        train: your own training function, ``fit(model, penalty)``: it gets a copy whose channels are ordered by their
+            norm, and the penalty, and trains that copy in place as it likes. The plan is drawn afterwards.
+        penalty: makes the penalty from the coupling; ``functools.partial(DWGL, strength=1e-3)`` for other settings.
 
     Returns:
         A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
@@ -143,6 +150,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
     (torch.Size([1, 4, 4, 4]), 4)
     """
     coupling = analyze(model, example_inputs, policy=policy)
+    if train is not None:
+        model = trained(model, coupling, train, penalty(coupling))
     drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
                  scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
     base, folds = fold(model, coupling, drawn, calibration) if fold_constants else (model, ())
@@ -185,8 +194,17 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
 def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = ()) -> nn.Module:
     """Emit the pruned module and attach its record."""
     plan.check(coupling.signature, coupling.groups, aliases(model))
+    _check_moves(coupling, plan)
     small = emit(model, coupling, plan) if coupling.mode == "graph" else shrink(model, coupling, plan)
     return attach(small, coupling, plan, None, folds)
+
+
+def _check_moves(coupling: Coupling, plan: Plan) -> None:
+    moved = {name for name, group in plan.groups.items() if tuple(group.kept) != tuple(sorted(group.kept))}
+    held = sorted(moved - permutable(coupling)) if moved else []
+    if held:
+        raise PlanError(f"plan.groups[{held[0]!r}].kept: its channels may be removed but not reordered, because they "
+                        "lie in unlike orders in some tensor; list them in ascending order")
 
 
 def attach(small: nn.Module, coupling: Coupling, plan: Plan, verification: Verification | None,

@@ -39,6 +39,7 @@ class Tape:
 
     Args:
         params: the tensors that are parameters or buffers, by their first name.
+        constants: those that the model holds without having registered them.
         inputs: those that are inputs, by the argument's name.
         outputs: those that the model returns.
         values: contents of integer and boolean tensors, where they are known.

@@ -117,7 +117,7 @@ def test_every_argument_of_compress_has_an_option(net):
     options = vars(parser().parse_args(["compress", net]))
     renamed = {"example_inputs": "inputs", "verify": "no_verify", "policy": "heads"}
     # Calibration takes tensors, which no command line can spell.
-    arguments = [name for name in inspect.signature(fxprune.compress).parameters if name not in ("model", "calibration")]
+    arguments = set(inspect.signature(fxprune.compress).parameters) - {"model", "calibration"}
     assert {renamed.get(name, name) for name in arguments} <= set(options)
 
 

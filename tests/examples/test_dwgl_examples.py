@@ -69,8 +69,9 @@ def test_a_row_needs_its_network(setting, capsys):
 
 
 def test_sparse_learning_is_its_formula():
-    import fxprune
     from dwgl_recipes import SparseLearning
+
+    import fxprune
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
