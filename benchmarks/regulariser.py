@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import trange
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.coupling.record import Coupling
 from fxprune.models import cifar_resnet
 from fxprune.penalties import DWGL

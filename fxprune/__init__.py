@@ -20,8 +20,9 @@ from fxprune.groups import CouplingGroup
 from fxprune.nested import nested
 from fxprune.order import order
 from fxprune.penalties import DWGL
-from fxprune.pipeline import Record, analyze, apply, compress, record, verify
+from fxprune.pipeline import analyze, apply, compress, verify
 from fxprune.planning import Plan
+from fxprune.record import Record, record
 from fxprune.registry import register_literals, register_rule
 from fxprune.verify import Verification
 

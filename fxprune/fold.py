@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,9 +19,11 @@ from fxprune.capture import attention
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
 from fxprune.capture.structure import deep_copy
+from fxprune.capture.values import tensors_in
 from fxprune.coupling.follow import Follower
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
 from fxprune.groups import PRODUCER
 from fxprune.planning import Plan
 from fxprune.signature import named_tensors
@@ -29,29 +32,64 @@ from fxprune.tape import Call, Ref, refs
 _CONTRACTIONS = {"aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::convolution"}
 # Relative to the layer's output: a contribution that varies by less is constant.
 EXACT = 1e-5
+DRIFT = 1e-3
 SEED = 20191
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """What was folded into one layer.
 
     Args:
         layer: the consumer's weight, by name.
         into: the bias or ``running_mean`` that took it up; empty where the layer has neither.
-        size: the largest folded value.
+        delta: what was added there, float64 [channels of the layer's output].
         inexact: the largest deviation from that constant over positions and samples, relative to the layer's largest
             output; 0 where it is exact.
     """
 
     layer: str
     into: str
-    size: float
+    delta: np.ndarray
     inexact: float
 
 
-def fold(model: nn.Module, coupling: Coupling, plan: Plan, calibration: Any = None) -> tuple[nn.Module, tuple[Fold, ...]]:
-    """A copy of ``model`` whose biases hold what the plan's removed channels emit; slice it instead of the original.
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """What folding made.
+
+    Args:
+        model: a copy of the original whose biases hold what the removed channels emit; this is sliced.
+        held: a copy of the original with the removed channels held at those constants; the result must equal it.
+        folds: what was folded where.
+    """
+
+    model: nn.Module
+    held: nn.Module
+    folds: tuple[Fold, ...]
+
+    def drift(self, small: nn.Module, plan: Plan) -> float:
+        """How far the result is from the held original in eval mode, relative to its largest output.
+
+        Raises:
+            VerificationError: although every fold is exact, they differ.
+        """
+        device = next((t.device for t in self.held.parameters()), torch.device("cpu"))
+        args, kwargs = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(SEED + 1))
+        mode = small.training
+        with untouched_rng(), torch.no_grad(), attention.written_out():
+            pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, small)), strict=True)
+            drift = max((float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in pairs
+                         if a.is_floating_point()), default=0.0)
+        small.train(mode)
+        if drift > DRIFT and all(entry.inexact == 0 for entry in self.folds):
+            raise VerificationError(f"the folded result must equal the original with its removed channels held at their "
+                                    f"constants to {DRIFT:g}, and differs by {drift:.3g}; pass fold_constants=False")
+        return drift
+
+
+def fold(model: nn.Module, coupling: Coupling, plan: Plan, calibration: Any = None) -> Folded:
+    """Fold what the plan's removed channels emit into their consumers.
 
     Args:
         model: the original; it is not changed.
@@ -64,8 +102,19 @@ def fold(model: nn.Module, coupling: Coupling, plan: Plan, calibration: Any = No
         for args, kwargs in _batches(model, plan, calibration):
             with _Contributions(view, coupling.mode == "graph", sums):
                 held(*args, **kwargs)
+    folds = tuple(_folds(view, sums))
+    return Folded(applied(model, folds), held, folds)
+
+
+def applied(model: nn.Module, folds: Iterable[Fold]) -> nn.Module:
+    """A copy of ``model`` with these folds."""
     folded = deep_copy(model)
-    return folded, tuple(_folds(folded, view, sums))
+    tensors = dict(named_tensors(folded))
+    with torch.no_grad():
+        for entry in folds:
+            if entry.into:
+                tensors[entry.into].add_(torch.from_numpy(entry.delta).to(tensors[entry.into]))
+    return folded
 
 
 def _held(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
@@ -150,19 +199,15 @@ def _reads(view: View, call: Call) -> tuple[int, Any] | None:
     return None if mask.all() else (dim, mask)
 
 
-def _folds(folded: nn.Module, view: View, sums: _Sums) -> Iterable[Fold]:
-    tensors = dict(named_tensors(folded))
+def _folds(view: View, sums: _Sums) -> Iterable[Fold]:
     calls = view.tape.ran or view.tape.calls
     weights = [calls[key].args[1].id for key in sums.mean]
     for key in sums.mean:
         call, (mean, off) = calls[key], sums.constant(key)
-        name = view.tape.params[call.args[1].id]
         # A layer that is called twice would need a bias for each call.
         into, sign = _target(view, calls, call) if weights.count(call.args[1].id) == 1 else ("", 1)
-        if into:
-            with torch.no_grad():
-                tensors[into].add_(mean.to(tensors[into]), alpha=sign)
-        yield Fold(name, into, float(mean.abs().max()), off if into else float("inf") if mean.abs().max() > 0 else 0.0)
+        lost = float("inf") if bool(mean.any()) else 0.0
+        yield Fold(view.tape.params[call.args[1].id], into, sign * mean.cpu().numpy(), off if into else lost)
 
 
 def _target(view: View, calls: list[Call], call: Call) -> tuple[str, int]:

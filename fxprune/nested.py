@@ -79,7 +79,7 @@ def nested(coupling: object, model: torch.nn.Module, *, macs: Sequence[float] | 
         BudgetError: fractions that do not decrease, or cannot be reached.
         InputError: as `fxprune.plan`.
 
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> family = nested(analyze(net, torch.zeros(1, 3)), net, macs=[0.75, 0.5, 0.25])
     >>> [plan.groups["0"].width for plan in family]

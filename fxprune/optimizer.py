@@ -31,7 +31,7 @@ def sliced_optimizer(plan: Any, optimizer: torch.optim.Optimizer, model: nn.Modu
         PlanError: ``small`` was not made by this plan.
 
     >>> import fxprune.draw
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> plan = fxprune.draw.plan(analyze(net, torch.zeros(1, 3)), net, macs=0.5)
     >>> small = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))

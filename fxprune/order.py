@@ -75,7 +75,7 @@ def order(model: nn.Module, coupling: object, by: str = "l2", data: Iterable | N
         InputError: another model, an unknown ``by``, no data, weights or activations that are not finite.
         VerificationError: the copy computes something else (a fault of fxprune).
 
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> ordered, permutation = order(net, analyze(net, torch.zeros(1, 3)))
     >>> norms = ordered[0].weight.norm(dim=1)

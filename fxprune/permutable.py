@@ -23,7 +23,7 @@ def permutable(coupling: object) -> set[str]:
     """The names of the groups that may be permuted; none where the coupling has no record of the run.
 
     >>> import torch
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> permutable(analyze(net, torch.zeros(1, 3)))
     {'0'}

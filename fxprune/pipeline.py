@@ -1,24 +1,22 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from fxprune.capture.capture import Captured, capture
-from fxprune.coupling.analyze import couple, refuse
+from fxprune.capture.capture import GRAPH, Captured, capture
+from fxprune.coupling.couple import couple, refuse
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.draw import plan as draw
 from fxprune.errors import CaptureError, InputError, PlanError
-from fxprune.fold import Fold, fold
-from fxprune.groups import Inputs
+from fxprune.fold import Folded, applied, fold
 from fxprune.penalties import DWGL
 from fxprune.permutable import permutable
 from fxprune.planning import Plan
+from fxprune.record import Record, attach, found_record, record
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import refusals
@@ -26,51 +24,8 @@ from fxprune.signature import aliases, signature_of
 from fxprune.trained import Fit, trained
 from fxprune.verify import Verification, check
 
-_KEY = "fxprune"
 # How many rounds of freezing an operator's channels and trying again.
 TRIALS = 12
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a model costs.
-
-    Args:
-        params: parameters that the captured graph uses.
-        macs: multiply-accumulates of one forward pass on the example inputs.
-        widths: output channels by layer.
-    """
-
-    params: int
-    macs: int
-    widths: Mapping[str, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """What `compress` did.
-
-    Args:
-        plan: what was kept.
-        coupling: the analysis that it rests on.
-        before, after: `Size` of the original and of the result.
-        verification: the proof, or None where ``verify=False``.
-        inputs: the example inputs' description; ``inputs.inferred`` says how they were inferred, if they were.
-        mode: ``"graph"`` or ``"module"``.
-        folds: what was folded into which layer, and how exactly.
-    """
-
-    plan: Plan
-    coupling: Coupling
-    before: Size
-    after: Size
-    verification: Verification | None
-    inputs: Inputs
-    mode: str
-    folds: tuple[Fold, ...] = ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
-        return self
 
 
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
@@ -87,6 +42,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
         CaptureError: the model raises in forward.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> import torch
     >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
     8
     """
@@ -105,7 +61,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 
 def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
     """In module mode attention runs its own Python, which takes its scale from the width."""
-    if captured.mode == "graph":
+    if captured.mode == GRAPH:
         return {}
     why = "nn.MultiheadAttention in module mode derives its scale from its width"
     return {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
@@ -145,6 +101,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         FxpruneError: its subclasses say what is wrong and what to write instead.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> import torch
     >>> small = compress(net, torch.randn(1, 3, 8, 8), channels=0.5)
     >>> small(torch.randn(1, 3, 8, 8)).shape, record(small).after.widths["0"]
     (torch.Size([1, 4, 4, 4]), 4)
@@ -154,20 +111,32 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         model = trained(model, coupling, train, penalty(coupling))
     drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
                  scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
-    base, folds = fold(model, coupling, drawn, calibration) if fold_constants else (model, ())
-    small = carry_out(base, coupling, drawn, folds)
-    return attach(small, coupling, drawn, check(base, small, drawn, coupling), folds) if verify else small
+    folded = fold(model, coupling, drawn, calibration) if fold_constants else None
+    small = carry_out(model, coupling, drawn, folded)
+    if not verify:
+        return small
+    verification = check(folded.model if folded else model, small, drawn, coupling)
+    return attach(small, replace(record(small), verification=verification))
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
     """Hold a pruned module against the masked original, node by node.
+
+    Args:
+        model: the original.
+        small: what `compress` or `apply` made of it; not trained since.
+        plan: what was kept.
+        example_inputs: other inputs than those whose specs the plan holds.
 
     Raises:
         VerificationError: they differ.
         PlanError: the plan does not belong to this model.
     """
     _check_plan(model, plan, "any")
-    return check(model, small, plan, _coupling_for(model, plan, example_inputs))
+    coupling = _coupling_for(model, plan, example_inputs)
+    done = found_record(small)
+    base = applied(model, done.folds) if done is not None and done.folds else model
+    return check(base, small, plan, coupling)
 
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
@@ -187,16 +156,17 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     """
     _check_plan(model, plan, weights)
     coupling = _coupling_for(model, plan, example_inputs)
-    base, folds = fold(model, coupling, plan, calibration) if fold_constants else (model, ())
-    return carry_out(base, coupling, plan, folds)
+    return carry_out(model, coupling, plan, fold(model, coupling, plan, calibration) if fold_constants else None)
 
 
-def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = ()) -> nn.Module:
-    """Emit the pruned module and attach its record."""
+def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folded: Folded | None = None) -> nn.Module:
+    """Emit the pruned module, of the folded model where there is one, and attach its record."""
     plan.check(coupling.signature, coupling.groups, aliases(model))
     _check_moves(coupling, plan)
-    small = emit(model, coupling, plan) if coupling.mode == "graph" else shrink(model, coupling, plan)
-    return attach(small, coupling, plan, None, folds)
+    base = folded.model if folded else model
+    small = emit(base, coupling, plan) if coupling.mode == GRAPH else shrink(base, coupling, plan)
+    drift = folded.drift(small, plan) if folded else 0.0
+    return attach(small, Record.of(coupling, plan, folded.folds if folded else (), drift))
 
 
 def _check_moves(coupling: Coupling, plan: Plan) -> None:
@@ -207,39 +177,6 @@ def _check_moves(coupling: Coupling, plan: Plan) -> None:
                         "lie in unlike orders in some tensor; list them in ascending order")
 
 
-def attach(small: nn.Module, coupling: Coupling, plan: Plan, verification: Verification | None,
-           folds: tuple[Fold, ...] = ()) -> nn.Module:
-    widths = coupling.widths
-    after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
-                      for name, group in coupling.groups.items()], np.int64)
-    record = Record(plan, coupling, _size(coupling, widths), _size(coupling, after), verification, coupling.inputs,
-                    coupling.mode, folds)
-    if isinstance(small, torch.fx.GraphModule):
-        small.meta[_KEY] = record
-    else:
-        small.__dict__["_fxprune_record"] = record
-    return small
-
-
-def _size(coupling: Coupling, widths: np.ndarray) -> Size:
-    costs = coupling.costs
-    return Size(costs.params(widths), costs.macs(widths), costs.widths(widths))
-
-
-def record(small: nn.Module) -> Record:
-    """What was done to make ``small``.
-
-    Raises:
-        InputError: the module was not made by `compress` or `apply`.
-    """
-    found = getattr(small, "meta", {}).get(_KEY) if isinstance(small, torch.fx.GraphModule) else \
-        getattr(small, "__dict__", {}).get("_fxprune_record")
-    if found is None:
-        raise InputError(f"record needs the module that fxprune.compress or fxprune.apply returned, got "
-                         f"{type(small).__name__} without a record; keep that module, or read its plan.json")
-    return found
-
-
 def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
     if not isinstance(plan, Plan):
         raise InputError(f"plan must be a fxprune.Plan, got {type(plan).__name__}; write fxprune.plan(coupling, model) "
@@ -247,8 +184,7 @@ def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
     if weights not in ("same", "any"):
         raise InputError(f"weights must be 'same' or 'any', got {weights!r}")
     refuse(model)
-    done = getattr(model, "meta", {}).get(_KEY) if isinstance(model, torch.fx.GraphModule) else \
-        model.__dict__.get("_fxprune_record")
+    done = found_record(model)
     if done is not None and done.plan == plan:
         raise PlanError("a plan can be applied once, and this model is its result already; apply it to the original")
     plan.check(signature_of(model))

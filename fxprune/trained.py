@@ -27,7 +27,7 @@ def trained(model: nn.Module, coupling: object, fit: Fit, penalty: DWGL | None =
     Raises:
         InputError: ``fit`` cannot be called, or the penalty is that of another coupling.
 
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> def fit(model, penalty):

@@ -17,6 +17,9 @@ from fxprune.cli import main, parser
 from fxprune.errors import InputError, MissingExtraError
 from fxprune.models.load import load, load_weights
 
+# What takes tensors or functions, which no command line can spell.
+PYTHON_ONLY = {"model", "calibration", "train", "penalty"}
+
 NET = '''
 import torch
 from torch import nn
@@ -116,8 +119,7 @@ def test_the_default_keeps_half_of_the_macs(capsys, net):
 def test_every_argument_of_compress_has_an_option(net):
     options = vars(parser().parse_args(["compress", net]))
     renamed = {"example_inputs": "inputs", "verify": "no_verify", "policy": "heads"}
-    # Calibration takes tensors, which no command line can spell.
-    arguments = set(inspect.signature(fxprune.compress).parameters) - {"model", "calibration"}
+    arguments = set(inspect.signature(fxprune.compress).parameters) - PYTHON_ONLY
     assert {renamed.get(name, name) for name in arguments} <= set(options)
 
 

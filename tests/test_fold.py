@@ -47,4 +47,14 @@ def test_compress_verifies_the_folded_model():
     model = net(1, 0)
     x = torch.randn(2, 3, 12, 12)
     small = fxprune.compress(model, x, channels=0.5, fold_constants=True)
-    assert fxprune.record(small).verification.ok and fxprune.record(small).folds
+    record = fxprune.record(small)
+    assert record.verification.ok and record.folds and record.drift < 1e-5
+    assert fxprune.verify(model, small, record.plan).ok
+
+
+def test_a_norm_over_channels_drifts_and_says_so():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 4))
+    small = fxprune.compress(model, torch.randn(3, 5), channels=0.5, fold_constants=True)
+    record = fxprune.record(small)
+    assert any(entry.inexact > 0 for entry in record.folds) and record.drift > 0

@@ -26,7 +26,7 @@ TIERS = (
     {"draw", "rewrite", "verify"},
     {"fold"},
     {"order", "nested"},
-    {"trained"},
+    {"trained", "record"},
     {"pipeline"},
     {"report"},
     {"__init__"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import BudgetError, FxpruneError, InputError
 from fxprune.models import resnet20
 from fxprune.nested import nested

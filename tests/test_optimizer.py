@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fxprune.optimizer
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.draw import plan
 from fxprune.errors import InputError, PlanError
 from fxprune.signature import named_tensors

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import InputError
 from fxprune.models import resnet20
 from fxprune.order import BY, order

@@ -35,7 +35,7 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
 
     >>> import torch
     >>> from torch import nn
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3))
     >>> print(explain(analyze(net, torch.randn(1, 3, 8, 8)), "0", "1"))  # doctest: +ELLIPSIS
     0 produces the channels that 1 holds: all 8 of group '0'

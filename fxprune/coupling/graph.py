@@ -40,7 +40,7 @@ def graph(coupling: "Coupling") -> nx.Graph:
 
     >>> import torch, fxprune
     >>> from torch import nn
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3))
     >>> made = graph(analyze(net, torch.randn(1, 3, 8, 8)))
     >>> made.nodes["0.weight", 0]["role"], made.nodes["0.weight", 0]["groups"]

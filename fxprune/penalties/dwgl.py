@@ -59,7 +59,7 @@ class DWGL:
     Raises:
         InputError: an argument outside its range, or groups that are unknown or frozen.
 
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> dwgl = DWGL(analyze(model, torch.zeros(1, 3, 8, 8)), strength=0.1, direction=(0, 1))
     >>> expected = 0.1 * (torch.linspace(0, 1, 4) * model[0].weight.flatten(1).norm(dim=1)).sum()

@@ -22,15 +22,21 @@ def places(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> dict[No
     {'a': (0, 0), 'b': (0, 1), 'c': (1, 1), 'd': (0, 2)}
     """
     before: dict[Node, list[Node]] = {node: [] for node in nodes}
+    after: dict[Node, list[Node]] = {node: [] for node in nodes}
     for u, v in edges:
         before[v].append(u)
+        after[u].append(v)
     rank: dict[Node, int] = {}
-    column: dict[Node, int] = {}
-    taken: dict[int, set[int]] = {}
     for node in nodes:
         rank[node] = max((rank[u] + 1 for u in before[node]), default=0)
+    starts = [node for node in nodes if not before[node]]
+    # What comes from nowhere (a table of parameters) stands right above what uses it, and beside the chain.
+    rank |= {node: max(0, min((rank[v] for v in after[node]), default=1) - 1) for node in starts}
+    column: dict[Node, int] = {}
+    taken: dict[int, set[int]] = {}
+    for node in [*(node for node in nodes if before[node]), *starts]:
         here = taken.setdefault(rank[node], set())
-        column[node] = _free(here, [column[u] for u in before[node]])
+        column[node] = _free(here, [column[u] for u in before[node] if u in column])
         here.add(column[node])
     return {node: (column[node], rank[node]) for node in nodes}
 

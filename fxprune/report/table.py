@@ -42,7 +42,7 @@ def coupling_table(coupling: "Coupling", format: str = "text", width: int | None
 
     >>> import torch
     >>> from torch import nn
-    >>> from fxprune.coupling.analyze import analyze
+    >>> from fxprune import analyze
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     >>> print(coupling_table(analyze(net, torch.randn(1, 3, 8, 8)), width=80).split("\n\n")[1])
     group  channels  voters  consumers  tied by  params     MACs  prunable

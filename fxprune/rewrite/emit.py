@@ -12,7 +12,7 @@ from fxprune.capture.sizes import Apply, Dim, Guard, leaves
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.planning import Plan
-from fxprune.rewrite.dual import DualGraphModule, unavailable
+from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
 from fxprune.rewrite.parts import Parts
 from fxprune.rewrite.site import Natural, Site, literals_of
 from fxprune.rewrite.slicing import sliced
@@ -34,11 +34,10 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
     trained = captured.modes.get("train")
     root, name = parts.root(), type(model).__name__
     if trained is captured.modes["eval"] and not captured.held:
-        small = GraphModule(root, evaluated, name)
+        small = SingleGraphModule(root, evaluated, name)
     else:
         training = graphs[id(trained)] if trained else unavailable(captured.why)
         small = DualGraphModule(root, evaluated, training, name, captured.held)
-    parts.settle(small)
     small.train(model.training)
     _training_flags(model, small)
     return small

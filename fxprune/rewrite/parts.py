@@ -104,13 +104,6 @@ class Parts:
                 owner.register_buffer(leaf, value, persistent=target in self.persistent)
         return root
 
-    def settle(self, small: nn.Module) -> None:
-        """Buffers that were not in the original's ``state_dict`` are not in the result's."""
-        for target, value in self.used.items():
-            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter) and target not in self.persistent:
-                owner, _, leaf = target.rpartition(".")
-                small.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
-
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)

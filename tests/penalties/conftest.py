@@ -4,7 +4,7 @@ import pytest
 import torch
 from penalty_nets import residual
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from penalty_nets import residual
 from torch.nn.parallel import DistributedDataParallel
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.draw import plan
 from fxprune.penalties import DWGL, Ramp
 

@@ -10,7 +10,7 @@ from penalty_nets import VOTERS, residual
 from scipy.optimize import minimize
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.penalties import DWGL, Ramp, WarmUp
 
 OPTIONS = [{}, {"include_scale": True}, {"consumers": True}, {"joint": True}, {"size_weighting": True},

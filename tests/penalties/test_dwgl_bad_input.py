@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import InputError
 from fxprune.penalties import DWGL, Ramp, WarmUp
 

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.draw import plan
 from fxprune.penalties import DWGL
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import asdict
 
 import random_nets
 import reference
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import fxprune
 from fxprune import pipeline
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.coupling.op import Policy
 from fxprune.digest import digest_of
 from fxprune.errors import FxpruneError
@@ -35,7 +36,7 @@ def random_plan(coupling, model, seed):
 
 def _plan(coupling, model, kept):
     return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
-                      digest=digest_of(model), aliases=aliases(model), mode=coupling.mode)
+                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy), mode=coupling.mode)
 
 
 @settings(max_examples=int(os.environ.get("FXPRUNE_EXAMPLES", "150")), deadline=None,

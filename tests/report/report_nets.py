@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.coupling.record import Coupling
 
 

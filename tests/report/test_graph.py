@@ -6,7 +6,7 @@ import torch
 import torchvision
 from report_nets import Branches, Tied, branches
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import InputError
 
 

@@ -5,7 +5,7 @@ import builtins
 import pytest
 import torch
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import InputError, MissingExtraError
 from fxprune.models import resnet20
 from fxprune.penalties import DWGL

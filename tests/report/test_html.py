@@ -11,7 +11,7 @@ import torchvision
 from report_nets import branches
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.draw import plan
 from fxprune.errors import InputError
 from fxprune.report.drawing import INPUT, LAYER, OPERATOR, OUTPUT, drawing

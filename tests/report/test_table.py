@@ -9,7 +9,7 @@ import torch
 from report_nets import Branches, branches
 from torch import nn
 
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.errors import InputError
 from fxprune.report.rows import rows
 from fxprune.report.table import coupling_table

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import asdict
 
 import attention_cases  # noqa: F401
 import cnn_cases  # noqa: F401
@@ -13,7 +14,7 @@ import sequence_cases  # noqa: F401
 from cases import CASES
 
 from fxprune import pipeline
-from fxprune.coupling.analyze import analyze
+from fxprune import analyze
 from fxprune.digest import digest_of
 from fxprune.planning import Plan
 from fxprune.signature import aliases
@@ -25,7 +26,7 @@ def random_plan(coupling, model, seed):
     kept = {name: sorted(draw.sample(range(group.size), draw.randint(1, max(group.size - 1, 1))))
             for name, group in coupling.prunable.items()}
     return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
-                      digest=digest_of(model), aliases=aliases(model), mode=coupling.mode)
+                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy), mode=coupling.mode)
 
 
 @pytest.mark.parametrize("name", CASES)

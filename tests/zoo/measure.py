@@ -56,10 +56,10 @@ def measure(model: nn.Module, inputs: tuple[Any, ...], verify: bool, run: bool =
         small = fxprune.compress(model, inputs, channels=0.5, verify=False)
         done = fxprune.record(small)
         row = described(done)
-        if run:
-            exercise(small, inputs)
         if verify:
             row |= proven(model, small, done)
+        if run:  # last: training moves the statistics
+            exercise(small, inputs)
     row["seconds"] = {name: round(spent, 3) for name, spent in seconds.items()}
     row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return row
@@ -72,7 +72,7 @@ def described(done: Any) -> dict[str, Any]:
     for g in groups:
         if g.frozen:
             frozen[g.frozen.why] += g.size
-    inner = [item for item in frozen.most_common() if not item[0].startswith(BOUNDARIES)]
+    inner = sorted(frozen.items(), key=lambda item: (item[0].startswith(BOUNDARIES), -item[1]))
     return {
         "mode": done.mode, "why": done.coupling._captured.why, "groups": len(groups), "channels": total,
         "frozen": round(sum(frozen.values()) / max(total, 1), 4), "reasons": inner[:4],

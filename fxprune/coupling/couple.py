@@ -1,4 +1,4 @@
-"""The analysis: capture, replay, group, count."""
+"""The analysis behind the capture: replay, group, count."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,36 +7,14 @@ import torch
 from torch import nn
 
 import fxprune.rules  # noqa: F401  (fills the registry)
-from fxprune.capture.capture import Captured, capture
+from fxprune.capture.capture import Captured
 from fxprune.coupling.grouping import costs, group_channels
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.replay import Replay, Slot, replay
-from fxprune.errors import CaptureError, InputError, UnsupportedError
+from fxprune.errors import InputError, UnsupportedError
 from fxprune.planning.frozen import Frozen
 from fxprune.signature import signature_of
-
-
-def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
-    """Find the coupling groups of a model.
-
-    Args:
-        model: any ``nn.Module``; it is not changed.
-        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
-        policy: how splits into attention heads and into convolution groups are pruned.
-
-    Raises:
-        InputError: no module, or inputs that do not fit.
-        UnsupportedError: quantized and scripted modules.
-        CaptureError: the model raises in forward.
-
-    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"]
-    CouplingGroup('0', 8 channels, 1 voters, 3 members, prunable)
-    """
-    refuse(model)
-    captured = capture(model, example_inputs)
-    return couple(model, captured, policy or Policy())
 
 
 def refuse(model: Any) -> None:
@@ -95,6 +73,3 @@ def _unknown(outcome: Replay) -> dict[str, str]:
     from fxprune.registry import rule_for
 
     return {call.op: call.source for call in reversed(outcome.calls) if rule_for(call.op) is None}
-
-
-__all__ = ["CaptureError", "analyze", "couple", "refuse"]

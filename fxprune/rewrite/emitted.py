@@ -1,0 +1,114 @@
+"""The emitted modules: GraphModules that survive copying and pickling whole, with one graph or with two.
+
+``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule
+
+
+# All that an ``nn.Module`` holds by itself.
+_HOLDINGS = tuple(key for key in vars(nn.Module()) if key != "training")
+
+
+class SingleGraphModule(GraphModule):
+    """A GraphModule with one graph.
+
+    Args:
+        root: holds all that the graph refers to, and is used up.
+        graph: serves both modes.
+        class_name: the name that the module shows.
+    """
+
+    held: tuple[str, ...] = ()
+
+    def __init__(self, root: nn.Module, graph: Graph, class_name: str = "GraphModule"):
+        super().__init__(root, graph, class_name)
+        for holding in _HOLDINGS:
+            self.__dict__[holding] = root.__dict__[holding]
+
+    def _graphs(self) -> tuple[Graph, ...]:
+        return (self.graph,)
+
+    def _switch(self, mode: bool) -> "SingleGraphModule":
+        self.training = mode
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SingleGraphModule":
+        graphs = copy.deepcopy(self._graphs(), memo)
+        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, self._get_name(), self.held, self.training,
+                       copy.copy(self.meta))
+        memo[id(self)] = new
+        return new
+
+    def __reduce__(self) -> Any:
+        root, name = self._root(), self._get_name()
+        graphs = tuple(GraphModule(root, graph, name) for graph in self._graphs())
+        return _rebuild, (root, graphs, name, self.held, self.training, copy.copy(self.meta))
+
+    def _root(self) -> nn.Module:
+        root = nn.Module()
+        root.__dict__.update({holding: self.__dict__[holding] for holding in _HOLDINGS})
+        return root
+
+
+class DualGraphModule(SingleGraphModule):
+    """A GraphModule whose ``graph`` is the training graph in training mode and the inference graph otherwise.
+
+    Args:
+        root: holds all that either graph refers to.
+        evaluated, trained: the graphs; may be the same.
+        class_name: the name that the module shows.
+        held: submodules that stay in inference mode when the whole is set to train, as the original's own ``train``
+            keeps them.
+    """
+
+    def __init__(self, root: nn.Module, evaluated: Graph, trained: Graph, class_name: str = "GraphModule",
+                 held: tuple[str, ...] = ()):
+        super().__init__(root, evaluated, class_name)
+        self.evaluated, self.trained, self.held = self.graph, trained, held
+        trained.owning_module = self
+        self.train(True)
+
+    def train(self, mode: bool = True) -> "DualGraphModule":
+        super().train(mode)
+        for name in self.held:
+            self.get_submodule(name).eval()
+        return self._switch(mode)
+
+    def _switch(self, mode: bool) -> "DualGraphModule":
+        """Take the graph of that mode, and leave the submodules' modes alone."""
+        self.training = mode
+        graph = self.trained if mode else self.evaluated
+        if graph is not self._graph:
+            self.graph = graph
+        return self
+
+    def _graphs(self) -> tuple[Graph, ...]:
+        return (self.evaluated, self.trained)
+
+
+def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, held: tuple[str, ...], training: bool,
+             meta: dict[str, Any]) -> SingleGraphModule:
+    """A copy with the submodules' modes as they were; graphs come as such, or pickled as GraphModules."""
+    graphs = [getattr(graph, "graph", graph) for graph in graphs]
+    modes = {path: module.training for path, module in root.named_modules() if path}
+    new = SingleGraphModule(root, *graphs, name) if len(graphs) == 1 else DualGraphModule(root, *graphs, name, held)
+    new.meta = meta
+    for path, mode in modes.items():
+        new.get_submodule(path).training = mode
+    return new._switch(training)
+
+
+def unavailable(why: str) -> Graph:
+    """A training graph for a model that could not be captured in training mode: it says so."""
+    graph = Graph()
+    graph.placeholder("args")
+    graph.call_function(torch._assert, (False, f"fxprune: this model could not be captured in training mode ({why}); "
+                                               "call eval() first"))
+    graph.output(None)
+    return graph
