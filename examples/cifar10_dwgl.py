@@ -34,6 +34,7 @@ from training import Config, evaluate, fit
 
 import fxprune
 from fxprune.models import cifar_resnet
+from fxprune.penalties import Ramp
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 THRESHOLD = 1e-3
@@ -188,7 +189,7 @@ class Experiment:
         if self.recipe.ramp:
             until = min(self.recipe.family, default=self._target())
             every = max(len(self.train) // 128 // 4, 1)
-            options["schedule"] = fxprune.Ramp(until, args.ramp_rate, every, threshold=THRESHOLD, after=0.0)
+            options["schedule"] = Ramp(until, args.ramp_rate, every, threshold=THRESHOLD, after=0.0)
         dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
         if args.balance:
             dwgl.balance_(model)
@@ -212,7 +213,8 @@ class Experiment:
         # What dead filters still emit (their batch norm's shift) goes into the layers that read them.
         batch = normalise(self.train.images[:512].to(args.device))
         small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=batch)
-        self._log({"event": f"cut{name}", "folds": [asdict(f) for f in fxprune.record(small).folds]})
+        folds = {f.layer: [f.into, f.inexact] for f in fxprune.record(small).folds}
+        self._log({"event": f"folded{name}", "into, inexact": folds})
         total = args.finetune_epochs + (0 if self.recipe.penalty else args.epochs)
         cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
         config = Config(epochs=total, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay, seed=args.seed,

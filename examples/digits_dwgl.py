@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fxprune
+from fxprune.penalties import DWGL, Ramp, Votes
 from fxprune.report.heatmap import heatmap
 
 Data = tuple[Tensor, Tensor]
@@ -68,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ordered, permutation = fxprune.order(model, coupling, by="activation", data=train[0].split(256))
     print(permutation)
 
-    ramp = fxprune.Ramp(until=args.macs, rate=0.5, every=len(train[0]) // BATCH)
-    directed = fxprune.DWGL(coupling, args.strength, direction=(0.0, 8.0), power=2.0, include_scale=True, schedule=ramp)
+    ramp = Ramp(until=args.macs, rate=0.5, every=len(train[0]) // BATCH)
+    directed = DWGL(coupling, args.strength, direction=(0.0, 8.0), power=2.0, include_scale=True, schedule=ramp)
     votes = {"before": directed.votes(ordered)}
     model = train_on(ordered, directed, "DWGL", train, test, args.epochs, votes)
     # Group lasso at the same mean coefficient (8 · t² over [0, 1] has the mean 8 / 3) and the strength reached above.
-    plain = fxprune.DWGL(coupling, args.strength, direction=(8 / 3, 8 / 3), include_scale=True,
+    plain = DWGL(coupling, args.strength, direction=(8 / 3, 8 / 3), include_scale=True,
                          schedule=replace(ramp, limit=directed.progress.factor))
     train_on(ordered, plain, "group lasso", train, test, args.epochs, votes)
     picture = args.out / "norms.png"
@@ -93,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\nheat map of filter norms: {picture}")
 
 
-def train_on(ordered: nn.Module, dwgl: fxprune.DWGL, label: str, train: Data, test: Data, epochs: int,
-             votes: dict[str, fxprune.Votes]) -> nn.Module:
+def train_on(ordered: nn.Module, dwgl: DWGL, label: str, train: Data, test: Data, epochs: int,
+             votes: dict[str, Votes]) -> nn.Module:
     """A copy of the ordered net, trained with the penalty; its votes are printed and kept."""
     model = copy.deepcopy(ordered)
     fit(model, train, epochs, label, penalty=dwgl)
@@ -124,7 +125,7 @@ def digits(seed: int) -> tuple[Data, Data]:
 
 
 def fit(model: nn.Module, data: Data, epochs: int, label: str, lr: float = 0.1,
-        penalty: fxprune.DWGL | None = None) -> None:
+        penalty: DWGL | None = None) -> None:
     """SGD with a cosine; the penalty as a proximal step after each update."""
     images, labels = data
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4, nesterov=True)

@@ -17,6 +17,7 @@ from fxprune.errors import (
     VerificationError,
 )
 from fxprune.groups import CouplingGroup
+from fxprune.measure import Comparison, Latency, compare, measure
 from fxprune.nested import nested
 from fxprune.order import order
 from fxprune.penalties import DWGL
@@ -30,10 +31,12 @@ __all__ = [
     "DWGL",
     "BudgetError",
     "CaptureError",
+    "Comparison",
     "Coupling",
     "CouplingGroup",
     "FxpruneError",
     "InputError",
+    "Latency",
     "MissingExtraError",
     "Plan",
     "PlanError",
@@ -44,7 +47,9 @@ __all__ = [
     "VerificationError",
     "analyze",
     "apply",
+    "compare",
     "compress",
+    "measure",
     "nested",
     "order",
     "plan",

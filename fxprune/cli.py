@@ -1,4 +1,4 @@
-"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``.
+"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``, ``fxprune bench``.
 
 Options of ``compress`` are the arguments of `fxprune.compress`. A refusal is one line on the error stream and exit
 code 2; what a program reads (JSON, CSV) is all that goes to the output then.
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import fxprune
+from fxprune import bench
 from fxprune.criteria import CRITERIA
 from fxprune.errors import FxpruneError, InputError
 from fxprune.models.load import Loaded, load
@@ -55,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     _groups(_command(commands, "groups", _run_groups, "show which channels must be removed together"))
     _explain(_command(commands, "explain", _run_explain, "say what couples two layers"))
     _compress(_command(commands, "compress", _run_compress, "remove channels, verify the result, write it to a folder"))
+    bench.options(_command(commands, "bench", _run_bench, "time a model and a smaller one in turns, beside their MACs",
+                           policies=False))
     return top
 
 
@@ -65,8 +68,8 @@ def _version() -> str:
         return "fxprune (not installed)"
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str
-             ) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str,
+             policies: bool = True) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     command.set_defaults(run=run)
     command.add_argument("model", metavar="MODEL", help=MODEL)
@@ -76,6 +79,8 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]
     command.add_argument("--input", metavar="SHAPE[:DTYPE]", action="append", dest="inputs",
                          help="an example input, like 1,3,224,224 or 1,16:int64; repeat it for several; inferred if "
                               "left out")
+    if not policies:
+        return command
     command.add_argument("--heads", choices=("dims", "whole"), default="dims",
                          help="prune inside every attention head, or whole heads (%(default)s)")
     command.add_argument("--grouped", choices=("within", "whole"), default="within",
@@ -122,6 +127,8 @@ def _run_groups(options: argparse.Namespace) -> None:
     stream = sys.stdout if options.format in ("text", "md") else sys.stderr
     print(f"{options.model}: {loaded.weights}\n", file=stream)
     print(coupling.report(options.format))
+    if options.html:
+        print(f"\nwritten: {options.html}", file=stream)
 
 
 def _run_explain(options: argparse.Namespace) -> None:
@@ -143,6 +150,10 @@ def _run_compress(options: argparse.Namespace) -> None:
     print(compression_table(record, options.format, options.layers))
     if options.out:
         print(f"\nwritten: {options.out} (plan.json, weights.safetensors, report.md)")
+
+
+def _run_bench(options: argparse.Namespace) -> None:
+    bench.run(options, _example(options.inputs))
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

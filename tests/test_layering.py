@@ -29,6 +29,8 @@ TIERS = (
     {"trained", "record"},
     {"pipeline"},
     {"report"},
+    {"measure"},
+    {"bench"},
     {"__init__"},
     {"cli"},
     {"__main__"},

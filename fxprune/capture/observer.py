@@ -23,8 +23,12 @@ SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_c
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
           "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
-# Their meta kernels are long Python decompositions, and give a tensor like their first.
-LIKE_FIRST = {"aten::batch_norm", "aten::layer_norm", "aten::group_norm", "aten::instance_norm", "aten::rms_norm"}
+# Their meta kernels are Python decompositions, and give a tensor like their first (in place: that tensor).
+LIKE_FIRST = {f"aten::{name}" for name in """
+batch_norm layer_norm group_norm instance_norm rms_norm
+relu relu6 relu_ relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu gelu_ silu silu_ mish mish_ softplus
+sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_
+""".split()}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
           "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
@@ -93,8 +97,9 @@ class Observer(TorchDispatchMode):
         return out
 
     def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func._schema.name in LIKE_FIRST and not self.real:
-            return torch.empty_like(args[0])
+        name = func._schema.name
+        if name in LIKE_FIRST and args[0].is_floating_point():
+            return args[0] if name.endswith("_") else torch.empty_like(args[0])
         out = func(*args, **({**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs))
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
 

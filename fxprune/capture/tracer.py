@@ -100,8 +100,8 @@ class Tracer(Writer, TorchFunctionMode):
         """A buffer that forward replaced by another tensor is written into at the end of the graph."""
         for (module, name), buffer in before.items():
             now = module._buffers.get(name)
-            if now is buffer:
-                continue
+            if now is buffer or isinstance(now, torch.Tensor) and self.observer.known(now) is not None:
+                continue  # as it was, or a cached table, which the graph computes whenever it needs it
             if not isinstance(now, torch.Tensor) or now.shape != buffer.shape or now.dtype != buffer.dtype:
                 raise CaptureError(f"forward replaces the buffer {name!r} by something of another shape or dtype")
             buffer.copy_(now.detach())

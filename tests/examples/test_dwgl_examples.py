@@ -52,7 +52,6 @@ def test_a_row_resumes(setting):
     assert run(setting, "dwgl", "resumed", "--resume") == first
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", ["group-lasso", "dwgl", "joint", "nested"])
 def test_the_other_rows(setting, row):
     rows = run(setting, row, row)

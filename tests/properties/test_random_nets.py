@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import fxprune
-from fxprune import pipeline
-from fxprune import analyze
+from fxprune import analyze, pipeline
 from fxprune.coupling.op import Policy
 from fxprune.digest import digest_of
 from fxprune.errors import FxpruneError

@@ -7,14 +7,14 @@ from dataclasses import asdict
 import attention_cases  # noqa: F401
 import cnn_cases  # noqa: F401
 import movement_cases  # noqa: F401
+import odd_cases  # noqa: F401
 import pytest
 import python_cases  # noqa: F401
 import reference
 import sequence_cases  # noqa: F401
 from cases import CASES
 
-from fxprune import pipeline
-from fxprune import analyze
+from fxprune import analyze, pipeline
 from fxprune.digest import digest_of
 from fxprune.planning import Plan
 from fxprune.signature import aliases
