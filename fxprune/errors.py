@@ -1,4 +1,4 @@
-"""Every way in which fxprune says no. Each message states the constraint, what was received, and what to write instead."""
+"""Every way in which fxprune says no. A message states the constraint, what was received, and what to write instead."""
 
 import difflib
 from collections.abc import Iterable

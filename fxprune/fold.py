@@ -83,8 +83,8 @@ class Folded:
                          if a.is_floating_point()), default=0.0)
         small.train(mode)
         if drift > DRIFT and all(entry.inexact == 0 for entry in self.folds):
-            raise VerificationError(f"the folded result must equal the original with its removed channels held at their "
-                                    f"constants to {DRIFT:g}, and differs by {drift:.3g}; pass fold_constants=False")
+            raise VerificationError("the folded result must equal the original with its removed channels held at "
+                                    f"their constants to {DRIFT:g}, and differs by {drift:.3g}; pass fold_constants=False")
         return drift
 
 

@@ -26,8 +26,8 @@ def normalise(example: Any) -> Example:
         return (), dict(example)
     if isinstance(example, (tuple, list)):
         return tuple(example), {}
-    raise InputError(f"example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments, "
-                     f"got {type(example).__name__}; write for instance torch.randn(1, 3, 224, 224)")
+    raise InputError(f"example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword "
+                     f"arguments, got {type(example).__name__}; write for instance torch.randn(1, 3, 224, 224)")
 
 
 def check(model: nn.Module, example: Example) -> None:
@@ -65,7 +65,8 @@ def _spec(tensor: torch.Tensor) -> TensorSpec:
 
 
 def realise(inputs: Inputs, device: torch.device | str, generator: torch.Generator | None = None,
-            change: Callable[[TensorSpec], TensorSpec] = lambda spec: spec, dtype: torch.dtype | None = None) -> Example:
+            change: Callable[[TensorSpec], TensorSpec] = lambda spec: spec, dtype: torch.dtype | None = None
+            ) -> Example:
     """Random inputs of that description; with ``dtype`` the floating ones get it."""
 
     def make(spec: TensorSpec) -> torch.Tensor:

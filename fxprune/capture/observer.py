@@ -21,7 +21,8 @@ KNOWN_LIMIT = 1 << 22
 # Operators that say something about a tensor and move nothing.
 SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_copy_type", "aten::set_.source_Tensor",
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
-          "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new", "profiler::_record_function_exit"}
+          "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new",
+          "profiler::_record_function_exit"}
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 # Their meta kernels are Python decompositions, and give a tensor like their first (in place: that tensor).
 LIKE_FIRST = {f"aten::{name}" for name in """
@@ -100,7 +101,9 @@ class Observer(TorchDispatchMode):
         name = func._schema.name
         if name in LIKE_FIRST and args[0].is_floating_point():
             return args[0] if name.endswith("_") else torch.empty_like(args[0])
-        out = func(*args, **({**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs))
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        out = func(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
 
     def _value(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -151,7 +151,8 @@ for _kind in (Size, Fraction):
         setattr(_kind, f"__{_name}__", _compares(getattr(operator, _name)))
     _kind.__round__ = _computes(round)
     _kind.__floor__, _kind.__ceil__ = _computes(math.floor), _computes(math.ceil)
-    _kind.__bool__, _kind.__int__, _kind.__hash__ = _concretizes(bool), _concretizes(int), lambda self: hash(plain(self))
+    _kind.__bool__, _kind.__int__ = _concretizes(bool), _concretizes(int)
+    _kind.__hash__ = lambda self: hash(plain(self))
     _kind.__divmod__ = lambda self, other: (self // other, self % other)
     _kind.__deepcopy__ = lambda self, memo: self
     _kind.__reduce__ = lambda self: (type(plain(self)), (plain(self),))

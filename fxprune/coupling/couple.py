@@ -35,7 +35,8 @@ def refuse(model: Any) -> None:
                              "run the model once before pruning it")
 
 
-def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str] | None = None) -> Coupling:
+def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str] | None = None
+           ) -> Coupling:
     """Replay the captured tapes and draw up the groups."""
     outcome = replay([t.tape for t in captured.traced], policy, frozen or {})
     grouping = group_channels(outcome)

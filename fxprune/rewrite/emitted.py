@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-
 # All that an ``nn.Module`` holds by itself.
 _HOLDINGS = tuple(key for key in vars(nn.Module()) if key != "training")
 

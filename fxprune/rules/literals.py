@@ -63,7 +63,7 @@ def _output_sizes(site: Any, target: Any, args: Any, kwargs: Any, first: int) ->
 
 @register_literals("repeat", "tile")
 def repeat(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
-    """A repeated single index makes as many copies as are kept; any other repeat counts whole copies of what is left."""
+    """A repeated single index makes as many copies as are kept; other repeats count whole copies of what is left."""
     name = "repeats" if isinstance(target, str) else "dims"
     given = _argument(args, kwargs, 1, name)
     flat = not isinstance(given, (tuple, list))

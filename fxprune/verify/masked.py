@@ -22,6 +22,7 @@ from fxprune.tape import Call, Ref, refs
 from fxprune.verify.determined import run
 from fxprune.verify.parts import indices, kept_part
 
+
 class Deterministic(TorchDispatchMode):
     """The pruned side: nothing but randomness is touched."""
 
