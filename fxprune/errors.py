@@ -29,7 +29,16 @@ class PlanError(FxpruneError):
 
 
 class VerificationError(FxpruneError):
-    """The pruned module does not compute what the masked original computes."""
+    """The pruned module does not compute what the masked original computes; ``node`` is the first that differs."""
+
+    node: str = ""
+
+    @classmethod
+    def at(cls, node: str, message: str) -> "VerificationError":
+        """An error that names its node."""
+        error = cls(message)
+        error.node = node
+        return error
 
 
 class MissingExtraError(FxpruneError):

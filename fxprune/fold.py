@@ -84,7 +84,8 @@ class Folded:
         small.train(mode)
         if drift > DRIFT and all(entry.inexact == 0 for entry in self.folds):
             raise VerificationError("the folded result must equal the original with its removed channels held at "
-                                    f"their constants to {DRIFT:g}, and differs by {drift:.3g}; pass fold_constants=False")
+                                    f"their constants to {DRIFT:g}, and differs by {drift:.3g}; pass "
+                                    "fold_constants=False")
         return drift
 
 

@@ -11,7 +11,7 @@ from fxprune.coupling.couple import couple, refuse
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.draw import plan as draw
-from fxprune.errors import CaptureError, InputError, PlanError
+from fxprune.errors import CaptureError, InputError, PlanError, VerificationError
 from fxprune.fold import Folded, applied, fold
 from fxprune.penalties import DWGL
 from fxprune.permutable import permutable
@@ -19,7 +19,7 @@ from fxprune.planning import Plan
 from fxprune.record import Record, attach, found_record, record
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.shrink import shrink
-from fxprune.rewrite.trial import refusals
+from fxprune.rewrite.trial import random_cut, refusals
 from fxprune.signature import aliases, signature_of
 from fxprune.trained import Fit, trained
 from fxprune.verify import Verification, check
@@ -51,7 +51,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     policy, frozen = policy or Policy(), dict(_held(model, captured))
     for _ in range(TRIALS):
         coupling = couple(model, captured, policy, frozen)
-        found = refusals(model, coupling)
+        found = refusals(model, coupling) or _differences(model, coupling)
         if not set(found) - set(frozen):
             return coupling
         frozen.update(found)
@@ -65,6 +65,21 @@ def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
         return {}
     why = "nn.MultiheadAttention in module mode derives its scale from its width"
     return {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+
+
+def _differences(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
+    """In module mode a size may steer values, too: the first module whose values a random plan changes."""
+    if coupling.mode == GRAPH or not coupling.prunable:
+        return {}
+    trial = Plan.build(coupling.groups, random_cut(coupling), signature=coupling.signature, inputs=coupling.inputs,
+                       digest="", aliases=aliases(model), mode=coupling.mode)
+    try:
+        check(model, shrink(model, coupling, trial), trial, coupling)
+    except VerificationError as error:
+        if error.node not in coupling._captured.modes["eval"].tape.modules:
+            raise
+        return {error.node: f"a size in the model's Python steers its values: {error}"}
+    return {}
 
 
 def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,

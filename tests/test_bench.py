@@ -52,7 +52,8 @@ def test_a_folder_and_a_batch(capsys, place):
     model = "nets_to_time.py:wide"
     assert main(["compress", model, "--input", "1,3,8,8", "--channels", "0.5", "--out", "small"]) == 0
     capsys.readouterr()
-    code, out, _ = run(capsys, model, "small", "--input", "1,3,8,8", "--batch", "3", "--channels-last", "--format", "json")
+    code, out, _ = run(capsys, model, "small", "--input", "1,3,8,8", "--batch", "3", "--channels-last", "--format",
+                       "json")
     data = json.loads(out)
     assert code == 0 and data["macs"] == [3 * WIDE, 3 * NARROW]
     assert data["measured"]["macs"] == pytest.approx(WIDE / NARROW)

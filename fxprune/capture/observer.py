@@ -111,8 +111,8 @@ class Observer(TorchDispatchMode):
         if any(n > KNOWN_LIMIT for n in sizes):
             return None
         real = tree_map_only(torch.Tensor, lambda t: self._known[id(t)], (args, kwargs))
-        real[1].pop("device", None) if real[1].get("device") is None else real[1].update(device=torch.device("cpu"))
-        return func(*real[0], **real[1])
+        args, kwargs = tree_map_only(torch.device, lambda device: torch.device("cpu"), real)
+        return func(*args, **kwargs)
 
     def _learn(self, out: Any, value: Any) -> None:
         for tensor, real in zip(tree_iter(out), tree_iter(value), strict=True):

@@ -1,11 +1,11 @@
 """A structural copy of a model: all of its Python, none of its weights."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import nn
 
+from fxprune.capture.copying import deepcopy
 from fxprune.errors import InputError
 
 
@@ -39,7 +39,7 @@ def deep_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(model, memo)
+        return deepcopy(model, memo)
     except Exception as error:
         raise InputError(f"the model must survive copy.deepcopy, since fxprune never works on yours; "
                          f"copying raised {type(error).__name__}: {error}") from error

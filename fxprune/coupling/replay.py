@@ -102,7 +102,9 @@ class _Run:
         self._weigh(_operands(args, kwargs), outs)
         why = self.frozen.get(call.node) or self.frozen.get(len(self.calls) - 1)
         if why:
-            op.unknown(*_operands(args, kwargs), *map(Operand, results), why=why)
+            # What arrives is held; a call that only makes something holds what it makes.
+            arriving = [o for o in _operands(args, kwargs) if not o.is_weight]
+            op.unknown(*(arriving or map(Operand, results)), why=why)
         if sum(not o.is_param and len(o) > 1 for o in _operands(args, kwargs)) > 1:
             self.joints.append((call.op.partition("::")[2].rstrip("_"), tuple(v for r in results for v in r)))
 

@@ -48,6 +48,11 @@ class View:
         vectors = self.dims.get(leaf.tensor)
         return vectors is not None and not self.kept_of(vectors[leaf.dim]).all()
 
+    def determined(self, leaf: Dim) -> bool:
+        """Whether the weights, not the inputs, determine this length."""
+        vectors = self.dims.get(leaf.tensor)
+        return vectors is not None and bool((vectors[leaf.dim] >= 0).any())
+
     def evaluate(self, expression: Any, natural: bool) -> Any:
         """A size's value: after shrinking where ``natural``, else that of the original."""
         if isinstance(expression, Dim):

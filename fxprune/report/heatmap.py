@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from fxprune.errors import InputError, MissingExtraError, unknown
+from fxprune.errors import InputError, unknown
 from fxprune.penalties import Votes
+from fxprune.report.canvas import figure, write
 
 # Inches: of one row, of the picture, and of what stands around a panel.
 ROW, WIDTH, MARGIN = 0.28, 5.2, 0.85
@@ -31,7 +32,6 @@ def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, grou
         MissingExtraError: matplotlib is not installed.
         InputError: nothing to draw, or an unknown group.
     """
-    plt, colours = _matplotlib()
     columns = {"": votes} if isinstance(votes, Votes) else dict(votes)
     if not columns or not all(isinstance(v, Votes) for v in columns.values()):
         raise InputError("votes must be what dwgl.votes(model) returns, or a dict of such with their titles; write "
@@ -39,9 +39,13 @@ def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, grou
     names = _names(next(iter(columns.values())), groups, voters)
     heights = [len(next(iter(columns.values()))[name].voters) for name in names]
     size = (WIDTH * len(columns) + 1, ROW * sum(heights) + MARGIN * len(names) + 0.5)
-    figure, axes = plt.subplots(len(names), len(columns), figsize=size, squeeze=False, layout="constrained",
-                                gridspec_kw={"height_ratios": [h + 1 for h in heights]})
-    palette = plt.get_cmap("viridis").with_extremes(under="white")
+    drawn = figure("heat maps", *size)
+    axes = drawn.subplots(len(names), len(columns), squeeze=False,
+                          gridspec_kw={"height_ratios": [h + 1 for h in heights]})
+    # Imported where a figure exists, and with it matplotlib.
+    from matplotlib import colormaps, colors
+
+    palette = colormaps["viridis"].with_extremes(under="white")
     image = None
     for column, (title, each) in enumerate(columns.items()):
         for row, name in enumerate(names):
@@ -49,30 +53,14 @@ def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, grou
             peak = ballots.norms.max(axis=1, keepdims=True)
             shown = np.where(ballots.given_up, 0, np.maximum(ballots.norms / np.where(peak > 0, peak, 1), FLOOR))
             image = ax.imshow(shown, aspect="auto", interpolation="nearest", cmap=palette,
-                              norm=colours.LogNorm(FLOOR, 1))
+                              norm=colors.LogNorm(FLOOR, 1))
             ax.set_yticks(range(len(ballots.voters)), ballots.voters if column == 0 else [], fontsize=7)
             ax.tick_params(axis="x", labelsize=7)
             lost = f"{ballots.size - len(ballots.kept('intersection'))} of {ballots.size} given up by all"
             ax.set_title(f"{title + ', ' if title else ''}group {name}: {lost}", fontsize=9)
         axes[-1, column].set_xlabel("channel", fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="norm / largest of the layer", extend="min")
-    try:
-        figure.savefig(path, dpi=120)
-    finally:
-        plt.close(figure)
-
-
-def _matplotlib() -> tuple:
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg", force=False)
-        import matplotlib.pyplot as plt
-        from matplotlib import colors
-    except ImportError as error:
-        raise MissingExtraError("heat maps need matplotlib, which is not installed; "
-                                'run: pip install "fxprune[plots]"') from error
-    return plt, colors
+    drawn.colorbar(image, ax=axes, shrink=0.6, label="norm / largest of the layer", extend="min")
+    write(drawn, path)
 
 
 def _names(votes: Votes, groups: Iterable[str] | None, voters: int) -> list[str]:

@@ -63,7 +63,7 @@ class _Rewriter:
 
     def graph(self) -> Graph:
         traced = self.view.traced
-        guards = _placed(traced.guards, self._determined)
+        guards = _placed(traced.guards, self.view.determined)
         for node in traced.graph.nodes:
             self._copy(node)
             for ref in self.view.refs(node.name).values():
@@ -105,7 +105,7 @@ class _Rewriter:
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Natural):
-            return self.nodes[value.node]
+            return self._recomputed(value)
         if isinstance(value, Node):
             return self._value(value) if "size" in value.meta else self.nodes.get(value, value)
         if isinstance(value, slice):
@@ -119,6 +119,13 @@ class _Rewriter:
             return items if isinstance(value, list) else tuple(items)
         return value
 
+    def _recomputed(self, value: Natural) -> Any:
+        size = self.nodes[value.node]
+        for function, number in ((operator.mul, value.times), (operator.floordiv, value.over)):
+            if number != 1:
+                size = self._expression(Apply(function, (size, number)))
+        return size
+
     def _value(self, node: Node) -> Any:
         """A size that is used as a number keeps the original's, wherever the dimension that it reads has shrunk."""
         expression = node.meta["size"]
@@ -128,7 +135,7 @@ class _Rewriter:
 
     def _expression(self, expression: Any, like: Node | None = None) -> Any:
         if isinstance(expression, Dim):
-            if self._determined(expression):
+            if self.view.determined(expression):
                 return self.view.evaluate(expression, natural=False)
             key = ("dim", expression)
             if key not in self._values:
@@ -144,11 +151,6 @@ class _Rewriter:
         if key not in self._values:
             self._values[key] = self.new.call_function(expression.function, args)
         return self._values[key]
-
-    def _determined(self, leaf: Dim) -> bool:
-        """Whether the weights, not the inputs, determine this length."""
-        vectors = self.view.dims.get(leaf.tensor)
-        return vectors is not None and bool((vectors[leaf.dim] >= 0).any())
 
     def _around(self, node: Node) -> tuple[Any, Any]:
         first = next((arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Node)), None)
@@ -180,7 +182,7 @@ class _Rewriter:
         output = next(n for n in self.new.nodes if n.op == "output")
         with self.new.inserting_before(output):
             for guard in guards:
-                if not all(leaf.tensor in self._by_ref or self._determined(leaf) for leaf in leaves(guard.fact)):
+                if not all(leaf.tensor in self._by_ref or self.view.determined(leaf) for leaf in leaves(guard.fact)):
                     continue
                 fact = self._expression(guard.fact)
                 if not isinstance(fact, Node):

@@ -1,5 +1,6 @@
 """What a literal or a module table entry may ask: which indices of a call's tensors stay."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from fxprune.capture.sizes import leaves
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
 from fxprune.registry import LITERALS, Literals
@@ -24,9 +26,11 @@ class LiteralError(FxpruneError):
 
 @dataclass(frozen=True)
 class Natural:
-    """An argument that is to be recomputed at run time from the shrunken sizes."""
+    """An argument that is to be recomputed at run time from the shrunken sizes, times ``times`` over ``over``."""
 
     node: Node
+    times: int = 1
+    over: int = 1
 
 
 def literals_of(node: Node, view: View) -> Literals | None:
@@ -82,10 +86,21 @@ class Site:
     def size(self, arg: Any, length: int) -> Any:
         """A size argument that must be ``length`` now: as it stands where it will be recomputed to that."""
         if isinstance(arg, Node) and "size" in arg.meta:
-            return Natural(arg) if self.view.evaluate(arg.meta["size"], natural=True) == length else length
+            return self._recomputed(arg, length)
         if isinstance(arg, Node) or arg == -1:
             return arg
         return length
+
+    def _recomputed(self, arg: Node, length: int) -> Any:
+        """A literal where the weights alone determine the size; in ``batch * 8`` only the 8 may be replaced."""
+        expression = arg.meta["size"]
+        natural = self.view.evaluate(expression, natural=True)
+        if natural == length:
+            return Natural(arg)
+        if not natural or all(map(self.view.determined, leaves(expression))):
+            return length
+        common = math.gcd(length, natural)
+        return Natural(arg, length // common, natural // common)
 
     def refuse(self, why: str) -> LiteralError:
         return LiteralError(self.node.name, why)

@@ -25,11 +25,16 @@ from fxprune.signature import aliases
 from fxprune.tape import Call, refs
 
 
+def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
+    """Half of every group, drawn at random."""
+    rng = np.random.default_rng(0)
+    return {name: np.sort(rng.permutation(group.size)[:(group.size + 1) // 2])
+            for name, group in coupling.prunable.items()}
+
+
 def refusals(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
     """Nodes or calls whose channels must be frozen, with the reason; empty where a random plan can be carried out."""
-    rng = np.random.default_rng(0)
-    kept = {name: np.sort(rng.permutation(group.size)[:(group.size + 1) // 2])
-            for name, group in coupling.prunable.items()}
+    kept = random_cut(coupling)
     lost = coupling._lost(kept)
     if coupling.mode == "graph":
         views = [View(coupling, i, lost) for i in range(len(coupling._captured.traced))]

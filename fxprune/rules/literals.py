@@ -233,7 +233,8 @@ def group_norm(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     kept = site.masks(args[0])[1]
     if kept.all():
         return target, args, kwargs
-    return target, *_with(args, kwargs, 1, "num_groups", remaining_groups(kept, groups))
+    left = site.size(_argument(args, kwargs, 1, "num_groups"), remaining_groups(kept, groups))
+    return target, *_with(args, kwargs, 1, "num_groups", left)
 
 
 @register_literals("layer_norm", "rms_norm", "native_layer_norm")
@@ -250,7 +251,8 @@ def convolution(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     kept = site.masks(x)[-(len(site.shape(weight)) - 1)]
     if groups == 1 or kept.all():
         return target, args, kwargs
-    return target, *_with(args, kwargs, 6, "groups", remaining_groups(kept, groups))
+    left = site.size(_argument(args, kwargs, 6, "groups"), remaining_groups(kept, groups))
+    return target, *_with(args, kwargs, 6, "groups", left)
 
 
 @register_literals("scaled_dot_product_attention")

@@ -111,16 +111,17 @@ class _Ledger:
 
     def compare(self, where: str, reference: torch.Tensor, got: torch.Tensor, context: str) -> None:
         if reference.shape != got.shape:
-            raise VerificationError(f"node {where!r} must have shape {list(reference.shape)} after pruning, got "
-                                    f"{list(got.shape)} ({context})")
+            raise VerificationError.at(where, f"node {where!r} must have shape {list(reference.shape)} after pruning, "
+                                       f"got {list(got.shape)} ({context})")
         with _disable_current_modes():
             error = _difference(reference, got)
         self.count += 1
         if error >= self.error or not self.worst:
             self.error, self.worst = error, where
         if not error <= self.tolerance:
-            raise VerificationError(f"node {where!r} must equal the masked original to {self.tolerance:g}, and differs "
-                                    f"by {error:.3g} ({context}); the result is wrong and was not returned")
+            raise VerificationError.at(where, f"node {where!r} must equal the masked original to {self.tolerance:g}, "
+                                       f"and differs by {error:.3g} ({context}); the result is wrong and was not "
+                                       "returned")
 
 
 def _difference(reference: torch.Tensor, got: torch.Tensor) -> float:

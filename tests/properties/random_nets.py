@@ -379,3 +379,68 @@ def recurrent(net, rng, channels):
     p = net.part(rng.choice([nn.LSTM, nn.GRU])(channels[i], 4, batch_first=True, bidirectional=rng.random() < 0.5))
     width = 4 * (2 if net.parts[p].bidirectional else 1)
     return (lambda m, v: m.parts[p](v[i].flatten(2).mT)[0].mT.unflatten(-1, (SIZE, SIZE))), width, [i]
+
+
+@step
+def folded_into_batch(net, rng, channels):
+    """Channels join the batch and come back; the product of both is a size that only half belongs to the weights."""
+    i = pick(rng, channels)
+    c, literal = channels[i], rng.random() < 0.5
+
+    def run(m, v):
+        b = v[i].shape[0]
+        y = F.avg_pool2d(v[i].reshape(b * c, 1, SIZE, SIZE), 3, 1, 1)
+        return y.view(b, c, SIZE, SIZE) if literal else y.view(b, -1, *y.shape[2:])
+
+    return run, c, [i]
+
+
+@step
+def stacked(net, rng, channels):
+    i, j = _pair(rng, channels)
+    dim = rng.choice([0, 1, 2, -1])
+    return lambda m, v: torch.stack([v[i], v[j], v[i]], dim).sum(dim), channels[i], [i, j]
+
+
+@step
+def plain_parameters(net, rng, channels):
+    i = pick(rng, channels)
+    c, out, name = channels[i], rng.randint(2, 8), f"plain{len(net.runs)}"
+    for suffix, shape in (("scale", (c, 1, 1)), ("matrix", (out, c)), ("shift", (out,))):
+        net.register_parameter(f"{name}_{suffix}", nn.Parameter(torch.randn(shape)))
+    way = rng.randrange(3)
+
+    def run(m, v):
+        scale, matrix, shift = (getattr(m, f"{name}_{s}") for s in ("scale", "matrix", "shift"))
+        x = v[i] * scale
+        if way == 0:
+            y = torch.einsum("bchw,oc->bohw", x, matrix)
+        elif way == 1:
+            y = (x.permute(0, 2, 3, 1) @ matrix.t()).permute(0, 3, 1, 2)
+        else:
+            y = (matrix @ x.flatten(2)).unflatten(2, (SIZE, SIZE))
+        return y + shift.view(1, -1, 1, 1)
+
+    return run, out, [i]
+
+
+@step
+def shared_conv(net, rng, channels):
+    i, j = _pair(rng, channels)
+    p = net.part(nn.Conv2d(channels[i], rng.randint(2, 8), 1))
+    return lambda m, v: m.parts[p](v[i]) - m.parts[p](v[j]).relu(), net.parts[p].out_channels, [i, j]
+
+
+@step
+def two_chunks_apart(net, rng, channels):
+    """Unequal chunks take different ways and meet again."""
+    i = pick(rng, channels, lambda c: c > 2)
+    if i is None:
+        return None
+    p = net.part(nn.Conv2d(channels[i], channels[i], 1))
+
+    def run(m, v):
+        a, *rest = m.parts[p](v[i]).chunk(2, 1)
+        return torch.cat([a.relu(), *rest][::-1], 1) + v[i]
+
+    return run, channels[i], [i]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
-@case("a b")
+@case("a")
 def parts_without_gradients():
     """What runs under ``no_grad`` gives its weights no gradient in the result either."""
 
@@ -21,16 +21,6 @@ def parts_without_gradients():
         return m.head(z + y.detach().repeat(1, 1, 1, 1)[:, :6])
 
     return Net(run, a=conv(3, 6), b=conv(6, 6), head=conv(6, 2))
-
-
-@case("a", modes=("eval",))
-def autocast_inside():
-    def run(m, x):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = m.a(x.float())
-        return m.head(y.to(x.dtype))
-
-    return Net(run, a=conv(3, 8), head=conv(8, 2))
 
 
 @case("a")
@@ -77,7 +67,7 @@ def tensors_cached_on_the_module():
     return Cached()
 
 
-@case("a b.0")
+@case("a b.0 c.0")
 def activation_checkpointing():
     def run(m, x):
         y = checkpoint(m.b, m.a(x), use_reentrant=False)
@@ -236,7 +226,7 @@ def dynamic_convolution():
     return Net(run, a=conv(3, 8), mix=nn.Linear(8, 4), kernels=param(4, 6 * 8 * 9), head=conv(6, 2))
 
 
-@case("a b c", lambda batch: (torch.randn(batch, 3), torch.randn(batch, 3)))
+@case("a c b", lambda batch: (torch.randn(batch, 3), torch.randn(batch, 3)))
 def bilinear_layer():
     return Net(lambda m, x, y: m.head(m.b(m.a(x), m.c(y))), a=nn.Linear(3, 8), c=nn.Linear(3, 6),
                b=nn.Bilinear(8, 6, 5), head=nn.Linear(5, 2))

@@ -1,0 +1,208 @@
+"""A graph as the statements of a ``forward`` that a person would write.
+
+A value takes over the name of an input that it is the last to use (``x = self.conv1(x)``), which also lets go of that
+input's memory; otherwise it gets the first name that is free.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from fxprune.artefacts.spelling import bracketed, function, is_name, literal
+from fxprune.capture.contexts import enter_autocast, exit_autocast, set_grad_enabled
+from fxprune.errors import UnsupportedError
+
+_INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
+          operator.mod: "%", operator.pow: "**", operator.matmul: "@", operator.and_: "&", operator.or_: "|",
+          operator.xor: "^", operator.eq: "==", operator.ne: "!=", operator.lt: "<", operator.le: "<=",
+          operator.gt: ">", operator.ge: ">="}
+_LETTERS = ("x", "y", "z", "u", "v", "w")
+# Names that the file uses itself.
+_TAKEN = {"self", "torch", "nn", "F", "math", "operator", "Path", "load_file", "Parts", "Model", "load"}
+
+
+@dataclass
+class Statements:
+    """Writes one graph.
+
+    Args:
+        graph: of an emitted module.
+        reach: the expression for a part of the module.
+    """
+
+    graph: Graph
+    reach: Callable[[str], str]
+    names: dict[Node, str] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
+    _free: list[str] = field(default_factory=list)
+    _last: dict[Node, list[Node]] = field(default_factory=dict)
+
+    def arguments(self) -> list[str]:
+        """The names of the graph's inputs.
+
+        Raises:
+            UnsupportedError: one of them is no name.
+        """
+        found = []
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                name = str(node.target)
+                if not is_name(name) or name in _TAKEN:
+                    raise UnsupportedError(f"standalone source cannot have an argument called {name!r}")
+                found.append(name + (f"={literal(node.args[0])}" if node.args else ""))
+                self.names[node] = name
+                self._used.add(name)
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """The statements, without indentation; an empty line and a comment where another block begins."""
+        self._find_last_uses()
+        block = ""
+        for node in self.graph.nodes:
+            if node.op == "call_module":
+                now = _block(node.target)
+                if now and now != block:
+                    yield ""
+                    yield f"# {now}"
+                block = now
+            if node.op == "output":
+                yield f"return {self._value(node.args[0])}"
+            elif node.op not in ("placeholder", "get_attr"):
+                yield from self._statement(node)
+
+    def _find_last_uses(self) -> None:
+        last: dict[Node, Node] = {}
+        for node in self.graph.nodes:
+            for used in node.all_input_nodes:
+                last[used] = node
+        for used, node in last.items():
+            if used.op != "get_attr":
+                self._last.setdefault(node, []).append(used)
+
+    def _statement(self, node: Node) -> Iterator[str]:
+        if node.op == "call_function" and node.target in _CONTEXTS:
+            text = self._context(node)
+        elif node.op == "call_function" and node.target is operator.setitem:
+            text = f"{self._operand(node.args[0])}[{self._index(node.args[1])}] = {self._value(node.args[2])}"
+            if node.users:
+                raise UnsupportedError("standalone source cannot use the value of an assignment")
+        else:
+            text = self._call(node)
+        dying = self._last.get(node, [])
+        if not node.users:
+            yield text
+        elif node.op == "call_function" and node.target is enter_autocast:
+            name = self._name(node, [])
+            yield f"{name} = {text}"
+            yield f"{name}.__enter__()"
+        else:
+            yield f"{self._name(node, dying)} = {text}"
+        for used in dying:
+            name = self.names[used]
+            if name != self.names.get(node) and name not in self._free:
+                self._free.append(name)
+
+    def _name(self, node: Node, dying: list[Node]) -> str:
+        if _is_number(node):
+            name = self._fresh(("n",))
+        else:
+            kept = [self.names[used] for used in node.all_input_nodes if used in dying and not _is_number(used)]
+            free = [name for name in self._free if not name.startswith("n")]
+            name = kept[0] if kept else free[0] if free else self._fresh(_LETTERS)
+        if name in self._free:
+            self._free.remove(name)
+        self.names[node] = name
+        return name
+
+    def _fresh(self, letters: tuple[str, ...]) -> str:
+        k = 0
+        while True:
+            for letter in letters:
+                name = f"{letter}{k or ''}"
+                if name not in self._used and name not in _TAKEN:
+                    self._used.add(name)
+                    return name
+            k += 1
+
+    # -- expressions ----------------------------------------------------------------------------------------------
+
+    def _call(self, node: Node) -> str:
+        args, kwargs = node.args, node.kwargs
+        if node.op == "call_module":
+            return f"{self.reach(node.target)}({self._listed(args, kwargs)})"
+        if node.op == "call_method":
+            return f"{self._operand(args[0])}.{node.target}({self._listed(args[1:], kwargs)})"
+        if node.op != "call_function":
+            raise UnsupportedError(f"standalone source cannot hold a node of the kind {node.op!r}")
+        if node.target in _INFIX and len(args) == 2 and not kwargs:
+            return f"{self._operand(args[0])} {_INFIX[node.target]} {self._operand(args[1])}"
+        if node.target is operator.getitem:
+            return f"{self._operand(args[0])}[{self._index(args[1])}]"
+        if node.target is getattr and len(args) == 2 and is_name(args[1]):
+            return f"{self._operand(args[0])}.{args[1]}"
+        if node.target is operator.neg:
+            return f"-{self._operand(args[0])}"
+        return f"{function(node.target)}({self._listed(args, kwargs)})"
+
+    def _context(self, node: Node) -> str:
+        if node.target is set_grad_enabled:
+            return f"torch.set_grad_enabled({self._value(node.args[0])})"
+        if node.target is exit_autocast:
+            return f"{self._value(node.args[0])}.__exit__(None, None, None)"
+        return f"torch.autocast({', '.join(map(self._value, node.args[:4]))})"
+
+    def _listed(self, args: Any, kwargs: Any) -> str:
+        return ", ".join([*map(self._value, args), *(f"{key}={self._value(item)}" for key, item in kwargs.items())])
+
+    def _operand(self, value: Any) -> str:
+        text = self._value(value)
+        return text if isinstance(value, (Node, int)) and not text.startswith("-") else f"({text})"
+
+    def _index(self, value: Any) -> str:
+        if isinstance(value, tuple) and value:
+            return ", ".join(map(self._item, value)) + ("," if len(value) == 1 else "")
+        return self._item(value)
+
+    def _item(self, value: Any) -> str:
+        if not isinstance(value, slice):
+            return self._value(value)
+        start, stop, step = ("" if part is None else self._value(part)
+                             for part in (value.start, value.stop, value.step))
+        return f"{start}:{stop}" + (f":{step}" if step else "")
+
+    def _value(self, value: Any) -> str:
+        if isinstance(value, Node):
+            return self.reach(value.target) if value.op == "get_attr" else self.names[value]
+        if isinstance(value, slice):
+            return f"slice({', '.join(map(self._value, (value.start, value.stop, value.step)))})"
+        if isinstance(value, dict) and type(value).__name__ in ("dict", "immutable_dict"):
+            return "{" + ", ".join(f"{literal(key)}: {self._value(item)}" for key, item in value.items()) + "}"
+        if isinstance(value, (tuple, list)) and type(value).__name__ in ("tuple", "list", "immutable_list", "Size"):
+            return bracketed(value, map(self._value, value))
+        return literal(value)
+
+
+_CONTEXTS = (set_grad_enabled, enter_autocast, exit_autocast)
+
+
+def _block(target: str) -> str:
+    """The part of a layer's name that its surroundings share: ``layer1.0`` of ``layer1.0.conv2``."""
+    parts = target.split(".")
+    if len(parts) < 2:
+        return ""
+    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdecimal() else parts[0]
+
+
+def _is_number(node: Node) -> bool:
+    """Whether a node is a size, or computed from sizes only."""
+    if node.op == "call_method":
+        return node.target in ("size", "numel", "dim")
+    if node.op != "call_function" or node.target in _CONTEXTS or node.target is getattr:
+        return False
+    inputs = node.all_input_nodes
+    return node.target is not torch._assert and bool(inputs) and all(map(_is_number, inputs)) and not (
+        getattr(node.target, "__module__", "") or "").startswith("torch")

@@ -1,0 +1,57 @@
+"""``copy.deepcopy`` for modules, several times faster: what it does in general, done directly for what modules hold.
+
+Half of the time that compressing a small net takes would else go into copying hundreds of empty hook dictionaries by
+way of pickle's protocol. Whatever is not of these few plain types goes to ``copy.deepcopy``, with the same memo.
+"""
+
+import copy
+import copyreg
+import types
+from collections import OrderedDict
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+_ATOMS = {int, float, complex, bool, str, bytes, type, type(None), type(...), types.FunctionType,
+          types.BuiltinFunctionType, torch.dtype, torch.device}
+
+
+def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
+    """As ``copy.deepcopy(value, memo)``; the caller holds on to ``value``, so that ids in the memo stay unique.
+
+    >>> layer = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> new = deepcopy(layer, {})
+    >>> new[0].weight.equal(layer[0].weight), new[0].weight is layer[0].weight
+    (True, False)
+    """
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    known = memo.get(id(value))
+    if known is not None:
+        return known
+    if kind is dict or kind is OrderedDict and not vars(value):
+        new = memo[id(value)] = kind()
+        for key, item in value.items():
+            new[deepcopy(key, memo)] = deepcopy(item, memo)
+        return new
+    if kind in (tuple, list, set) and all(type(item) in _ATOMS for item in value):
+        return value if kind is tuple else memo.setdefault(id(value), kind(value))
+    if isinstance(value, nn.Module) and _plain(kind):
+        new = memo[id(value)] = kind.__new__(kind)
+        new.__setstate__({name: deepcopy(item, memo) for name, item in vars(value).items()})
+        return new
+    return copy.deepcopy(value, memo)
+
+
+@cache
+def _plain(kind: type) -> bool:
+    """Whether a class leaves copying and pickling to ``object``: its state is its ``__dict__``."""
+    if kind in copyreg.dispatch_table or any(hasattr(kind, name) for name in ("__deepcopy__", "__getnewargs__",
+                                                                             "__getnewargs_ex__")):
+        return False
+    same = all(getattr(kind, name, None) is getattr(object, name, None)
+               for name in ("__reduce__", "__reduce_ex__", "__getstate__"))
+    return same and not any("__slots__" in vars(base) for base in kind.__mro__)
