@@ -41,6 +41,10 @@ class VerificationError(FxpruneError):
         return error
 
 
+class ArtefactError(FxpruneError):
+    """A file of an artefact is missing, damaged, of another model, or holds what may not be trusted."""
+
+
 class MissingExtraError(FxpruneError):
     """A feature needs a package that is not installed."""
 

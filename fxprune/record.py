@@ -82,6 +82,18 @@ class Record:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
         return self
 
+    def __repr__(self) -> str:
+        before, after = self.before, self.after
+        shares = (f"{a / b:.1%} of the {what}" for what, a, b in
+                  (("MACs", after.macs, before.macs), ("parameters", after.params, before.params)) if b)
+        checked = "not verified" if self.verification is None else "verified"
+        return f"Record({', '.join(shares)}, {self.mode} mode, {checked})"
+
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import record_html
+
+        return record_html(self)
+
 
 def attach(small: nn.Module, record: Record) -> nn.Module:
     """The same module, with its record."""

@@ -29,6 +29,7 @@ TIERS = (
     {"trained", "record"},
     {"pipeline"},
     {"report"},
+    {"artefacts"},
     {"measure"},
     {"bench"},
     {"__init__"},
@@ -40,6 +41,9 @@ LEVEL = {unit: level for level, units in enumerate(TIERS) for unit in units}
 # Upward imports inside a function, each with its reason.
 ALLOWED = {
     ("coupling", "report"): "Coupling.report() and to_html() are conveniences of the face; nothing computes with them",
+    ("planning", "report"): "Plan._repr_html_(): what a notebook shows, and nothing computes with it",
+    ("record", "report"): "Record._repr_html_(), likewise",
+    ("verify", "report"): "Verification._repr_html_(), likewise",
     ("planning", "draw"): "Plan.from_widths() is a second way to write fxprune.plan(widths=...)",
 }
 

@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 def example():
-    return torch.randn(2, 3, 6, 6)
+    return torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
@@ -83,8 +83,6 @@ def test_inference_of_inputs_and_running_the_result_leave_it_alone(model):
     small = untouched(model, lambda: fxprune.compress(model, channels=0.6))
     small.train()
     x = example()
-    untouched(model, lambda: small(x).sum().backward() or torch.manual_seed(torch.initial_seed()) and None
-              if False else None)
     before = {name: tensor.clone() for name, tensor in reference.tensors(model)}
     optimizer = torch.optim.SGD([p for p in small.parameters() if p.requires_grad], 0.1)
     small(x).sum().backward()
@@ -95,7 +93,7 @@ def test_inference_of_inputs_and_running_the_result_leave_it_alone(model):
 FAILURES = {
     "a budget out of range": lambda model: fxprune.compress(model, example(), macs=2.0),
     "an unknown criterion": lambda model: fxprune.compress(model, example(), criterion="l3"),
-    "inputs of a wrong shape": lambda model: fxprune.compress(model, torch.randn(2, 4, 6, 6)),
+    "inputs of a wrong shape": lambda model: fxprune.compress(model, example().repeat(1, 2, 1, 1)[:, :4]),
     "inputs of a wrong dtype": lambda model: fxprune.compress(model, example().double()),
     "no inputs at all": lambda model: fxprune.compress(model, ()),
     "an unknown layer": lambda model: fxprune.compress(model, example(), ignore=("steem",)),

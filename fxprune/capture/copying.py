@@ -41,17 +41,19 @@ def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
         return value if kind is tuple else memo.setdefault(id(value), kind(value))
     if isinstance(value, nn.Module) and _plain(kind):
         new = memo[id(value)] = kind.__new__(kind)
-        new.__setstate__({name: deepcopy(item, memo) for name, item in vars(value).items()})
+        # A compiled forward is not copied, as nn.Module's own __getstate__ has it.
+        new.__setstate__({name: deepcopy(item, memo) for name, item in vars(value).items()
+                          if name != "_compiled_call_impl"})
         return new
     return copy.deepcopy(value, memo)
 
 
 @cache
 def _plain(kind: type) -> bool:
-    """Whether a class leaves copying and pickling to ``object``: its state is its ``__dict__``."""
+    """Whether a class leaves copying and pickling to ``object`` and ``nn.Module``: its state is its ``__dict__``."""
     if kind in copyreg.dispatch_table or any(hasattr(kind, name) for name in ("__deepcopy__", "__getnewargs__",
                                                                              "__getnewargs_ex__")):
         return False
-    same = all(getattr(kind, name, None) is getattr(object, name, None)
-               for name in ("__reduce__", "__reduce_ex__", "__getstate__"))
+    same = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__ \
+        and getattr(kind, "__getstate__", None) is getattr(nn.Module, "__getstate__", None)
     return same and not any("__slots__" in vars(base) for base in kind.__mro__)

@@ -108,3 +108,8 @@ class Coupling:
     def __repr__(self) -> str:
         prunable = len(self.prunable)
         return f"Coupling({len(self.groups)} groups, {prunable} prunable, {self.mode} mode)"
+
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import coupling_html
+
+        return coupling_html(self)

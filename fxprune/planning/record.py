@@ -162,6 +162,11 @@ class Plan:
         kept, size = (sum(getattr(g, f) for g in self.groups.values()) for f in ("width", "size"))
         return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut)"
 
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import plan_html
+
+        return plan_html(self)
+
 
 def _versions() -> dict[str, str]:
     found = {}

@@ -26,16 +26,20 @@ def compression_table(record: Any, format: str = "text", layers: bool = False) -
     if format not in FORMATS:
         raise InputError(unknown("format", format, FORMATS))
     render = FORMATS[format]
+    parts = [render(totals(record), HEADERS), "\n".join(_said(record))]
+    if layers:
+        parts.append(render(_layers(record.before.widths, record.after.widths), ("layer", "before", "after", "kept")))
+    return "\n\n".join(parts)
+
+
+def totals(record: Any) -> list[tuple[str, str, str, str]]:
+    """MACs, parameters and channels: before, after, and what share is kept."""
     before, after = record.before, record.after
-    totals = [
+    return [
         ("MACs", si(before.macs), si(after.macs), percent(_share(after.macs, before.macs))),
         ("parameters", si(before.params), si(after.params), percent(_share(after.params, before.params))),
         ("channels", *_channels(before.widths, after.widths)),
     ]
-    parts = [render(totals, HEADERS), "\n".join(_said(record))]
-    if layers:
-        parts.append(render(_layers(before.widths, after.widths), ("layer", "before", "after", "kept")))
-    return "\n\n".join(parts)
 
 
 def _text(rows: list[tuple], headers: tuple[str, ...]) -> str:

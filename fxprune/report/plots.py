@@ -81,13 +81,13 @@ def scores(plan: Plan, path: str | os.PathLike | None = None, *, groups: str | I
     names = _scored(plan, groups)
     columns = min(COLUMNS, len(names))
     lines = math.ceil(len(names) / columns)
-    drawn = figure("plots", PANEL[0] * columns, PANEL[1] * lines + 0.4)
+    drawn = figure("plots", PANEL[0] * columns, PANEL[1] * lines + 0.6)
     axes = drawn.subplots(lines, columns, squeeze=False).ravel()
     for ax, name in zip(axes, names):
         _histogram(ax, name, plan)
     for ax in axes[len(names):]:
         ax.set_axis_off()
-    axes[0].legend(frameon=False, fontsize=7)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     words = ", ".join(str(plan.options[key]) for key in ("criterion", "vote") if key in plan.options)
     drawn.supxlabel(f"score ({words})" if words else "score", fontsize=8)
     drawn.supylabel("channels", fontsize=8)

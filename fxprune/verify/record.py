@@ -29,6 +29,11 @@ class Verification:
     def ok(self) -> bool:
         return self.max_error <= self.tolerance
 
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import verification_html
+
+        return verification_html(self)
+
     def __str__(self) -> str:
         runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in self.runs)
         return (f"verified: {self.nodes} values compared in {self.dtype} ({runs}), largest relative difference "

@@ -1,0 +1,220 @@
+"""``model.py``: readable, standalone PyTorch source of an emitted module, and a `load` that gives it its weights.
+
+The source is text made from the module's graph and from what its layers remember. It is run once before it is handed
+on, and must give the same parts and, bit for bit, the same outputs.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from fxprune.artefacts.skeleton import INDENT, Skeleton
+from fxprune.artefacts.statements import Statements
+from fxprune.artefacts.weights import state_of
+from fxprune.errors import UnsupportedError
+
+_IMPORTS = (("math.", "import math"), ("operator.", "import operator"))
+
+_PARTS = '''
+
+class Parts(nn.Module):
+    """Modules, parameters and buffers under their names; ``parts[0]`` is the one that is called "0"."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def __getitem__(self, name):
+        return getattr(self, str(name))
+'''
+
+_LOAD = '''
+
+def load(folder=None):
+    """The model with the weights that lie in a folder (this file's own), in inference mode."""
+    folder = Path(__file__).parent if folder is None else Path(folder)
+    weights = load_file(folder / "weights.safetensors")
+    model = Model()
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    if own.keys() != weights.keys():
+        raise ValueError(f"weights.safetensors is not of this model: {sorted(own.keys() ^ weights.keys())[:3]}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if (tensor.shape, tensor.dtype) != (weights[name].shape, weights[name].dtype):
+                raise ValueError(f"weights.safetensors is not of this model: {name}")
+            tensor.copy_(weights[name])
+    return model.eval()
+'''
+
+
+def source_of(small: GraphModule, title: str) -> str:
+    """The text of ``model.py``.
+
+    Args:
+        small: an emitted module.
+        title: the first line of the file's docstring.
+
+    Raises:
+        UnsupportedError: it holds what only the user's own code can make: autograd functions, other packages'
+            operators, classes and hooks.
+    """
+    skeleton = Skeleton(_root(small))
+    init = list(skeleton.lines())
+    forward = list(_forward(small, skeleton))
+    body = ["class Model(nn.Module):", *_indented(_docstring(small), 1), "", f"{INDENT}def __init__(self):",
+            f"{INDENT * 2}super().__init__()", *_indented(init, 2)]
+    if skeleton.items:
+        body += ["", f"{INDENT}def __getitem__(self, name):", f"{INDENT * 2}return getattr(self, str(name))"]
+    body += [*_indented(_train(small, skeleton), 1), *_indented(forward, 1)]
+    text = "\n".join(line.rstrip() for line in body) + "\n" + _LOAD
+    return f'"""{title}"""\n\n' + _imports(text) + (_PARTS if skeleton.parts else "") + "\n\n" + text
+
+
+def check_source(text: str, small: nn.Module, example: Any) -> None:
+    """Run the text, and hold what it makes against the emitted module: parts, and outputs in both modes.
+
+    Raises:
+        UnsupportedError: they differ.
+    """
+    space: dict[str, Any] = {"__name__": "model"}
+    # Our own text, of a model that runs in this process already.
+    exec(compile(text, "model.py", "exec"), space)
+    model = space["Model"]()
+    ours, theirs = state_of(model), state_of(small)
+    if list(model.state_dict()) != list(small.state_dict()) or ours.keys() != theirs.keys():
+        raise UnsupportedError("standalone source gives its parts other names than the compressed model")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            if (tensor.shape, tensor.dtype) != (theirs[name].shape, theirs[name].dtype):
+                raise UnsupportedError(f"standalone source gives {name!r} another shape than the compressed model")
+            tensor.copy_(theirs[name])
+    states = {name: tensor.clone() for name, tensor in theirs.items()}
+    for training in (False, True):
+        outputs = []
+        for module in (small, model):
+            _restore(module, states)
+            outputs.append(run(module.train(training), example))
+        if not identical(*outputs):
+            raise UnsupportedError(f"standalone source computes something else than the compressed model in "
+                                   f"{'train' if training else 'eval'} mode")
+
+
+def run(module: Any, example: Any) -> Any:
+    """Outputs on copies of the inputs, from a fixed random state, or the error's type."""
+    args, kwargs = tree_map_only(torch.Tensor, torch.clone, example)
+    state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            return module(*args, **kwargs)
+        except Exception as error:
+            return type(error).__name__
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether two outputs agree bit for bit; NaN equals NaN."""
+    a, b = tree_leaves(a), tree_leaves(b)
+    return len(a) == len(b) and all(map(_identical, a, b))
+
+
+def _identical(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and a == b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.isnan(), b.isnan())
+                                 and torch.equal(a.nan_to_num(), b.nan_to_num()))
+
+
+def _restore(module: nn.Module, states: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in state_of(module).items():
+            tensor.copy_(states[name])
+
+
+def _root(small: GraphModule) -> nn.Module:
+    """What the module holds, without its class."""
+    root = nn.Module()
+    for holding in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        root.__dict__[holding] = small.__dict__[holding]
+    return root
+
+
+def _docstring(small: GraphModule) -> list[str]:
+    params = sum(p.numel() for p in small.parameters())
+    return [f'"""{type(small).__name__.removesuffix("Module")}, pruned: {params:,} parameters."""']
+
+
+def _forward(small: GraphModule, skeleton: Skeleton) -> Iterator[str]:
+    graphs: tuple[Graph, ...] = tuple(dict.fromkeys(small._graphs())) if hasattr(small, "_graphs") else (small.graph,)
+    if len(graphs) == 1:
+        yield from _function("forward", graphs[0], skeleton)
+        return
+    evaluated, trained = (Statements(graph, skeleton.reach) for graph in graphs)
+    names, others = evaluated.arguments(), trained.arguments()
+    refusal = _refusal(graphs[1])
+    if refusal is None and names != others:
+        raise UnsupportedError("standalone source needs the same arguments in both modes")
+    passed = ", ".join(name.partition("=")[0] for name in names)
+    yield from ("", f"def forward({', '.join(['self', *names])}):")
+    yield f"{INDENT}if self.training:"
+    yield f"{INDENT * 2}raise RuntimeError({refusal!r})" if refusal else f"{INDENT * 2}return self._trained({passed})"
+    yield f"{INDENT}return self._evaluated({passed})"
+    yield from _function("_evaluated", graphs[0], skeleton)
+    if refusal is None:
+        yield from _function("_trained", graphs[1], skeleton)
+
+
+def _refusal(graph: Graph) -> str | None:
+    """What a training graph says that could not be captured."""
+    first = next((n for n in graph.nodes if n.op == "call_function"), None)
+    if first is None or first.target is not torch._assert or first.args[0] is not False:
+        return None
+    return str(first.args[1])
+
+
+def _function(name: str, graph: Graph, skeleton: Skeleton) -> Iterator[str]:
+    statements = Statements(graph, skeleton.reach)
+    arguments = statements.arguments()
+    lines = list(statements.lines())
+    yield from ("", f"def {name}({', '.join(['self', *arguments])}):")
+    # An empty line at the start of a function separates nothing.
+    yield from _indented(lines[1:] if lines and not lines[0] else lines, 1)
+
+
+def _train(small: GraphModule, skeleton: Skeleton) -> list[str]:
+    held = getattr(small, "held", ())
+    if not held:
+        return []
+    parts = ", ".join(map(skeleton.reach, held)) + ("," if len(held) == 1 else "")
+    return ["", "def train(self, mode=True):", f"{INDENT}super().train(mode)", f"{INDENT}for part in ({parts}):",
+            f"{INDENT * 2}part.eval()", f"{INDENT}return self"]
+
+
+def _indented(lines: list[str], depth: int) -> Iterator[str]:
+    for line in lines:
+        for part in line.split("\n"):
+            yield INDENT * depth + part if part else ""
+
+
+def _imports(text: str) -> str:
+    lines = [line for use, line in _IMPORTS if use in text]
+    lines += ["from pathlib import Path", "", "import torch"]
+    if "torch.ops.torchvision." in text:
+        lines.append("import torchvision  # noqa: F401, registers its operators")
+    lines += ["from safetensors.torch import load_file", "from torch import nn"]
+    if "F." in text:
+        lines.append("from torch.nn import functional as F")
+    return "\n".join(lines) + "\n"
