@@ -1,6 +1,7 @@
 """How strongly each channel fires on data."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,11 +11,14 @@ from fxprune.errors import InputError
 from fxprune.groups import CouplingGroup, Member
 from fxprune.penalties.scales import scale_names, scales_of_voters
 
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 CONVOLUTIONS = nn.modules.conv._ConvNd
 
 
-def mean_activations(coupling: object, model: nn.Module, data: Iterable, groups: Mapping[str, CouplingGroup],
+def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable, groups: Mapping[str, CouplingGroup],
                      ) -> dict[str, np.ndarray]:
     """Mean |activation| of each channel behind its voters: group name -> float64 [voters, size].
 
@@ -56,7 +60,8 @@ class _Reader:
     """A forward hook that sums |output| over everything but the channels' dimension."""
 
     def __init__(self, dim: int):
-        self.dim, self.total, self.count = dim, None, 0
+        self.dim, self.count = dim, 0
+        self.total: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: object, output: Tensor) -> None:
         rest = [d for d in range(output.dim()) if d != self.dim % output.dim()]
@@ -66,7 +71,7 @@ class _Reader:
 
     @property
     def mean(self) -> np.ndarray:
-        return (self.total / max(self.count, 1)).numpy()
+        return self.total.div(max(self.count, 1)).numpy()
 
 
 @torch.no_grad()
@@ -111,7 +116,7 @@ def _width(module: nn.Module) -> int | None:
     return shape[-1] if shape else None
 
 
-def _length(coupling: object, voter: Member) -> int:
+def _length(coupling: "Coupling", voter: Member) -> int:
     return next(shape[voter.dim] for name, shape, _ in coupling.signature.entries if name == voter.name)
 
 

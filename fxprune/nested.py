@@ -8,6 +8,7 @@ and DWGL the weak ones are those with high indices, so that what is kept of a gr
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from tabulate import tabulate
 from fxprune.draw import plan
 from fxprune.errors import BudgetError, InputError
 from fxprune.planning import Plan
+
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Nested(Sequence[Plan]):
     fractions: tuple[float, ...]
     budget: str = "macs"
 
-    def __getitem__(self, index: int) -> Plan:
+    def __getitem__(self, index: Any) -> Any:
         return self.plans[index]
 
     def __len__(self) -> int:
@@ -63,9 +67,9 @@ class Nested(Sequence[Plan]):
         return tabulate(rows, headers, tablefmt=format, disable_numparse=True)
 
 
-def nested(coupling: object, model: torch.nn.Module, *, macs: Sequence[float] | None = None,
+def nested(coupling: "Coupling", model: torch.nn.Module, *, macs: Sequence[float] | None = None,
            params: Sequence[float] | None = None, channels: Sequence[float] | None = None,
-           **options: object) -> Nested:
+           **options: Any) -> Nested:
     """Plans at decreasing budgets, each a subset of the one before.
 
     Args:
@@ -98,7 +102,8 @@ def nested(coupling: object, model: torch.nn.Module, *, macs: Sequence[float] | 
     stray = next((name for name in ("threshold", "widths") if name in options), None)
     if stray:
         raise InputError(f"nested takes a list of budgets, and {stray}= is not one; write macs=[0.75, 0.5, 0.25]")
-    return Nested(tuple(plan(coupling, model, **{kind: f}, **options) for f in fractions), fractions, kind)
+    plans = tuple(plan(coupling, model, **{kind: f, **options}) for f in fractions)
+    return Nested(plans, fractions, kind)
 
 
 def _fractions(kind: str, values: object) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ DWGL presses on channels with high indices. Ordered first, most important first,
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from fxprune.permutable import permutable
 from fxprune.planning.compose import compose
 from fxprune.signature import aliases, named_tensors, signature_of
 from fxprune.vote import joint
+
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
 
 BY = ("activation", "bn_scale", "l1", "l2")
 TOLERANCE = 1e-6
@@ -60,7 +64,7 @@ class Permutation:
         return f"Permutation(by={self.by!r}, {len(self.groups)} groups ordered, {len(self.left)} left)"
 
 
-def order(model: nn.Module, coupling: object, by: str = "l2", data: Iterable | None = None,
+def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable | None = None,
           ) -> tuple[nn.Module, Permutation]:
     """An ordered copy of the model, and the permutation. The copy computes the same function, and is checked to.
 
@@ -97,7 +101,7 @@ def order(model: nn.Module, coupling: object, by: str = "l2", data: Iterable | N
     return ordered, Permutation(by, permutation, scores, left)
 
 
-def _check(model: nn.Module, coupling: object, by: str, data: Iterable | None) -> None:
+def _check(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | None) -> None:
     if not isinstance(model, nn.Module) or not hasattr(coupling, "signature"):
         raise InputError(f"order takes a module and its coupling, got {type(model).__name__} and "
                          f"{type(coupling).__name__}; write fxprune.order(model, fxprune.analyze(model))")
@@ -112,7 +116,7 @@ def _check(model: nn.Module, coupling: object, by: str, data: Iterable | None) -
         raise InputError("by=\"activation\" needs data to run the model on; pass data=loader, or use by=\"l2\"")
 
 
-def _scores(model: nn.Module, coupling: object, by: str, data: Iterable | None,
+def _scores(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | None,
             groups: Mapping[str, CouplingGroup]) -> dict[str, np.ndarray]:
     if not groups:
         return {}
@@ -125,8 +129,9 @@ def _scores(model: nn.Module, coupling: object, by: str, data: Iterable | None,
 
 
 @torch.no_grad()
-def _permute_(model: nn.Module, coupling: object, permutation: Mapping[str, np.ndarray]) -> None:
-    takes = compose(coupling.groups, permutation, coupling.signature, aliases(model))
+def _permute_(model: nn.Module, coupling: "Coupling", permutation: Mapping[str, np.ndarray]) -> None:
+    kept = {name: indices.tolist() for name, indices in permutation.items()}
+    takes = compose(coupling.groups, kept, coupling.signature, aliases(model))
     done: set[int] = set()
     for name, tensor in named_tensors(model):
         if id(tensor) in done:
@@ -139,7 +144,7 @@ def _permute_(model: nn.Module, coupling: object, permutation: Mapping[str, np.n
             tensor.detach().copy_(values)
 
 
-def _verify(model: nn.Module, ordered: nn.Module, coupling: object) -> None:
+def _verify(model: nn.Module, ordered: nn.Module, coupling: "Coupling") -> None:
     """Both compute the same on random inputs of the example's size, in eval mode."""
     if any(t.is_meta for _, t in named_tensors(model)):
         return
@@ -154,7 +159,7 @@ def _verify(model: nn.Module, ordered: nn.Module, coupling: object) -> None:
                                     "leave fxprune.order out")
 
 
-def _outputs(models: Iterable[nn.Module], coupling: object, dtype: torch.dtype | None) -> list[list[torch.Tensor]]:
+def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dtype | None) -> list[list[torch.Tensor]]:
     """The floating outputs of each model on the same inputs; in the models' own dtype where the wide one fails."""
     found = []
     try:

@@ -11,15 +11,20 @@ index that swaps the two positions of one channel and not those of another fails
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fxprune.algebra.units import Vector
 
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.replay import Replay
+
 FREE = -1
 
 
-def permutable(coupling: object) -> set[str]:
+def permutable(coupling: "Coupling") -> set[str]:
     """The names of the groups that may be permuted; none where the coupling has no record of the run.
 
     >>> import torch
@@ -47,7 +52,7 @@ def permutable(coupling: object) -> set[str]:
             if not held and group.frozen is None}
 
 
-def _vectors(outcome: object) -> Iterator[Vector]:
+def _vectors(outcome: "Replay") -> Iterator[Vector]:
     """Every distinct dim vector of the recorded run."""
     seen: set[int] = set()
     for vector in (*outcome.slots.values(), *(v for dims in outcome.dims for entry in dims.values() for v in entry)):
@@ -56,7 +61,7 @@ def _vectors(outcome: object) -> Iterator[Vector]:
             yield vector
 
 
-def _unmoved(coupling: object) -> Iterator[Vector]:
+def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
     """Tables of indices, which name positions and do not move with them, and constants that no plan names."""
     outcome, dtypes = coupling._outcome, {name: dtype for name, _, dtype in coupling.signature.entries}
     for (name, _), vector in outcome.slots.items():

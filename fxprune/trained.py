@@ -1,6 +1,7 @@
 """Training in between: what `compress` hands to a user's own training function, and what it takes back."""
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -9,10 +10,13 @@ from fxprune.errors import InputError
 from fxprune.order import order
 from fxprune.penalties import DWGL
 
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
+
 Fit = Callable[[nn.Module, DWGL], object]
 
 
-def trained(model: nn.Module, coupling: object, fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",
+def trained(model: nn.Module, coupling: "Coupling", fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",
             data: Iterable | None = None) -> nn.Module:
     """An ordered copy of the model, trained by ``fit(model, penalty)``.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,20 +11,23 @@ from fxprune.errors import InputError, unknown
 from fxprune.groups import CouplingGroup
 from fxprune.penalties.schedules import Schedule
 
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
 
-def float_parameters(coupling: object) -> frozenset[str]:
+
+def float_parameters(coupling: "Coupling") -> frozenset[str]:
     """The parameters that the graph uses and that hold floating numbers."""
     floating = {name for name, _, dtype in coupling.signature.entries if "float" in dtype or "complex" in dtype}
     return frozenset(name for name in coupling.costs.params_names if name in floating)
 
 
-def check_coupling(coupling: object) -> None:
+def check_coupling(coupling: Any) -> None:
     if not all(hasattr(coupling, name) for name in ("groups", "signature", "costs")):
         raise InputError(f"coupling must be what fxprune.analyze returns, got {type(coupling).__name__}; write "
                          "DWGL(fxprune.analyze(model, example_inputs))")
 
 
-def number(name: str, value: object, example: str, positive: bool = False) -> float:
+def number(name: str, value: Any, example: str, positive: bool = False) -> float:
     good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
     if not good or value < 0 or (positive and value == 0):
         bound = "> 0" if positive else ">= 0"
@@ -43,7 +47,7 @@ def ends(direction: object) -> tuple[float, float]:
     return low, high
 
 
-def checked_schedule(schedule: object) -> Schedule:
+def checked_schedule(schedule: Any) -> Schedule:
     if isinstance(schedule, type) or not all(callable(getattr(schedule, name, None)) for name in ("start", "advance")):
         raise InputError(f"schedule must be Constant(), WarmUp(steps=…), Ramp(until=…), or an object with start and "
                          f"advance, got {schedule!r}; write schedule=WarmUp(steps=1000)")

@@ -21,6 +21,7 @@ is block soft thresholding; unlike a subgradient step it reaches exact zeros.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,6 +38,9 @@ from fxprune.penalties.scales import scale_names, scales_of_voters
 from fxprune.penalties.schedules import Constant, Progress, Schedule
 from fxprune.penalties.terms import Term
 from fxprune.penalties.votes import Ballots, Votes
+
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
 
 
 class DWGL:
@@ -71,7 +75,7 @@ class DWGL:
     tensor(1)
     """
 
-    def __init__(self, coupling: object, strength: float = 1e-4, direction: tuple[float, float] = (1.0, 4.0),
+    def __init__(self, coupling: "Coupling", strength: float = 1e-4, direction: tuple[float, float] = (1.0, 4.0),
                  power: float = 1.0, *, size_weighting: bool = False, include_scale: bool = False,
                  consumers: bool = False, joint: bool = False, schedule: Schedule | None = None,
                  groups: str | Iterable[str] = "auto"):
@@ -177,11 +181,11 @@ class DWGL:
         self._rebalance([means.get((t.group, t.layer), centre[t.group]) / centre[t.group] if t.voter else 1.0
                          for t in self._terms])
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """All that changes while training, as plain numbers."""
         return {**asdict(self.progress), "balance": list(self._balance)}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
         Raises:

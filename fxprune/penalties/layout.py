@@ -139,7 +139,7 @@ def _absolute(values: Tensor, wide: torch.dtype | None) -> Tensor:
 
 
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(sorted(range(tensor.dim()), key=lambda d: -tensor.stride(d)))
+    return tuple(sorted(range(tensor.dim()), key=lambda d: -tensor.stride()[d]))
 
 
 def _factors(tensor: Tensor, dim: int) -> tuple[int, int, int]:

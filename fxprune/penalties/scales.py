@@ -7,8 +7,12 @@ normalisation behind a sum or a concatenation belongs to no voter.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from fxprune.groups import CARRIER, PRODUCER, CouplingGroup, Member
+
+if TYPE_CHECKING:
+    from fxprune.coupling.record import Coupling
 
 NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 
@@ -24,7 +28,7 @@ def _is_scale(member: Member, names: frozenset[str]) -> bool:
     return any(f"{member.layer}.{beside}" in names for beside in ("bias", "running_var"))
 
 
-def scales_of_voters(coupling: object, scales: frozenset[str]) -> dict[str, str]:
+def scales_of_voters(coupling: "Coupling", scales: frozenset[str]) -> dict[str, str]:
     """Voter's parameter name -> its normalisation's scale, for voters that have one. A scale belongs to one voter."""
     voters = {m.name for group in coupling.groups.values() for m in group.members if m.role == PRODUCER}
     found: dict[str, str] = {}
@@ -34,7 +38,7 @@ def scales_of_voters(coupling: object, scales: frozenset[str]) -> dict[str, str]
     return found
 
 
-def _pairs(coupling: object) -> Iterator[tuple[str, str]]:
+def _pairs(coupling: "Coupling") -> Iterator[tuple[str, str]]:
     """(parameter that made a tensor, parameter that directly normalises it), along the recorded runs."""
     captured = getattr(coupling, "_captured", None)
     for tape in [traced.tape for traced in captured.traced] if captured is not None else []:

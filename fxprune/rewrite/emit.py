@@ -140,7 +140,7 @@ class _Rewriter:
             key = ("dim", expression)
             if key not in self._values:
                 source = self.nodes[self._by_ref[expression.tensor]]
-                self._values[key] = self.new.call_method("size", (source, expression.dim))
+                self._values[key] = self._made("call_method", "size", (source, expression.dim))
             return self._values[key]
         if not isinstance(expression, Apply):
             return expression
@@ -149,8 +149,12 @@ class _Rewriter:
             return expression.function(*args)
         key = (expression.function, args)
         if key not in self._values:
-            self._values[key] = self.new.call_function(expression.function, args)
+            self._values[key] = self._made("call_function", expression.function, args)
         return self._values[key]
+
+    def _made(self, kind: str, target: Any, args: tuple[Any, ...]) -> Node:
+        """A node that the captured graph does not have; its name must not be one of those to come."""
+        return self.new.create_node(kind, target, args, name="kept_size")
 
     def _around(self, node: Node) -> tuple[Any, Any]:
         first = next((arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Node)), None)
