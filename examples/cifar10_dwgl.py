@@ -12,6 +12,7 @@ interruption the same command with --resume goes on where it stopped. The folder
     penalised/, finetuned*/      checkpoint.pt and log.jsonl, one line an epoch
     trained.safetensors          after the penalty, before the cut; the channels in their new order
     plan*.json, small*.safetensors, votes.txt
+    log.jsonl                    votes, folds and rows, one line each
     rows.jsonl                   one line per network, as in the printed table
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,6 +98,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--power", type=float, help="in place of the row's own")
     add("--macs", type=float, help="the fraction kept, in place of the paper's")
     add("--ramp-rate", type=float, default=0.125, help="what the strength's factor grows by, four times an epoch")
+    add("--ramp-limit", type=float, default=math.inf, help="the greatest factor: as far as another row's ramp went")
     add("--balance", action="store_true", help="let small and large voters reach zero together")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
@@ -121,6 +124,8 @@ class Experiment:
         self.args, self.train, self.test = args, train, test
         self.recipe: Recipe = ROWS[args.row]
         args.out.mkdir(parents=True, exist_ok=True)
+        # Written anew: what a resumed run does not train again, it evaluates again.
+        (args.out / "log.jsonl").unlink(missing_ok=True)
 
     def run(self) -> list[Row]:
         args = self.args
@@ -189,7 +194,7 @@ class Experiment:
         if self.recipe.ramp:
             until = min(self.recipe.family, default=self._target())
             every = max(len(self.train) // 128 // 4, 1)
-            options["schedule"] = Ramp(until, args.ramp_rate, every, threshold=THRESHOLD, after=0.0)
+            options["schedule"] = Ramp(until, args.ramp_rate, every, args.ramp_limit, THRESHOLD, after=0.0)
         dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
         if args.balance:
             dwgl.balance_(model)

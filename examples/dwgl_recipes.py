@@ -48,8 +48,9 @@ PLAIN = (("direction", (1.0, 1.0)), ("include_scale", True))
 ROWS = {
     "baseline": Recipe(),
     # The same mean coefficient as DIRECTED: the mean of 8 · t² over [0, 1].
-    "group-lasso": Recipe("dwgl", "l2", (("direction", (8 / 3, 8 / 3)), ("include_scale", True)), budget="threshold"),
-    "dwgl": replace(DIRECTED, budget="threshold"),
+    "group-lasso": Recipe("dwgl", "l2", (("direction", (8 / 3, 8 / 3)), ("include_scale", True)), ramp=True,
+                          budget="threshold"),
+    "dwgl": replace(DIRECTED, ramp=True, budget="threshold"),
     "dwgl-paper": replace(DIRECTED, ramp=True, budget="paper"),
     "joint": Recipe("dwgl", "l2", (*PLAIN, ("joint", True)), ramp=True, vote="joint", budget="paper"),
     "l1": Recipe(vote="joint", criterion="l1", budget="paper"),

@@ -3,10 +3,12 @@
 A model goes in, a smaller model that computes a defined function comes out, and the compiler proves its own result.
 """
 
+from fxprune.artefacts import load, save
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.draw import plan
 from fxprune.errors import (
+    ArtefactError,
     BudgetError,
     CaptureError,
     FxpruneError,
@@ -29,6 +31,7 @@ from fxprune.verify import Verification
 
 __all__ = [
     "DWGL",
+    "ArtefactError",
     "BudgetError",
     "CaptureError",
     "Comparison",
@@ -49,6 +52,7 @@ __all__ = [
     "apply",
     "compare",
     "compress",
+    "load",
     "measure",
     "nested",
     "order",
@@ -56,5 +60,6 @@ __all__ = [
     "record",
     "register_literals",
     "register_rule",
+    "save",
     "verify",
 ]

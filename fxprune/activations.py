@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fxprune.errors import InputError
 from fxprune.groups import CouplingGroup, Member
 from fxprune.penalties.scales import scale_names, scales_of_voters
+from fxprune.progress import progress
 
 if TYPE_CHECKING:
     from fxprune.coupling.record import Coupling
@@ -78,7 +79,7 @@ class _Reader:
 def _run(model: nn.Module, data: Iterable, arguments: int) -> None:
     weight = next(model.parameters())
     batches = 0
-    for batch in [data] if isinstance(data, Tensor) else data:
+    for batch in [data] if isinstance(data, Tensor) else progress(data, "activations"):
         args, kwargs = _arguments(batch, max(arguments, 1))
         model(*(_to(a, weight) for a in args), **{key: _to(a, weight) for key, a in kwargs.items()})
         batches += 1

@@ -86,13 +86,13 @@ def bench(original: nn.Module, small: nn.Module, example: Any = None, *, batch: 
     inputs = inputs if batch is None else _batched(inputs, batch)
     before, after = (Size.of(found, found.widths) for found in (analyze(model, inputs) for model in (original, small)))
     args, kwargs = realise(inputs, place, torch.Generator().manual_seed(0))
-    models = [copy.deepcopy(model).to(place) for model in (original, small)]
+    models: list[Any] = [copy.deepcopy(model).to(place) for model in (original, small)]
     if channels_last:
         models = [model.to(memory_format=torch.channels_last) for model in models]
         args, kwargs = tree_map_only(torch.Tensor, _channels_last, (args, kwargs))
     if compiled:
         models = [torch.compile(model) for model in models]
-    measured = compare(*models, args or kwargs, **counts)
+    measured = compare(models[0], models[1], args or kwargs, **counts)
     return Bench(inputs_in_words(inputs), (before.macs, after.macs), (before.params, after.params), measured)
 
 

@@ -26,6 +26,7 @@ from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.groups import PRODUCER
 from fxprune.planning import Plan
+from fxprune.progress import progress
 from fxprune.signature import named_tensors
 from fxprune.tape import Call, Ref, refs
 
@@ -141,7 +142,7 @@ def _batches(model: nn.Module, plan: Plan, calibration: Any) -> Iterable[example
     elif isinstance(calibration, (torch.Tensor, tuple, dict)):
         yield example_inputs.normalise(calibration)
     else:
-        for batch in calibration:
+        for batch in progress(calibration, "calibration"):
             yield example_inputs.normalise(batch)
 
 

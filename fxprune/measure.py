@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ def _turns(models: list[nn.Module], example: Example, repeats: int, warmup: int)
         for turn in range(-warmup, repeats):
             order = range(len(models)) if turn % 2 == 0 else reversed(range(len(models)))
             for k in order:
-                seconds = clock(lambda model=models[k]: model(*args, **kwargs))
+                seconds = clock(partial(models[k], *args, **kwargs))
                 if turn >= 0:
                     found[k, turn] = seconds
     return found

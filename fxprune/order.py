@@ -71,8 +71,8 @@ def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable
     Args:
         model: it is not changed. The coupling stays valid for the copy.
         coupling: `fxprune.analyze` of this model.
-        by: ``"l1"`` or ``"l2"`` norm of the filters, ``"bn_scale"``, or ``"activation"``: mean |activation| behind the
-            group's voters, on ``data``. With several voters: the norm over them.
+        by: ``"l1"`` or ``"l2"`` norm of the filters, ``"bn_scale"``, or ``"activation"``: mean ``|activation|`` behind
+            the group's voters, on ``data``. With several voters: the norm over them.
         data: for ``"activation"``: batches of inputs, or (inputs, labels).
 
     Raises:

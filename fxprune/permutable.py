@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fxprune.coupling.replay import Replay
 
 FREE = -1
+_SCANS = {"aten::cumsum", "aten::cumprod", "aten::logcumsumexp"}
 
 
 def permutable(coupling: "Coupling") -> set[str]:
@@ -62,7 +63,8 @@ def _vectors(outcome: "Replay") -> Iterator[Vector]:
 
 
 def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
-    """Tables of indices, which name positions and do not move with them, and constants that no plan names."""
+    """Tables of indices, which name positions and do not move with them, constants that no plan names, and what is
+    summed up in order."""
     outcome, dtypes = coupling._outcome, {name: dtype for name, _, dtype in coupling.signature.entries}
     for (name, _), vector in outcome.slots.items():
         if "int" in dtypes.get(name, "") or dtypes.get(name) == "bool":
@@ -70,6 +72,9 @@ def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
     for traced, dims in zip(coupling._captured.traced, outcome.dims, strict=True):
         for ref in traced.tape.constants:
             yield from dims.get(ref, ())
+        for call in traced.tape.calls:
+            if call.op in _SCANS:
+                yield dims[call.args[0].id][call.args[1]]
 
 
 def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from fxprune.capture.capture import GRAPH, Captured, capture
+from fxprune.collecting import collected_later
 from fxprune.coupling.couple import couple, refuse
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
@@ -28,6 +29,7 @@ from fxprune.verify import Verification, check
 TRIALS = 12
 
 
+@collected_later()
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
     """Find the coupling groups of a model.
 
@@ -174,6 +176,7 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     return carry_out(model, coupling, plan, fold(model, coupling, plan, calibration) if fold_constants else None)
 
 
+@collected_later()
 def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folded: Folded | None = None) -> nn.Module:
     """Emit the pruned module, of the folded model where there is one, and attach its record."""
     plan.check(coupling.signature, coupling.groups, aliases(model))

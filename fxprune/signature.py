@@ -17,11 +17,15 @@ def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     >>> [name for name, _ in named_tensors(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))][:4]
     ['0.weight', '0.bias', '1.weight', '1.bias']
     """
-    for prefix, module in model.named_modules(remove_duplicate=False):
+    waiting = [("", model)]  # not named_modules: its generators are nested as deep as the modules, and this runs often
+    while waiting:
+        prefix, module = waiting.pop()
         for own in (module._parameters, module._buffers):
             for name, tensor in own.items():
                 if tensor is not None:
-                    yield f"{prefix}.{name}" if prefix else name, tensor
+                    yield prefix + name, tensor
+        waiting += [(f"{prefix}{name}.", child) for name, child in reversed(module._modules.items())
+                    if child is not None]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -79,13 +79,13 @@ def refs(tree: Any) -> Iterator[Ref]:
         yield from refs((tree.start, tree.stop, tree.step))
 
 
-def mapped(tree: Any, change: Callable[[Ref], Any]) -> Any:
-    """The same nest with every ``Ref`` replaced by ``change(ref)``."""
-    if isinstance(tree, Ref):
+def mapped(tree: Any, change: Callable[[Any], Any], leaf: type = Ref) -> Any:
+    """The same nest with every ``leaf`` (a ``Ref``, or a tensor) replaced by ``change(leaf)``."""
+    if isinstance(tree, leaf):
         return change(tree)
-    if isinstance(tree, dict):
-        return {key: mapped(item, change) for key, item in tree.items()}
     if isinstance(tree, (list, tuple)):
-        items = [mapped(item, change) for item in tree]
+        items = [mapped(item, change, leaf) for item in tree]
         return items if isinstance(tree, list) else tuple(items)
+    if isinstance(tree, dict):
+        return {key: mapped(item, change, leaf) for key, item in tree.items()}
     return tree

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "fxprune"
 
 # Units (a folder or a file directly under fxprune), lowest first.
 TIERS = (
-    {"errors"},
+    {"errors", "collecting", "progress"},
     {"algebra"},
     {"registry", "tape"},
     {"groups"},
@@ -29,7 +29,7 @@ TIERS = (
     {"trained", "record"},
     {"pipeline"},
     {"report"},
-    {"artefacts"},
+    {"artefacts", "integrations"},
     {"measure"},
     {"bench"},
     {"__init__"},

@@ -18,6 +18,8 @@ from fxprune.errors import UnsupportedError
 _PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SKIPPED = {"device", "dtype"}
+# What attention projects with: a linear layer that only quantisation treats otherwise.
+_PLAIN = {nn.modules.linear.NonDynamicallyQuantizableLinear: nn.Linear}
 
 
 def constructor(module: nn.Module) -> str:
@@ -31,7 +33,7 @@ def constructor(module: nn.Module) -> str:
     >>> constructor(nn.LSTM(4, 6, 2, batch_first=True)), constructor(nn.BatchNorm1d(4, dtype=torch.float16))
     ('nn.LSTM(4, 6, num_layers=2, batch_first=True)', 'nn.BatchNorm1d(4, dtype=torch.float16)')
     """
-    kind = type(module)
+    kind = _PLAIN.get(type(module), type(module))
     if getattr(nn, kind.__name__, None) is not kind:
         raise UnsupportedError(f"standalone source cannot construct a {kind.__module__}.{kind.__qualname__}")
     if "forward" in vars(module) or any(getattr(module, hooks, None) for hooks in _HOOKS):
@@ -40,7 +42,7 @@ def constructor(module: nn.Module) -> str:
     full = dict(_arguments(module, parameters))
     short = {name: _collapsed(name, value) for name, value in full.items()}
     for values in (_without_defaults(short, parameters), _without_defaults(full, parameters), full):
-        if _makes(module, values):
+        if _makes(kind, module, values):
             return f"nn.{kind.__name__}({', '.join(_spelled(values, parameters))})"
     raise UnsupportedError(f"standalone source cannot construct this {kind.__name__}: it was changed after it was made")
 
@@ -101,17 +103,17 @@ def _spelled(values: dict[str, Any], parameters: list[inspect.Parameter]) -> Ite
         yield literal(value) if name in needed else f"{name}={literal(value)}"
 
 
-def _makes(module: nn.Module, values: dict[str, Any]) -> bool:
+def _makes(kind: type[nn.Module], module: nn.Module, values: dict[str, Any]) -> bool:
     try:
         with torch.device("meta"):
-            made = type(module)(**values)
+            made = kind(**values)
     except Exception:
         return False
     return _alike(made, module)
 
 
 def _alike(made: nn.Module, module: nn.Module) -> bool:
-    if type(made) is not type(module) or list(made._modules) != list(module._modules):
+    if type(made) is not _PLAIN.get(type(module), type(module)) or list(made._modules) != list(module._modules):
         return False
     if made._non_persistent_buffers_set != module._non_persistent_buffers_set:
         return False

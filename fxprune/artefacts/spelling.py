@@ -36,7 +36,7 @@ def _functions() -> dict[int, tuple[str, Any]]:
     """Address -> spelling and the function itself, which keeps the address valid."""
     found: dict[int, tuple[str, Any]] = {}
     for path, home in _HOMES:
-        for name in dir(home):
+        for name in sorted(dir(home), key=lambda name: name.startswith("_")):
             value = getattr(home, name, None)
             if callable(value) and is_name(name):
                 found.setdefault(id(value), (f"{path}.{name}".lstrip("."), value))

@@ -13,7 +13,7 @@ import torch
 from torch.fx import Graph, Node
 
 from fxprune.artefacts.spelling import bracketed, function, is_name, literal
-from fxprune.capture.contexts import enter_autocast, exit_autocast, set_grad_enabled
+from fxprune.capture.contexts import enter_autocast, exit_autocast, restore_grad, switch_grad
 from fxprune.errors import UnsupportedError
 
 _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
@@ -21,6 +21,8 @@ _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.true
           operator.xor: "^", operator.eq: "==", operator.ne: "!=", operator.lt: "<", operator.le: "<=",
           operator.gt: ">", operator.ge: ">="}
 _LETTERS = ("x", "y", "z", "u", "v", "w")
+# Letters of arguments that still go on one line.
+_LONG = 80
 # Names that the file uses itself.
 _TAKEN = {"self", "torch", "nn", "F", "math", "operator", "Path", "load_file", "Parts", "Model", "load"}
 
@@ -84,27 +86,34 @@ class Statements:
                 self._last.setdefault(node, []).append(used)
 
     def _statement(self, node: Node) -> Iterator[str]:
-        if node.op == "call_function" and node.target in _CONTEXTS:
-            text = self._context(node)
+        dying = self._last.get(node, [])
+        if node.op == "call_function" and node.target in CONTEXTS:
+            yield from self._context(node)
         elif node.op == "call_function" and node.target is operator.setitem:
-            text = f"{self._operand(node.args[0])}[{self._index(node.args[1])}] = {self._value(node.args[2])}"
             if node.users:
                 raise UnsupportedError("standalone source cannot use the value of an assignment")
+            yield f"{self._operand(node.args[0])}[{self._index(node.args[1])}] = {self._value(node.args[2])}"
         else:
             text = self._call(node)
-        dying = self._last.get(node, [])
-        if not node.users:
-            yield text
-        elif node.op == "call_function" and node.target is enter_autocast:
-            name = self._name(node, [])
-            yield f"{name} = {text}"
-            yield f"{name}.__enter__()"
-        else:
-            yield f"{self._name(node, dying)} = {text}"
+            yield f"{self._name(node, dying)} = {text}" if node.users else text
         for used in dying:
             name = self.names[used]
             if name != self.names.get(node) and name not in self._free:
                 self._free.append(name)
+
+    def _context(self, node: Node) -> Iterator[str]:
+        """``torch.no_grad`` and ``torch.autocast`` begin and end as calls of their own."""
+        values = list(map(self._value, node.args))
+        if node.target is exit_autocast:
+            yield f"{values[0]}.__exit__(None, None, None)"
+        elif node.target is enter_autocast:
+            name = self._name(node, [])
+            yield f"{name} = torch.autocast({', '.join(values[:4])})"
+            yield f"{name}.__enter__()"
+        else:
+            if node.target is switch_grad and node.users:
+                yield f"{self._name(node, [])} = torch.is_grad_enabled()"
+            yield f"torch.set_grad_enabled({values[0]})"
 
     def _name(self, node: Node, dying: list[Node]) -> str:
         if _is_number(node):
@@ -148,15 +157,11 @@ class Statements:
             return f"-{self._operand(args[0])}"
         return f"{function(node.target)}({self._listed(args, kwargs)})"
 
-    def _context(self, node: Node) -> str:
-        if node.target is set_grad_enabled:
-            return f"torch.set_grad_enabled({self._value(node.args[0])})"
-        if node.target is exit_autocast:
-            return f"{self._value(node.args[0])}.__exit__(None, None, None)"
-        return f"torch.autocast({', '.join(map(self._value, node.args[:4]))})"
-
     def _listed(self, args: Any, kwargs: Any) -> str:
-        return ", ".join([*map(self._value, args), *(f"{key}={self._value(item)}" for key, item in kwargs.items())])
+        items = [*map(self._value, args), *(f"{key}={self._value(item)}" for key, item in kwargs.items())]
+        if sum(map(len, items)) < _LONG:
+            return ", ".join(items)
+        return "".join(f"\n    {item}," for item in items) + "\n"
 
     def _operand(self, value: Any) -> str:
         text = self._value(value)
@@ -186,22 +191,25 @@ class Statements:
         return literal(value)
 
 
-_CONTEXTS = (set_grad_enabled, enter_autocast, exit_autocast)
+CONTEXTS = (switch_grad, restore_grad, enter_autocast, exit_autocast)
 
 
 def _block(target: str) -> str:
-    """The part of a layer's name that its surroundings share: ``layer1.0`` of ``layer1.0.conv2``."""
-    parts = target.split(".")
-    if len(parts) < 2:
-        return ""
-    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdecimal() else parts[0]
+    """What a layer's name shares with its neighbours', up to the first number.
+
+    >>> _block("conv1"), _block("layer1.0.conv2"), _block("encoder.block_3.mlp.0"), _block("head.fc")
+    ('', 'layer1.0', 'encoder.block_3', 'head')
+    """
+    parts = target.split(".")[:-1]
+    end = next((k for k, part in enumerate(parts) if k and part[-1:].isdecimal()), 0)
+    return ".".join(parts[:end + 1])
 
 
 def _is_number(node: Node) -> bool:
     """Whether a node is a size, or computed from sizes only."""
     if node.op == "call_method":
         return node.target in ("size", "numel", "dim")
-    if node.op != "call_function" or node.target in _CONTEXTS or node.target is getattr:
+    if node.op != "call_function" or node.target in CONTEXTS or node.target is getattr:
         return False
     inputs = node.all_input_nodes
     return node.target is not torch._assert and bool(inputs) and all(map(_is_number, inputs)) and not (

@@ -49,7 +49,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def read_weights(module: nn.Module, path: Path) -> None:
-    """Copy the file's tensors into a module, whose names, shapes and dtypes they must have.
+    """Copy the file's tensors into a module, whose names and shapes they must have; floating dtypes are the file's.
 
     Raises:
         ArtefactError: the file is damaged, or of another model.
@@ -73,12 +73,14 @@ def read_weights(module: nn.Module, path: Path) -> None:
     except Exception as error:
         raise ArtefactError(f"damaged file: {path.name} cannot be read ({_words(error)}); save it again") from error
     for name, tensor in own.items():
-        if state[name].dtype != tensor.dtype:
-            raise ArtefactError(f"{path.name}: {name!r} must be {tensor.dtype}, got {state[name].dtype}; convert the "
-                                "model that it is loaded into first")
+        if state[name].dtype != tensor.dtype and not (state[name].is_floating_point() and tensor.is_floating_point()):
+            raise ArtefactError(f"{path.name}: {name!r} must be {tensor.dtype}, got {state[name].dtype}; is it of "
+                                "another model?")
     refuse_nan(state, ArtefactError)
     with torch.no_grad():
         for name, tensor in own.items():
+            # The compressed model may have been converted (half) since it was made.
+            tensor.data = tensor.data.to(state[name].dtype)
             tensor.copy_(state[name])
 
 

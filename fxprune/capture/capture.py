@@ -16,7 +16,8 @@ from fxprune.capture.inputs import Example
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
 from fxprune.capture.structure import deep_copy, structural_copy
-from fxprune.capture.tracer import Traced, Tracer, is_leaf
+from fxprune.capture.traced import Traced
+from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.values import tensors_in
 from fxprune.capture.watch import watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
@@ -59,7 +60,7 @@ def capture(model: nn.Module, example: Any = None) -> Captured:
         CaptureError: the model raises in forward.
     """
     if isinstance(example, Inputs):
-        example_ = example_inputs.realise(example, _device(model))
+        example_ = example_inputs.realise(example, _device(model), torch.Generator().manual_seed(0))
         return _capture(model, example_, example)
     if example is not None:
         normal = example_inputs.normalise(example)
@@ -114,7 +115,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
             ) -> Captured:
     evaluated, root = _trace(model, names, described, training=False, real=real, example=example)
     held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
-    if not evaluated.asked_training:
+    if not evaluated.asked_training and not _switches(model):
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
         trained, _ = _trace(model, names, described, training=True, real=real, example=example)
@@ -123,6 +124,11 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
     if _same(trained, evaluated):
         trained = evaluated
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
+
+
+def _switches(model: nn.Module) -> bool:
+    """Whether some module's own ``train()`` may do more than set flags."""
+    return any(type(module).train is not nn.Module.train for module in model.modules())
 
 
 def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool, real: bool,

@@ -14,9 +14,17 @@ from torch.fx import Node, wrap
 
 
 @wrap
-def set_grad_enabled(enabled: bool, unused: Any = None) -> None:
-    """From here on gradients are recorded, or not."""
+def switch_grad(enabled: bool, unused: Any = None) -> bool:
+    """From here on gradients are recorded, or not; gives what was before."""
+    before = torch.is_grad_enabled()
     torch._C._set_grad_enabled(enabled)
+    return before
+
+
+@wrap
+def restore_grad(before: bool, unused: Any = None) -> None:
+    """The end of what `switch_grad` began."""
+    torch._C._set_grad_enabled(before)
 
 
 @wrap
@@ -34,7 +42,7 @@ def exit_autocast(context: torch.autocast, unused: Any = None) -> None:
     context.__exit__(None, None, None)
 
 
-CONTEXTS = (set_grad_enabled, enter_autocast, exit_autocast)
+CONTEXTS = (switch_grad, restore_grad, enter_autocast, exit_autocast)
 
 
 def is_context(node: Node) -> bool:

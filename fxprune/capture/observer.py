@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only
+from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.errors import CaptureError
 from fxprune.registry import rule_for
-from fxprune.tape import Call, Ref, Tape
+from fxprune.tape import Call, Ref, Tape, mapped
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
 KNOWN_LIMIT = 1 << 22
@@ -23,6 +23,9 @@ SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_c
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
           "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new",
           "profiler::_record_function_exit"}
+# Torch leaves it out where a tensor is contiguous already, which depends on sizes and backends, so that it is never met
+# for certain: its result is the tensor that it was given.
+SAME = "aten::contiguous"
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 # Their meta kernels are Python decompositions, and give a tensor like their first (in place: that tensor).
 LIKE_FIRST = {f"aten::{name}" for name in """
@@ -59,10 +62,20 @@ class Observer(TorchDispatchMode):
         if value.numel() <= KNOWN_LIMIT:
             self._known[id(tensor)] = value
             if not value.is_floating_point() and not value.is_complex():
-                self.tape.values[self.ref(tensor).id] = value.numpy().copy()
+                with _disable_current_modes():
+                    self.tape.values[self.ref(tensor).id] = value.numpy().copy()
 
     def known(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self._known.get(id(tensor))
+
+    def alias(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Another object for the same tensor."""
+        with _disable_current_modes():
+            other = tensor.detach()
+        self._seen[id(other)] = (other, self.ref(tensor))
+        if id(tensor) in self._known:
+            self._known[id(other)] = self._known[id(tensor)]
+        return other
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -72,6 +85,8 @@ class Observer(TorchDispatchMode):
         how = observed(func, args)
         if name == "aten::lift_fresh":
             return args[0] if self.real or args[0].device.type == "meta" else self._constant(func, args[0])
+        if name == SAME:
+            return self._same(func, *self._on_meta(args, kwargs))
         if how == "skip":
             return func(*args, **kwargs)
         if how == "decompose":
@@ -82,8 +97,17 @@ class Observer(TorchDispatchMode):
         self._write(func, name, args, kwargs, out)
         return out
 
+    def _same(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+        """The result goes by its argument's name."""
+        out, known = func(*args, **kwargs), self.known(args[0])
+        if out is not args[0]:
+            self._seen[id(out)] = (out, self.ref(args[0]))
+            if known is not None:
+                self._known[id(out)] = known.contiguous()
+        return out
+
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        tensors = _tensors(args, kwargs)
         constant = all(id(t) in self._known for t in tensors) and not _is_random(func)
         if self.real:
             out = func(*args, **kwargs)
@@ -104,6 +128,8 @@ class Observer(TorchDispatchMode):
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         out = func(*args, **kwargs)
+        if isinstance(out, torch.Tensor) and out.is_meta:
+            return out
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
 
     def _value(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -156,7 +182,7 @@ class Observer(TorchDispatchMode):
         """Constants that were made outside of what is watched (a cached mask, a table from numpy) join in."""
         if self.real:
             return args, kwargs
-        strays = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor) and t.device.type != "meta"]
+        strays = [t for t in _tensors(args, kwargs) if not t.is_meta]
         if not strays:
             return args, kwargs
         moved = {id(t): self.adopt(t) for t in strays}
@@ -175,18 +201,30 @@ class Observer(TorchDispatchMode):
         return found[id(real)][1]
 
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        flat, _ = tree_flatten(out)
-        if not any(isinstance(t, torch.Tensor) for t in flat):
+        if not _tensors(out):
             return
-        args, kwargs, outs = tree_map_only(torch.Tensor, self.ref, (tuple(args), dict(kwargs), out))
+        args, kwargs, outs = mapped((tuple(args), dict(kwargs), out), self.ref, torch.Tensor)
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
+
+
+def _tensors(*trees: Any) -> list[torch.Tensor]:
+    """The tensors in an operator's arguments or results, in order: what a schema can nest, quicker than ``pytree``."""
+    found: list[torch.Tensor] = []
+    for tree in trees:
+        if isinstance(tree, torch.Tensor):
+            found.append(tree)
+        elif isinstance(tree, (list, tuple)):
+            found += _tensors(*tree)
+        elif isinstance(tree, dict):
+            found += _tensors(*tree.values())
+    return found
 
 
 def observed(func: Any, args: Any) -> str:
     """What happens with an operator: ``"record"``, ``"skip"``, or ``"decompose"`` where it is a composite without a
     rule."""
     name = func._schema.name
-    if name in SILENT or name in READS or name == "aten::add_" and _counts(args[0]):
+    if name in SILENT or name in READS or name == SAME or name == "aten::add_" and _counts(args[0]):
         return "skip"
     if rule_for(name) is None and func._can_decompose():
         return "decompose"

@@ -7,7 +7,6 @@ and not stand-ins, all Python works on them; sizes are ints that carry their exp
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -20,12 +19,14 @@ from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture import attention
-from fxprune.capture.contexts import recorded_autocast, set_grad_enabled
+from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.observer import Observer
-from fxprune.capture.sizes import Book, Dim, Guard, plain, watched
+from fxprune.capture.sizes import Book, Dim, plain, watched
 from fxprune.capture.spelling import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
+from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Origin, Writer
 from fxprune.errors import CaptureError
+from fxprune.tape import refs
 
 # Functions of torch whose Python holds sizes.
 _ENTERED_FUNCTIONS = {nn.functional.multi_head_attention_forward}
@@ -33,31 +34,6 @@ _TENSOR_PROPERTIES = {"T", "mT", "H", "mH", "real", "imag"}
 # What reads contents without an operator.
 _READS = {"numpy", "tolist", "__array__", "__dlpack__"}
 _LENGTHS = {"numel": None, "nelement": None, "__len__": 0}
-
-
-class AutogradFunction(nn.Module):
-    """A user's ``torch.autograd.Function`` as a module of the graph, so that its own backward stays."""
-
-    def __init__(self, function: type[torch.autograd.Function]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function.apply(*args)
-
-
-@dataclass
-class Traced:
-    """One graph and what was seen while it was made."""
-
-    graph: Graph
-    tape: Any
-    guards: tuple[Guard, ...]
-    constants: dict[str, torch.Tensor]
-    functions: dict[str, nn.Module]
-    tensors: dict[int, torch.Tensor]
-    asked_training: bool
-    output: Any = None
 
 
 class Tracer(Writer, TorchFunctionMode):
@@ -75,6 +51,7 @@ class Tracer(Writer, TorchFunctionMode):
         self.names |= {id(m): name for name, m in self.root.named_modules()}
         self.functions: dict[str, nn.Module] = {}
         self._call = nn.Module.__call__
+        self._regions: list[tuple[bool, Node]] = []
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str]) -> Traced:
         """Run the root; ``names`` are the placeholders of the flat positional and keyword arguments."""
@@ -136,8 +113,26 @@ class Tracer(Writer, TorchFunctionMode):
         if name != "__setitem__" and not holds_tensors(out):
             return out
         kind, target, args = spelling(func, name, args)
-        self._claim(out, self._node(start, kind, target, args, kwargs), ())
+        return self._made(out, start, kind, target, args, kwargs)
+
+    def _made(self, out: Any, start: int, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """What a call gave, with the node that stands for it."""
+        node = self._node(start, kind, target, args, kwargs)
+        out = self._distinct(out, start)
+        self._claim(out, node, ())
         return out
+
+    def _distinct(self, out: Any, start: int) -> Any:
+        """``x.float()`` and dropout in inference mode may give ``x`` itself, which must not become their result: in
+        another dtype or mode they are two. An operator in place is different: what it gives is ``x`` from now on."""
+        if type(out) in (tuple, list):
+            return type(out)(self._distinct(item, start) for item in out)
+        if not isinstance(out, torch.Tensor) or (id(out) not in self._origins and id(out) not in self.states):
+            return out
+        number = self.observer.ref(out).id
+        written = any(number in {ref.id for ref in refs(call.outs)} for call in self.observer.tape.calls[start:]
+                      if call.op.endswith("_") or "out" in call.overload)
+        return out if written else self.observer.alias(out)
 
     def _known_index(self, index: Any) -> Any:
         """Lists and arrays in an index as tensors of known contents; on the meta device they would lose them."""
@@ -155,8 +150,12 @@ class Tracer(Writer, TorchFunctionMode):
         return tensor
 
     def _grad_mode(self, enabled: bool) -> None:
-        if enabled != torch.is_grad_enabled():
-            self._context(set_grad_enabled, enabled)
+        """Leaving a region restores what was found on entering it, at run time: the caller may have switched too."""
+        before = torch.is_grad_enabled()
+        if self._regions and self._regions[-1][0] == enabled != before:
+            self._context(restore_grad, self._regions.pop()[1])
+        elif enabled != before:
+            self._regions.append((before, self._context(switch_grad, enabled)))
         torch._C._set_grad_enabled(enabled)
 
     def _context(self, function: Callable[..., Any], *args: Any) -> Node:
@@ -180,8 +179,7 @@ class Tracer(Writer, TorchFunctionMode):
 
         start = self._start()
         out = self._run(run)
-        self._claim(out, self._node(start, "call_module", target, args, kwargs), ())
-        return out
+        return self._made(out, start, "call_module", target, args, kwargs)
 
     def _autograd(self, function: type[torch.autograd.Function], args: Any) -> Any:
         if any(callable(arg) and not isinstance(arg, torch.Tensor) for arg in args):

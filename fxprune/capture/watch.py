@@ -10,7 +10,7 @@ from torch.fx import Graph
 from fxprune.capture.inputs import Example
 from fxprune.capture.observer import Observer
 from fxprune.capture.spelling import is_leaf
-from fxprune.capture.tracer import Traced
+from fxprune.capture.traced import Traced
 from fxprune.capture.values import tensors_in
 
 

@@ -108,8 +108,9 @@ def _members(outcome: Replay, group: np.ndarray, ordinal: np.ndarray, count: int
         channel = outcome.closure.channel[vector]
         owner = group[channel]
         role = PRODUCER if produced[vector].any() else CONSUMER if consumed[vector].any() else CARRIER
-        for g in np.unique(owner[owner >= 0]).tolist():
-            index = np.flatnonzero(owner == g)
+        low, high = int(owner.min()), int(owner.max())
+        for g in [low] if low == high >= 0 else np.unique(owner[owner >= 0]).tolist():
+            index = np.arange(len(owner)) if low == high else np.flatnonzero(owner == g)
             lists[g].append(Member(name, dim, role, ordinal[channel[index]], index))
     return lists
 
@@ -166,13 +167,13 @@ class _Factors:
 
     def index(self, vector: Vector) -> int:
         if id(vector) not in self._known:
-            owner = np.full(len(vector), -1)
-            free = vector >= 0
-            owner[free] = self.grouping.group[self.outcome.closure.channel[vector[free]]]
-            counts = np.bincount(owner[owner >= 0], minlength=len(self._sizes))
+            owner = self.grouping.group[self.outcome.closure.channel[vector[vector >= 0]]]
+            owner = owner[owner >= 0]
             factor = self._known[id(vector)] = len(self.base)
-            self.base.append(int((owner < 0).sum()))
-            self.rows += [(factor, g, int(counts[g] // self._sizes[g])) for g in np.flatnonzero(counts).tolist()]
+            self.base.append(len(vector) - len(owner))
+            if len(owner):
+                counts = np.bincount(owner)
+                self.rows += [(factor, g, int(counts[g] // self._sizes[g])) for g in np.flatnonzero(counts).tolist()]
         return self._known[id(vector)]
 
     def count(self, terms: list[tuple[int, list[int]]]) -> Count:

@@ -20,6 +20,9 @@ class View:
         self.tape: Tape = self.traced.tape
         self.dims = outcome.dims[tape_index]
         self._closure, self._lost = outcome.closure, lost
+        self._weighted = np.zeros(len(outcome.closure.frozen), bool)
+        for vector in outcome.slots.values():
+            self._weighted[outcome.closure.channel[vector]] = True
         self._masks: dict[int, tuple[Vector, np.ndarray]] = {}
 
     def kept_of(self, vector: Vector) -> np.ndarray:
@@ -49,9 +52,10 @@ class View:
         return vectors is not None and not self.kept_of(vectors[leaf.dim]).all()
 
     def determined(self, leaf: Dim) -> bool:
-        """Whether the weights, not the inputs, determine this length."""
+        """Whether the weights, not the inputs, determine this length. (``zeros(batch, 8)`` has units in both dims.)"""
         vectors = self.dims.get(leaf.tensor)
-        return vectors is not None and bool((vectors[leaf.dim] >= 0).any())
+        units = vectors[leaf.dim][vectors[leaf.dim] >= 0] if vectors is not None else np.zeros(0, np.int64)
+        return bool(self._weighted[self._closure.channel[units]].any())
 
     def evaluate(self, expression: Any, natural: bool) -> Any:
         """A size's value: after shrinking where ``natural``, else that of the original."""

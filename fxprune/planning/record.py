@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ class Plan:
         keep = compose(groups, chosen, signature, aliases)
         planned = {name: GroupPlan(groups[name].size, channels, tuple(map(float, (scores or {}).get(name, ()))))
                    for name, channels in chosen.items()}
-        return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, _versions())
+        return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, dict(_versions()))
 
     @classmethod
     def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module", widths: Mapping[str, int], *,
@@ -168,7 +169,8 @@ class Plan:
         return plan_html(self)
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     found = {}
     for name in ("fxprune", "torch"):
         try:

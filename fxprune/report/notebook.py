@@ -3,7 +3,7 @@
 All text is escaped: names come from the user's model, and reasons quote the user's source.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,6 +13,8 @@ from fxprune.report.rows import inputs_in_words, rows
 
 # Longer tables scroll; a notebook's own page should not.
 SCROLLS = 14
+# Of a plan's options, what decides which channels go.
+DRAWN = ("budget", "criterion", "vote", "scope", "round_to")
 
 
 def coupling_html(coupling: Any) -> str:
@@ -29,7 +31,7 @@ def coupling_html(coupling: Any) -> str:
 
 def plan_html(plan: Any) -> str:
     """What is kept of each group."""
-    options = ", ".join(f"{key} {value}" for key, value in plan.options.items())
+    options = ", ".join(f"{key} {_option(plan.options[key])}" for key in DRAWN if key in plan.options)
     cells = [(name, f"{group.size:,}", f"{group.width:,}", percent(group.width / group.size if group.size else 1.0))
              for name, group in plan.groups.items()]
     about = f"{len(plan.keep)} tensors cut" + (f"; {options}" if options else "")
@@ -54,6 +56,10 @@ def verification_html(verification: Any) -> str:
              ("tolerance", f"{verification.tolerance:.1e}"), ("values compared", f"{verification.nodes:,}"),
              ("runs", f"{runs}, {verification.dtype}"), *(("note", note) for note in verification.notes)]
     return _block("Verification", "verified" if verification.ok else "not equal", _table(("", ""), cells))
+
+
+def _option(value: Any) -> str:
+    return ", ".join(f"{key}={item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _block(kind: str, about: str, *parts: str) -> str:

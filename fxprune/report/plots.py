@@ -83,7 +83,7 @@ def scores(plan: Plan, path: str | os.PathLike | None = None, *, groups: str | I
     lines = math.ceil(len(names) / columns)
     drawn = figure("plots", PANEL[0] * columns, PANEL[1] * lines + 0.6)
     axes = drawn.subplots(lines, columns, squeeze=False).ravel()
-    for ax, name in zip(axes, names):
+    for ax, name in zip(axes, names, strict=False):
         _histogram(ax, name, plan)
     for ax in axes[len(names):]:
         ax.set_axis_off()
@@ -143,7 +143,7 @@ def _scored(plan: Plan, groups: str | Iterable[str] | None) -> list[str]:
             raise InputError(unknown("group", name, plan.groups))
     names = [name for name in names if name in known]
     if not names:
-        raise InputError("plan must hold scores, and these groups have none; draw it with fxprune.plan(coupling, model)")
+        raise InputError("plan must hold scores, and these groups have none; write fxprune.plan(coupling, model)")
     return names
 
 

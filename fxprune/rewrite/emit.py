@@ -68,9 +68,16 @@ class _Rewriter:
             self._copy(node)
             for ref in self.view.refs(node.name).values():
                 self._by_ref.setdefault(ref.id, node)
+        self._unused_sizes()
         self._guards(guards)
         self.new.lint()
         return self.new
+
+    def _unused_sizes(self) -> None:
+        """A size whose place a number has taken goes; computed from what has shrunk it might not even be a number."""
+        for node in reversed(self.view.traced.graph.nodes):
+            if "size" in node.meta and not self.nodes[node].users:
+                self.new.erase_node(self.nodes[node])
 
     def _copy(self, node: Node) -> None:
         if node.op == "placeholder":

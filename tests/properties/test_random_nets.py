@@ -35,7 +35,8 @@ def random_plan(coupling, model, seed):
 
 def _plan(coupling, model, kept):
     return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
-                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy), mode=coupling.mode)
+                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy),
+                      mode=coupling.mode)
 
 
 @settings(max_examples=int(os.environ.get("FXPRUNE_EXAMPLES", "150")), deadline=None,

@@ -141,6 +141,10 @@ def _sequence_first(m, x):
     return m.head(m.attn(y, y, y)[0].transpose(0, 1).relu())
 
 
+def _cross_inputs(batch):
+    return torch.randn(batch, 5, 10), torch.randn(batch, 4, 12)
+
+
 def _unlike_inputs(batch):
     return torch.randn(batch, 5, 10), torch.randn(batch, 4, 7), torch.randn(batch, 4, 9)
 
@@ -152,8 +156,9 @@ _mha(PARTS, "without_bias", _self, batch_first=True, bias=False)
 _mha(PARTS, "returning_weights", _with_weights, batch_first=True)
 _mha(PARTS, "with_masks", _masked, batch_first=True)
 _mha(PARTS, "with_learned_and_zero_positions", _self, batch_first=True, add_bias_kv=True, add_zero_attn=True)
-_mha(PARTS.removeprefix("stem "), "across_inputs", _cross, lambda b: (torch.randn(b, 5, 10), torch.randn(b, 4, 12)), batch_first=True)
-_mha("stem attn.q_proj_weight attn.v_proj_weight attn.out_proj", "of_unlike_widths", _unlike, _unlike_inputs, batch_first=True, kdim=7, vdim=9)
+_mha(PARTS.removeprefix("stem "), "across_inputs", _cross, _cross_inputs, batch_first=True)
+_mha("stem attn.q_proj_weight attn.v_proj_weight attn.out_proj", "of_unlike_widths", _unlike, _unlike_inputs,
+     batch_first=True, kdim=7, vdim=9)
 
 
 _INNER = ("encoder.layers.0.self_attn", "encoder.layers.0.linear1", "encoder.layers.1.self_attn",

@@ -12,7 +12,7 @@ from fxprune.coupling.op import Policy
 
 
 class Net(nn.Module):
-    """Named parts (modules, parameters, buffers) and a forward that is given as a function of the net and its inputs."""
+    """Named parts (modules, parameters, buffers), and a forward that is a function of the net and its inputs."""
 
     def __init__(self, run: Callable[..., Any], **parts: Any):
         super().__init__()

@@ -1,7 +1,7 @@
 """Recurrent nets, embeddings, reparametrised weights."""
 
 import torch
-from cases import Net, case, conv, image, tokens
+from cases import Net, case, conv, tokens
 from reference import KeptOnly
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
@@ -120,17 +120,6 @@ def pointwise_parametrization():
     return net
 
 
-@case("up", tokens())
-def statistics_of_kept_tokens_features():
-    """A mean over features, written as a method with a keyword."""
-
-    def run(m, x):
-        y = m.up(x).sigmoid()
-        return m.head(y) * m.mean(y)
-
-    return Net(run, up=nn.Linear(10, 8), mean=Mean(), head=nn.Linear(8, 3))
-
-
 class Mean(nn.Module):
     def forward(self, x):
         return x.mean(dim=-1, keepdim=True)
@@ -140,9 +129,12 @@ def _kept_mean(full, kept):
     full.mean = KeptOnly(lambda x: x.mean(-1, keepdim=True), -1, kept("up.weight", 0))
 
 
-from dataclasses import replace  # noqa: E402
+@case("up", tokens(), patch=_kept_mean)
+def statistics_of_kept_tokens_features():
+    """A mean over features, written as a method with a keyword."""
 
-from cases import CASES  # noqa: E402
+    def run(m, x):
+        y = m.up(x).sigmoid()
+        return m.head(y) * m.mean(y)
 
-CASES["statistics_of_kept_tokens_features"] = replace(CASES["statistics_of_kept_tokens_features"], patch=_kept_mean)
-_ = image
+    return Net(run, up=nn.Linear(10, 8), mean=Mean(), head=nn.Linear(8, 3))

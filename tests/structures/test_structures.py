@@ -14,6 +14,7 @@ import reference
 import sequence_cases  # noqa: F401
 from cases import CASES
 
+import fxprune
 from fxprune import analyze, pipeline
 from fxprune.digest import digest_of
 from fxprune.planning import Plan
@@ -26,7 +27,8 @@ def random_plan(coupling, model, seed):
     kept = {name: sorted(draw.sample(range(group.size), draw.randint(1, max(group.size - 1, 1))))
             for name, group in coupling.prunable.items()}
     return Plan.build(coupling.groups, kept, signature=coupling.signature, inputs=coupling.inputs,
-                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy), mode=coupling.mode)
+                      digest=digest_of(model), aliases=aliases(model), policy=asdict(coupling.policy),
+                      mode=coupling.mode)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -48,6 +50,7 @@ def test_structure(name):
         reference.assert_untouched(before, model)
         reference.assert_sliced(model, small, plan.keep, case.renumbered)
         if seed == 0:
+            fxprune.verify(model, small, plan)  # its own verification must agree
             small = copy.deepcopy(small)
         reference.assert_agrees(model, small, plan.keep, case.inputs, seed=seed, patch=case.patch, skip=case.skip,
                                 modes=case.modes, batches=case.batches)

@@ -40,10 +40,11 @@ def main() -> None:
     known = [] if not options.rows.exists() else [json.loads(line) for line in options.rows.read_text().splitlines()]
     kept = [row for row in known if not (options.again and _matches(row, options.again))]
     done = {(row["suite"], row["model"]) for row in kept}
-    jobs = [(suite, name) for suite in options.suite for name in SUITES[suite][0]()
-            if fnmatchcase(name, options.only) and (suite, name) not in done]
+    jobs = [(suite, name) for pattern in options.only for suite in options.suite for name in SUITES[suite][0]()
+            if fnmatchcase(name, pattern) and (suite, name) not in done]
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     options.rows.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    jobs = list(dict.fromkeys(jobs))
     todo = partial(work, verify=not options.no_verify, run=not options.no_run)
     with options.rows.open("a") as file, tqdm(total=len(jobs)) as bar:
         for (suite, name), row in rows(jobs, todo, options.workers, options.seconds, options.memory):
@@ -64,7 +65,7 @@ def _matches(row: dict, pattern: str) -> bool:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", nargs="+", choices=list(SUITES), default=list(SUITES))
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="models whose names match")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="models whose names match one")
     parser.add_argument("--again", metavar="PATTERN", help="redo these rows ('failed': those that failed)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=600, help="time limit a model")

@@ -10,9 +10,11 @@ from torch import nn
 Case = tuple[nn.Module, tuple[Any, ...]]
 
 DETECTORS = ("fasterrcnn", "fcos", "keypointrcnn", "maskrcnn", "retinanet", "ssd")
-# Inputs of torchvision's families that are not 224 × 224 pictures. Structure does not depend on the size of a picture:
-# dense predictors and video nets get small ones, so that verification in double precision stays affordable.
+# Structure does not depend on the size of a picture, and verification in double precision takes its time: torchvision's
+# nets get small pictures, but for those whose layers fix a size of their own.
+SMALL = (1, 3, 64, 64)
 SHAPES = {
+    **dict.fromkeys(("vit", "maxvit"), (1, 3, 224, 224)),
     **dict.fromkeys(("r3d", "mc3", "r2plus1d"), (1, 3, 8, 56, 56)),
     "s3d": (1, 3, 16, 224, 224),
     "swin3d": (1, 3, 4, 64, 64),
@@ -38,7 +40,7 @@ def build_torchvision(name: str) -> Case:
         return model, (torch.rand(1, 3, 128, 128), torch.rand(1, 3, 128, 128), 2)
     if name.startswith(DETECTORS):
         return model.eval(), ([torch.rand(3, 320, 320)],)
-    shape = next((shape for start, shape in SHAPES.items() if name.startswith(start)), (1, 3, 224, 224))
+    shape = next((shape for start, shape in SHAPES.items() if name.startswith(start)), SMALL)
     return model, (torch.rand(shape),)
 
 

@@ -14,8 +14,8 @@ Every model at `channels=0.5`, made again by `python -m tests.zoo`. *Frozen* is 
 those at the model's input and output included; the reason is the most frequent of the others. *Error* is the largest
 relative difference from the masked original over all nodes, in eval and in train mode, at two batch sizes, at half of
 every group and at random unequal widths; times are seconds on one CPU thread, *verify* for both plans together, memory
-is the process's peak. timm's models get their own input size; torchvision's get 224 × 224, but for dense predictors and
-video nets, which get smaller pictures.
+is the process's peak. timm's models get their own input size; torchvision's get 64 × 64 pictures unless their layers
+fix another size, since structure does not depend on it (MACs are those of that size).
 """
 
 

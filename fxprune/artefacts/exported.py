@@ -1,0 +1,117 @@
+"""``torch.export`` of a compressed model: in inference mode, with a dynamic batch where the model allows one."""
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_iter, tree_map
+
+from fxprune.artefacts.archive import packed, unpacked
+from fxprune.artefacts.source import run
+from fxprune.capture.contexts import restore_grad, switch_grad
+from fxprune.capture.inputs import Example, realise, second_batch
+from fxprune.errors import FxpruneError, UnsupportedError
+from fxprune.groups import Inputs
+
+# How far apart one kernel's results may be from another's, relative to the largest output.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
+    """The bytes of ``model.pt2``, and in words which batch sizes it takes.
+
+    Args:
+        small: on the CPU, in inference mode.
+        inputs: the example inputs' description.
+
+    Raises:
+        UnsupportedError: torch cannot export it, or the program computes something else.
+    """
+    reasons = []
+    for example, dynamic, words in _attempts(small, inputs):
+        try:
+            raw = packed(_export(small, example, dynamic))
+            _check(small, unpacked(raw), [example, *_others(small, inputs, words)])
+            return raw, words
+        except FxpruneError as error:
+            reasons.append(str(error))
+        except Exception as error:
+            reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    raise UnsupportedError(f"torch.export does not take this model ({reasons[-1]})")
+
+
+def example_of(small: GraphModule, inputs: Inputs, larger: bool = False) -> Example:
+    """Random inputs of that description, in the model's own floating dtype."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = next((p.dtype for p in small.parameters() if p.is_floating_point()), None)
+    change = second_batch(inputs) if larger else lambda spec: spec
+    return realise(inputs, "cpu", generator, change, dtype)
+
+
+def _attempts(small: GraphModule, inputs: Inputs) -> Iterator[tuple[Example, Any, str]]:
+    larger, given = example_of(small, inputs, larger=True), example_of(small, inputs)
+    # A batch of one is never dynamic to torch, so that it is exported on the larger one.
+    yield larger, _dynamic(small, larger), "any batch size"
+    yield given, None, f"a batch of {_batch(given)} only"
+
+
+def _others(small: GraphModule, inputs: Inputs, words: str) -> list[Example]:
+    return [example_of(small, inputs)] if words == "any batch size" else []
+
+
+def _batch(example: Example) -> int:
+    return next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
+
+
+def _dynamic(small: GraphModule, example: Example) -> dict[str, Any]:
+    """By argument: dimension 0 of every tensor that has the batch there."""
+    batch = _batch(example)
+    names = list(inspect.signature(small.forward).parameters)
+    shared = Dim("batch", min=1)
+
+    def spec(value: Any) -> Any:
+        return {0: shared} if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == batch else None
+
+    values = [*example[0], *example[1].values()]
+    return {name: tree_map(spec, value) for name, value in zip(names, values, strict=False)}
+
+
+def _export(small: GraphModule, example: Example, dynamic: Any) -> ExportedProgram:
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        return torch.export.export(_without_gradients(small), example[0], example[1], dynamic_shapes=dynamic)
+
+
+def _without_gradients(small: GraphModule) -> GraphModule:
+    """A copy that does not switch gradients on and off, which only matters to training."""
+    copied = copy.deepcopy(small)
+    for node in reversed([node for node in copied.graph.nodes if node.target in (switch_grad, restore_grad)]):
+        copied.graph.erase_node(node)
+    copied.recompile()
+    return copied
+
+
+def _check(small: GraphModule, program: Any, examples: list[Example]) -> None:
+    for example in examples:
+        # On copies, since a model may count its calls in a buffer.
+        ours, theirs = run(copy.deepcopy(small), example), run(copy.deepcopy(program), example)
+        pairs = list(zip(tree_iter(ours), tree_iter(theirs), strict=True))
+        if not all(close(a, b) for a, b in pairs):
+            raise UnsupportedError("the exported program computes something else than the compressed model")
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether two outputs agree to within what another kernel may change."""
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and a == b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point() or not a.numel():
+        return torch.equal(a, b)
+    scale = float(a.nan_to_num(posinf=0, neginf=0).abs().max()) or 1.0
+    return torch.allclose(a, b, rtol=0, atol=TOLERANCE.get(a.dtype, 5e-2) * scale, equal_nan=True)

@@ -1,0 +1,46 @@
+"""Load an artefact. Nothing that its files say is executed: programs and plans are data that is checked."""
+
+import os
+
+from torch import nn
+
+from fxprune.artefacts.archive import opened
+from fxprune.artefacts.untrusted import inside
+from fxprune.artefacts.weights import read_notes, read_weights
+from fxprune.errors import ArtefactError
+from fxprune.pipeline import apply
+from fxprune.planning import Plan
+
+
+def load(folder: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
+    """A compressed model from the folder that `save` wrote. The files are not trusted.
+
+    Args:
+        folder: the artefact.
+        model: an instance of the original class. Its plan is carried out on it and the weights are read, which gives
+            the compressed model with its record, to train on. Where None, ``model.pt2`` is loaded, for inference.
+
+    Raises:
+        ArtefactError: a file is missing, damaged, of another model, or holds what could run code.
+        PlanError: the plan is damaged, or does not belong to the model.
+
+    >>> import fxprune, tempfile, torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> small, x = fxprune.compress(net, torch.randn(1, 3, 8, 8), channels=0.5), torch.randn(5, 3, 8, 8)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     saved = fxprune.save(small, f"{place}/pruned")
+    ...     again, trainable = load(saved.folder), load(saved.folder, model=net)
+    >>> torch.equal(again(x), small(x)), torch.equal(trainable(x), small(x))
+    (True, True)
+    """
+    if model is None:
+        return opened(inside(folder, "model.pt2"))
+    if not isinstance(model, nn.Module):
+        raise ArtefactError(f"model must be an instance of the original class, got {type(model).__name__}; write "
+                            "fxprune.load(folder, model=Net())")
+    weights = inside(folder, "weights.safetensors")
+    notes = read_notes(weights)
+    plan = Plan.load(inside(folder, "plan.json"))
+    small = apply(model, plan, weights="any", fold_constants=notes.get("folded") == "true")
+    read_weights(small, weights)
+    return small

@@ -1,0 +1,35 @@
+"""What tracing gives: a graph and what was seen while it was made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph
+
+from fxprune.capture.sizes import Guard
+
+
+class AutogradFunction(nn.Module):
+    """A user's ``torch.autograd.Function`` as a module of the graph, so that its own backward stays."""
+
+    def __init__(self, function: type[torch.autograd.Function]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function.apply(*args)
+
+
+@dataclass
+class Traced:
+    """One graph and what was seen while it was made."""
+
+    graph: Graph
+    tape: Any
+    guards: tuple[Guard, ...]
+    constants: dict[str, torch.Tensor]
+    functions: dict[str, nn.Module]
+    tensors: dict[int, torch.Tensor]
+    asked_training: bool
+    output: Any = None

@@ -1,0 +1,1 @@
+"""Penalties inside other projects' training loops; each file needs the extra of its name."""
