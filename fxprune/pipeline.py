@@ -173,14 +173,15 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     """
     _check_plan(model, plan, weights)
     coupling = _coupling_for(model, plan, example_inputs)
+    plan.check(coupling.signature, coupling.groups, aliases(model))
+    _check_moves(coupling, plan)
     return carry_out(model, coupling, plan, fold(model, coupling, plan, calibration) if fold_constants else None)
 
 
 @collected_later()
 def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folded: Folded | None = None) -> nn.Module:
-    """Emit the pruned module, of the folded model where there is one, and attach its record."""
-    plan.check(coupling.signature, coupling.groups, aliases(model))
-    _check_moves(coupling, plan)
+    """Emit the pruned module, of the folded model where there is one, and attach its record. The plan is one that was
+    drawn on this coupling, or checked against it."""
     base = folded.model if folded else model
     small = emit(base, coupling, plan) if coupling.mode == GRAPH else shrink(base, coupling, plan)
     drift = folded.drift(small, plan) if folded else 0.0

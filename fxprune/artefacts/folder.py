@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from fxprune.artefacts.exported import example_of, exported
 from fxprune.artefacts.source import check_source, source_of
 from fxprune.artefacts.weights import write_weights
-from fxprune.capture.capture import GRAPH
+from fxprune.capture.capture import GRAPH, untouched_rng
 from fxprune.errors import FxpruneError, InputError
 from fxprune.record import Record, record
 from fxprune.report.compression import compression_table
@@ -133,8 +133,9 @@ def _programs(small: nn.Module, done: Record, part: Path, title: str, missing: d
         raw, _ = exported(plain.eval(), done.inputs)
         (part / "model.pt2").write_bytes(raw)
 
-    _attempt("model.py", missing, write_source)
-    _attempt("model.pt2", missing, write_program)
+    with untouched_rng():
+        _attempt("model.py", missing, write_source)
+        _attempt("model.pt2", missing, write_program)
 
 
 def _plain(small: GraphModule) -> GraphModule:

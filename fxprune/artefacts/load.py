@@ -1,5 +1,6 @@
 """Load an artefact. Nothing that its files say is executed: programs and plans are data that is checked."""
 
+import math
 import os
 
 from torch import nn
@@ -7,9 +8,13 @@ from torch import nn
 from fxprune.artefacts.archive import opened
 from fxprune.artefacts.untrusted import inside
 from fxprune.artefacts.weights import read_notes, read_weights
+from fxprune.capture.inputs import specs
 from fxprune.errors import ArtefactError
 from fxprune.pipeline import apply
 from fxprune.planning import Plan
+
+# Of all example inputs together: four gigabytes of single precision.
+ELEMENTS = 2 ** 30
 
 
 def load(folder: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
@@ -41,6 +46,15 @@ def load(folder: str | os.PathLike, model: nn.Module | None = None) -> nn.Module
     weights = inside(folder, "weights.safetensors")
     notes = read_notes(weights)
     plan = Plan.load(inside(folder, "plan.json"))
+    _check_inputs(plan)
     small = apply(model, plan, weights="any", fold_constants=notes.get("folded") == "true")
     read_weights(small, weights)
     return small
+
+
+def _check_inputs(plan: Plan) -> None:
+    """The plan's example inputs are made to analyse the model, and must fit into memory."""
+    elements = sum(math.prod(spec.shape) for spec in specs(plan.inputs))
+    if elements > ELEMENTS:
+        raise ArtefactError(f"the plan's example inputs must have at most {ELEMENTS:,} elements, got {elements:,}; is "
+                            "plan.json the one that was saved?")

@@ -36,6 +36,8 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
 STATE = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200}){0,60}")
 # Strings that may be pasted between quotes.
 WORDS = re.compile(r"[A-Za-z0-9 _.,:;<>=+*/-]{0,200}")
+# Torch counts up to the number of a symbol.
+_COUNTED = re.compile(r"[A-Za-z_]+[0-9]{6,}")
 # Names that generated code uses itself.
 RESERVED = {"self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree", "math"}
 TEXT = 10_000
@@ -43,9 +45,10 @@ NODES = 1_000_000
 
 _NAMESPACES = {"aten", "torchvision"}
 # Operators that touch files, memory of others, or a tensor's storage.
-_REFUSED = set("""from_file set_ set set_data data resize_ resize resize_as_ pin_memory _pin_memory record_stream
-    _print save _unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _reshape_alias
-    _reinterpret_tensor""".split())
+_REFUSED = set("""from_file set_ set set_data data resize_ resize resize_as_ pin_memory _pin_memory record_stream _print
+    save _reshape_alias _reinterpret_tensor""".split())
+# "Unsafe" of these only says that they are views of one memory; of all others, that indices are not checked.
+_UNSAFE = {"_unsafe_view", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes"}
 _PYTHON = {f"_operator.{name}" for name in ("add sub mul floordiv truediv mod pow neg pos eq ne lt le gt ge and_ or_ "
                                             "getitem lshift rshift").split()}
 _PYTHON |= {"math.trunc", "math.ceil", "math.floor", "torch.sym_not", "torch.sym_int", "torch.sym_float",
@@ -142,6 +145,8 @@ def _object(value: dict[str, Any], key: str) -> None:
             continue
         if key in _NAMED:
             _name(name, key)
+            if key == "range_constraints" and _COUNTED.fullmatch(name):
+                raise _refuse(key, f"must not count to {name[:60]!r}")
             _walk(item, "entry")
         elif name in _NUMBERS:
             if isinstance(item, (dict, list)):
@@ -221,7 +226,7 @@ def _operator(value: Any, key: str) -> None:
     parts = value.split(".")
     known = len(parts) == 5 and parts[:2] == ["torch", "ops"] and parts[2] in _NAMESPACES \
         and all(map(NAME.fullmatch, parts)) and parts[3] not in _REFUSED and "__" not in (parts[3][:2], parts[4][:2])
-    if not known:
+    if not known or ("unsafe" in parts[3] and parts[3] not in _UNSAFE):
         raise _refuse("it", f"calls {value[:80]!r}, which is not an operator of torch.ops.aten that computes on "
                       "tensors only")
     packet = getattr(getattr(torch.ops, parts[2]), parts[3], None)

@@ -58,7 +58,7 @@ class _Rewriter:
         self.view, self.parts = view, parts
         self.new = Graph()
         self.nodes: dict[Node, Any] = {}
-        self._by_ref: dict[int, Node] = {}
+        self._by_ref: dict[int, tuple[Node, tuple[Any, ...]]] = {}
         self._values: dict[Any, Any] = {}
 
     def graph(self) -> Graph:
@@ -66,8 +66,8 @@ class _Rewriter:
         guards = _placed(traced.guards, self.view.determined)
         for node in traced.graph.nodes:
             self._copy(node)
-            for ref in self.view.refs(node.name).values():
-                self._by_ref.setdefault(ref.id, node)
+            for path, ref in self.view.refs(node.name).items():
+                self._by_ref.setdefault(ref.id, (node, path))
         self._unused_sizes()
         self._guards(guards)
         self.new.lint()
@@ -146,7 +146,10 @@ class _Rewriter:
                 return self.view.evaluate(expression, natural=False)
             key = ("dim", expression)
             if key not in self._values:
-                source = self.nodes[self._by_ref[expression.tensor]]
+                node, path = self._by_ref[expression.tensor]
+                source = self.nodes[node]
+                for item in path:
+                    source = self._made("call_function", operator.getitem, (source, item))
                 self._values[key] = self._made("call_method", "size", (source, expression.dim))
             return self._values[key]
         if not isinstance(expression, Apply):

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.fx import GraphModule
@@ -18,10 +17,11 @@ from fxprune.coupling.follow import Astray
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
+from fxprune.tape import Ref
 from fxprune.verify.ledger import Ledger
 from fxprune.verify.masked import Deterministic, Masked
 from fxprune.verify.nodes import run_nodes
-from fxprune.verify.parts import kept_part
+from fxprune.verify.order import Order
 
 _UNCAPTURED = object()
 _Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
@@ -40,6 +40,7 @@ class Sides:
     names: list[str]
     coupling: Coupling
     ledger: Ledger
+    order: Order
 
     def run(self, mode: str, example: Example, view: View) -> None:
         """One run of both, compared node by node."""
@@ -69,16 +70,16 @@ class Sides:
         values: _Values = {}
 
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
-            values[node] = {path: kept_part(tensors[ref.id], view.masks(ref)).clone()
+            values[node] = {path: self.order.part(tensors[ref.id], view, ref).clone()
                             for path, ref in view.refs(node).items() if ref.id in tensors}
 
-        watched = self._modules(self.full, view, lambda path, k, masks, value: values.setdefault(path, {}).update(
-            {(k,): kept_part(value, masks).clone()}))
+        watched = self._modules(self.full, view, lambda path, k, ref, value: values.setdefault(path, {}).update(
+            {(k,): self.order.part(value, view, ref).clone()}))
         with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
             return self.full(*example[0], **example[1]), values
 
     @contextmanager
-    def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, list[np.ndarray], torch.Tensor], None]
+    def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]
                  ) -> Iterator[None]:
         """In module mode the outputs of leaf modules stand in for nodes: ``seen(path, number of the call, …)``."""
         counts: dict[str, int] = {}
@@ -89,7 +90,7 @@ class Sides:
                 calls = view.tape.modules[path]
                 ref = calls[min(k, len(calls) - 1)][1]
                 if isinstance(out, torch.Tensor) and ref is not None and out.dim() == len(ref.shape):
-                    seen(path, k, view.masks(ref), out)
+                    seen(path, k, ref, out)
 
             return after
 
@@ -112,7 +113,7 @@ class Sides:
         try:
             with Deterministic():
                 if self.coupling.mode != "graph":
-                    with self._modules(self.pruned, view, lambda path, k, masks, value: self._one(
+                    with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
                             path, values.get(path, {}).get((k,)), value, context)):
                         return self.pruned(*example[0], **example[1])
                 return run_nodes(self.pruned, example, self.names, compare)

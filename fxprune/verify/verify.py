@@ -16,6 +16,7 @@ from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.planning import Plan
 from fxprune.verify.ledger import Ledger
+from fxprune.verify.order import Order
 from fxprune.verify.prepare import check_weights, pair
 from fxprune.verify.record import Verification
 from fxprune.verify.sides import DoesNotRun, Sides
@@ -51,13 +52,14 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
              notes: tuple[str, ...]) -> Verification:
     ledger = Ledger(TOLERANCE[dtype], notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    order = Order(coupling, plan)
     with untouched_rng():
         names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
         for number, (mode, second) in enumerate(_runs(coupling)):
             traced = coupling._captured.modes[mode]
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
             # New copies each time: what a model caches on itself in one run would change the next.
-            sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger)
+            sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order)
             sides.run(mode, _example(model, plan, second, dtype, SEED + number), View(coupling, index, lost))
     if not ledger.runs:
         raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")

@@ -214,6 +214,15 @@ def test_nothing_of_the_machine_is_in_the_files(saved):
             assert here not in path.read_bytes(), path.name
 
 
+def test_saving_changes_nothing(tmp_path):
+    build, inputs = NETS["auxiliary"]
+    small = fxprune.compress(build().train(), inputs(2), channels=0.5, verify=False)
+    before, state = reference.fingerprint(small), torch.get_rng_state()
+    fxprune.save(small, tmp_path / "artefact")
+    reference.assert_untouched(before, small)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_save_needs_a_compressed_model(tmp_path):
     with pytest.raises(InputError, match="record needs the module that fxprune.compress"):
         fxprune.save(torch.nn.Linear(2, 2), tmp_path / "no")

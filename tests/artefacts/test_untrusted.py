@@ -267,6 +267,8 @@ def renamed(document):
     (lambda d: d.update(guards_code=["L['x'].size()[0] == 'a\"b'"]), "may not hold"),
     (lambda d: d.update(verifiers=["EVIL"]), "verifiers must be of"),
     (lambda d: d.update(surprise=1), "holds 'surprise'"),
+    (lambda d: node(d).update(target="torch.ops.aten._sparse_coo_tensor_unsafe.default"), "calls"),
+    (lambda d: d["range_constraints"].update({"u99999999999": {"min_val": 0, "max_val": 1}}), "must not count to"),
     (lambda d: d["graph_module"].update(treespec_namedtuple_fields={"x": {"field_names": []}}), "holds 'x'"),
     (lambda d: d.pop("graph_module"), "has no graph"),
     (lambda d: d["range_constraints"].update({"x = exit()": {"min_val": 0, "max_val": 1}}), "must be a plain name"),
@@ -400,12 +402,13 @@ def test_source_is_never_run(artefact):
 @pytest.mark.parametrize(("old", "new", "message"), [
     ('"0-', '"0-999999999999,', "damaged plan file"), ("{", "{{", "not valid JSON"),
     ('"format"', '"format": "x", "format"', "duplicated"),
+    ("[2, 3, 8, 8]", "[99999999, 3, 99999, 8]", "at most 1,073,741,824 elements"),
 ])
 def test_plans(artefact, old, new, message):
     text = (artefact / "plan.json").read_text()
     assert old in text
     (artefact / "plan.json").write_text(text.replace(old, new, 1))
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises((PlanError, ArtefactError), match=message):
         fxprune.load(artefact, model=NETS["sequential"][0]())
 
 
