@@ -19,7 +19,7 @@ _PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_paddin
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SKIPPED = {"device", "dtype"}
 # What attention projects with: a linear layer that only quantisation treats otherwise.
-_PLAIN = {nn.modules.linear.NonDynamicallyQuantizableLinear: nn.Linear}
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {nn.modules.linear.NonDynamicallyQuantizableLinear: nn.Linear}
 
 
 def constructor(module: nn.Module) -> str:
@@ -52,7 +52,7 @@ def _parameters(kind: type[nn.Module]) -> Iterator[inspect.Parameter]:
     for base in kind.__mro__:
         if "__init__" not in vars(base):
             continue
-        found = [p for p in list(inspect.signature(base.__init__).parameters.values())[1:]
+        found = [p for p in list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
                  if p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.KEYWORD_ONLY]
         if not found and base is not nn.Module and issubclass(base, nn.RNNBase):
             continue

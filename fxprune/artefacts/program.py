@@ -22,17 +22,15 @@ What is allowed is therefore listed here, and all the rest refused. Metadata (st
 that exported, names of modules) is not needed to run a program, and dropped.
 """
 
-import ast
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from fxprune.artefacts.expressions import NAME, TEXT, check_guard, check_symbols, refuse
 from fxprune.artefacts.untrusted import parsed
-from fxprune.errors import ArtefactError
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
 STATE = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200}){0,60}")
 # Strings that may be pasted between quotes.
 WORDS = re.compile(r"[A-Za-z0-9 _.,:;<>=+*/-]{0,200}")
@@ -40,7 +38,6 @@ WORDS = re.compile(r"[A-Za-z0-9 _.,:;<>=+*/-]{0,200}")
 _COUNTED = re.compile(r"[A-Za-z_]+[0-9]{6,}")
 # Names that generated code uses itself.
 RESERVED = {"self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree", "math"}
-TEXT = 10_000
 NODES = 1_000_000
 
 _NAMESPACES = {"aten", "torchvision"}
@@ -54,12 +51,7 @@ _PYTHON = {f"_operator.{name}" for name in ("add sub mul floordiv truediv mod po
 _PYTHON |= {"math.trunc", "math.ceil", "math.floor", "torch.sym_not", "torch.sym_int", "torch.sym_float",
             "torch.sym_ite", "torch.sym_max", "torch.sym_min", "torch.sym_sqrt"}
 _HIGHER = {f"torch.ops.higher_order.{name}" for name in ("wrap_with_set_grad_enabled", "wrap_with_autocast")}
-_SYMBOLIC = set("""Symbol Integer Float Rational Add Mul Pow Mod Max Min And Or Not Eq Ne Equality Unequality Lt Le Gt
-    Ge StrictLessThan LessThan StrictGreaterThan GreaterThan floor ceiling Abs FloorDiv ModularIndexing Where PythonMod
-    CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt
-    RoundToInt RoundDecimal ToFloat Identity""".split())
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
-_GUARDS = {"torch.sym_max", "torch.sym_min", "torch.sym_not", "math.floor", "math.ceil", "math.trunc", "math.sqrt"}
 _IMMUTABLE = re.compile(r"torch\.fx\.immutable_collections\.immutable_(list|dict)")
 _VERIFIERS = {"TRAINING", "ATEN"}
 
@@ -90,15 +82,15 @@ def checked_program(raw: bytes) -> dict[str, Any]:
     try:
         return _checked(document)
     except (AttributeError, TypeError, KeyError, IndexError, RecursionError) as error:
-        raise _refuse("the program", f"is not of the form that torch.export writes ({type(error).__name__})") from error
+        raise refuse("the program", f"is not of the form that torch.export writes ({type(error).__name__})") from error
 
 
 def _checked(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("graph_module"), dict):
-        raise _refuse("the program", "has no graph")
+        raise refuse("the program", "has no graph")
     document.pop("torch_version", None)
     if not set(_list(document.get("verifiers", []))) <= _VERIFIERS:
-        raise _refuse("verifiers", f"must be of {sorted(_VERIFIERS)}")
+        raise refuse("verifiers", f"must be of {sorted(_VERIFIERS)}")
     verifiers = document.pop("verifiers", [])
     if document.get("guards_code"):
         for guard in _list(document["guards_code"]):
@@ -110,13 +102,8 @@ def _checked(document: Any) -> dict[str, Any]:
     _walk(document, "program")
     _inputs_are_plain(module)
     if module.get("treespec_namedtuple_fields"):
-        raise _refuse("treespec_namedtuple_fields", "must be empty")
+        raise refuse("treespec_namedtuple_fields", "must be empty")
     return {**document, "verifiers": verifiers, "guards_code": guards, "torch_version": "unknown"}
-
-
-def _refuse(where: str, why: str) -> ArtefactError:
-    return ArtefactError(f"model.pt2 is not trusted: {where} {why}; load the folder with model=, or import its "
-                         "model.py if you trust it")
 
 
 def _walk(value: Any, key: str) -> None:
@@ -126,12 +113,12 @@ def _walk(value: Any, key: str) -> None:
         _object(value, key)
     elif isinstance(value, list):
         if len(value) > NODES:
-            raise _refuse(key, f"must not have more than {NODES:,} entries")
+            raise refuse(key, f"must not have more than {NODES:,} entries")
         for item in value:
             _walk(item, key)
     elif isinstance(value, str):
         if value not in ("Infinity", "-Infinity"):
-            raise _refuse(key, f"must not be a string, got {value[:60]!r}")
+            raise refuse(key, f"must not be a string, got {value[:60]!r}")
 
 
 def _object(value: dict[str, Any], key: str) -> None:
@@ -141,21 +128,21 @@ def _object(value: dict[str, Any], key: str) -> None:
         if name == "name" and "arg" in value:
             # An operator's argument, which may be called self.
             if not isinstance(item, str) or (item and not NAME.fullmatch(item)):
-                raise _refuse(key, f"must be a plain name, got {str(item)[:60]!r}")
+                raise refuse(key, f"must be a plain name, got {str(item)[:60]!r}")
             continue
         if key in _NAMED:
             _name(name, key)
             if key == "range_constraints" and _COUNTED.fullmatch(name):
-                raise _refuse(key, f"must not count to {name[:60]!r}")
+                raise refuse(key, f"must not count to {name[:60]!r}")
             _walk(item, "entry")
         elif name in _NUMBERS:
             if isinstance(item, (dict, list)):
-                raise _refuse(name, "must be a number")
+                raise refuse(name, "must be a number")
             _walk(item, name)
         elif name in _STRUCTURE or name in _LEAVES or name == "metadata":
             _walk(item, name)
         else:
-            raise _refuse(key, f"holds {name[:60]!r}, which is not known to be harmless")
+            raise refuse(key, f"holds {name[:60]!r}, which is not known to be harmless")
 
 
 def _plain_containers(module: dict[str, Any]) -> None:
@@ -174,7 +161,7 @@ def _inputs_are_plain(module: dict[str, Any]) -> None:
     for item in (*module.get("graph", {}).get("inputs", []), *(c.get("value", {}) for c in constants)):
         text = item.get("as_string") if isinstance(item, dict) else None
         if text is not None and not WORDS.fullmatch(text):
-            raise _refuse("an input", f"must be plain words, got {text[:60]!r}")
+            raise refuse("an input", f"must be plain words, got {text[:60]!r}")
 
 
 # -- leaves ---------------------------------------------------------------------------------------------------------
@@ -182,7 +169,7 @@ def _inputs_are_plain(module: dict[str, Any]) -> None:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _refuse("a list", "must hold strings")
+        raise refuse("a list", "must hold strings")
     return value
 
 
@@ -190,7 +177,7 @@ def _name(value: Any, key: str) -> None:
     if value is None or value == "":
         return
     if not isinstance(value, str) or not NAME.fullmatch(value) or value in RESERVED or value.startswith("__"):
-        raise _refuse(key, f"must be a plain name, got {str(value)[:60]!r}")
+        raise refuse(key, f"must be a plain name, got {str(value)[:60]!r}")
 
 
 def _names(value: Any, key: str) -> None:
@@ -200,12 +187,12 @@ def _names(value: Any, key: str) -> None:
 
 def _state(value: Any, key: str) -> None:
     if value != "" and (not isinstance(value, str) or not STATE.fullmatch(value) or "__" in value.split(".")):
-        raise _refuse(key, f"must be the name of a parameter or module, got {str(value)[:60]!r}")
+        raise refuse(key, f"must be the name of a parameter or module, got {str(value)[:60]!r}")
 
 
 def _text(value: Any, key: str) -> None:
     if not isinstance(value, str) or len(value) > TEXT or not value.isprintable():
-        raise _refuse(key, "must be a short printable string")
+        raise refuse(key, "must be a short printable string")
 
 
 def _texts(value: Any, key: str) -> None:
@@ -215,103 +202,23 @@ def _texts(value: Any, key: str) -> None:
 
 def _device(value: Any, key: str) -> None:
     if value != "cpu":
-        raise _refuse("a device", f"must be 'cpu', got {str(value)[:60]!r}")
+        raise refuse("a device", f"must be 'cpu', got {str(value)[:60]!r}")
 
 
 def _operator(value: Any, key: str) -> None:
     if not isinstance(value, str):
-        raise _refuse("a target", "must be a string")
+        raise refuse("a target", "must be a string")
     if value in _PYTHON or value in _HIGHER:
         return
     parts = value.split(".")
     known = len(parts) == 5 and parts[:2] == ["torch", "ops"] and parts[2] in _NAMESPACES \
         and all(map(NAME.fullmatch, parts)) and parts[3] not in _REFUSED and "__" not in (parts[3][:2], parts[4][:2])
     if not known or ("unsafe" in parts[3] and parts[3] not in _UNSAFE):
-        raise _refuse("it", f"calls {value[:80]!r}, which is not an operator of torch.ops.aten that computes on "
+        raise refuse("it", f"calls {value[:80]!r}, which is not an operator of torch.ops.aten that computes on "
                       "tensors only")
     packet = getattr(getattr(torch.ops, parts[2]), parts[3], None)
     if not isinstance(getattr(packet, parts[4], None), torch._ops.OpOverload):
-        raise _refuse("it", f"calls {value[:80]!r}, which this torch does not have")
-
-
-def _expression(value: Any, key: str) -> None:
-    """Constructor calls of sympy's and torch's symbols, nothing else."""
-    tree = _parsed(value, key)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else ""
-            if name not in _SYMBOLIC:
-                raise _refuse(key, f"may not call {ast.unparse(node.func)[:60]!r}")
-            strings = [a for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            if strings and (name != "Symbol" or len(node.args) != 1 or not NAME.fullmatch(strings[0].value)):
-                raise _refuse(key, "may hold a string only as a symbol's name")
-            if name in ("Pow", "PowByNatural", "FloatPow") and not _is_small(node.args[-1]):
-                raise _refuse(key, "may only hold small powers")
-        elif isinstance(node, ast.keyword):
-            if not isinstance(node.value, ast.Constant) or not isinstance(node.value.value, bool):
-                raise _refuse(key, "may only state truths of symbols")
-        elif isinstance(node, ast.Name):
-            if node.id not in _SYMBOLIC | {"true", "false"}:
-                raise _refuse(key, f"may not use {node.id[:60]!r}")
-        elif isinstance(node, ast.Constant):
-            _constant(node, key)
-        elif not isinstance(node, (ast.Expression, ast.Load, ast.UnaryOp, ast.USub)):
-            raise _refuse(key, f"may not hold a {type(node).__name__}")
-    for outer in ast.walk(tree):
-        inner = outer.args if isinstance(outer, ast.Call) and outer.func.id != "Symbol" else \
-            [outer.body] if isinstance(outer, ast.Expression) else []
-        if any(isinstance(a, ast.Constant) and isinstance(a.value, str) for a in inner):
-            raise _refuse(key, "may hold a string only as a symbol's name")
-
-
-def check_guard(guard: str) -> None:
-    """A comparison of the inputs' sizes, as ``torch.export`` writes it: ``L['x'].size()[1] % 2 == 0``.
-
-    Raises:
-        ArtefactError: it is anything else.
-
-    >>> check_guard("L['x'].size()[0] <= 2*L['y'].size()[1]")
-    """
-    allowed = (ast.Expression, ast.Load, ast.Compare, ast.BoolOp, ast.And, ast.Or, ast.Not, ast.UnaryOp, ast.USub,
-               ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Eq, ast.NotEq, ast.Lt,
-               ast.LtE, ast.Gt, ast.GtE, ast.Subscript)
-    for node in ast.walk(_parsed(guard, "a guard")):
-        if isinstance(node, ast.Name):
-            if node.id not in ("L", "torch", "math"):
-                raise _refuse("a guard", f"may not use {node.id[:60]!r}")
-        elif isinstance(node, ast.Call):
-            if not isinstance(node.func, ast.Attribute) or node.keywords:
-                raise _refuse("a guard", "may only ask for sizes")
-        elif isinstance(node, ast.Attribute):
-            if node.attr != "size" and ast.unparse(node) not in _GUARDS:
-                raise _refuse("a guard", f"may not use {node.attr[:60]!r}")
-        elif isinstance(node, ast.Constant):
-            _constant(node, "a guard")
-        elif not isinstance(node, allowed):
-            raise _refuse("a guard", f"may not hold a {type(node).__name__}")
-
-
-def _parsed(text: Any, key: str) -> ast.Expression:
-    if not isinstance(text, str) or len(text) > TEXT:
-        raise _refuse(key, "must be a short expression")
-    try:
-        return ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise _refuse(key, f"must be an expression, got {text[:60]!r}") from None
-
-
-def _constant(node: ast.Constant, key: str) -> None:
-    value = node.value
-    if isinstance(value, str) and NAME.fullmatch(value):
-        return
-    if isinstance(value, str) or not isinstance(value, (bool, int, float)) or abs(value) >= 2 ** 63:
-        raise _refuse(key, f"may not hold {str(value)[:60]!r}")
-
-
-def _is_small(node: ast.expr) -> bool:
-    inner = node.args[0] if isinstance(node, ast.Call) and node.args else node
-    inner = inner.operand if isinstance(inner, ast.UnaryOp) else inner
-    return isinstance(inner, ast.Constant) and isinstance(inner.value, (int, float)) and abs(inner.value) <= 8
+        raise refuse("it", f"calls {value[:80]!r}, which this torch does not have")
 
 
 def _treespec(value: Any, key: str) -> None:
@@ -319,19 +226,19 @@ def _treespec(value: Any, key: str) -> None:
     _text(value, key)
     protocol, *rest = tree if isinstance(tree := parsed(value.encode(), key), list) and tree else (None,)
     if protocol != 1 or len(rest) != 1:
-        raise _refuse(key, "must be of protocol 1")
+        raise refuse(key, "must be of protocol 1")
     _tree(rest[0], key)
 
 
 def _tree(node: Any, key: str) -> None:
     if not isinstance(node, dict) or set(node) != {"type", "context", "children_spec"} or \
             not isinstance(node["children_spec"], list):
-        raise _refuse(key, "must be a tree of containers")
+        raise refuse(key, "must be a tree of containers")
     kind, context = node["type"], node["context"]
     if kind is None and context is None and not node["children_spec"]:
         return
     if not isinstance(kind, str) or kind not in _CONTAINERS or not isinstance(context, str):
-        raise _refuse(key, f"may only hold tuples, lists and dictionaries, got {str(kind)[:60]!r}")
+        raise refuse(key, f"may only hold tuples, lists and dictionaries, got {str(kind)[:60]!r}")
     names = parsed(context.encode(), key)
     if names is not None:
         _names(names, key)
@@ -342,6 +249,6 @@ def _tree(node: Any, key: str) -> None:
 _LEAVES: dict[str, Callable[[Any, str], None]] = {
     "name": _name, "as_name": _name, "user_input_name": _name, "forward_arg_names": _names,
     "parameter_name": _state, "buffer_name": _state, "tensor_constant_name": _state, "fqn": _state,
-    "target": _operator, "expr_str": _expression, "as_string": _text, "as_strings": _texts, "type": _device,
+    "target": _operator, "expr_str": check_symbols, "as_string": _text, "as_strings": _texts, "type": _device,
     "in_spec": _treespec, "out_spec": _treespec,
 }

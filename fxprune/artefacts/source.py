@@ -18,6 +18,7 @@ from fxprune.artefacts.skeleton import INDENT, Skeleton
 from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
 from fxprune.errors import UnsupportedError
+from fxprune.rewrite.emitted import SingleGraphModule
 
 _IMPORTS = (("math.", "import math"), ("operator.", "import operator"))
 
@@ -158,7 +159,7 @@ def _docstring(small: GraphModule) -> list[str]:
 
 
 def _forward(small: GraphModule, skeleton: Skeleton) -> Iterator[str]:
-    graphs: tuple[Graph, ...] = tuple(dict.fromkeys(small._graphs())) if hasattr(small, "_graphs") else (small.graph,)
+    graphs = tuple(dict.fromkeys(small._graphs())) if isinstance(small, SingleGraphModule) else (small.graph,)
     if len(graphs) == 1:
         yield from _function("forward", graphs[0], skeleton)
         return

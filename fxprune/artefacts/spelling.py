@@ -19,8 +19,7 @@ from fxprune.errors import UnsupportedError
 _HOMES: tuple[tuple[str, Any], ...] = (
     ("F", nn.functional), ("torch", torch), ("math", math), ("operator", operator), ("torch.special", torch.special),
     ("torch.linalg", torch.linalg), ("torch.fft", torch.fft), ("torch.Tensor", torch.Tensor), ("", builtins),
-    ("torch._C._nn", torch._C._nn), ("torch._VF", torch._VF), ("torch._C._special", torch._C._special),
-    ("torch._C._linalg", torch._C._linalg), ("torch._C._fft", torch._C._fft),
+    ("torch._C._nn", torch._C._nn), ("torch._VF", torch._VF),
 )
 _PRINTED = (torch.dtype, torch.memory_format, torch.layout)
 _OVERLOAD = re.compile(r"\w+\.\w+(\.\w+)?")

@@ -66,13 +66,14 @@ class Statements:
         block = ""
         for node in self.graph.nodes:
             if node.op == "call_module":
-                now = _block(node.target)
+                now = _block(str(node.target))
                 if now and now != block:
                     yield ""
                     yield f"# {now}"
                 block = now
             if node.op == "output":
-                yield f"return {self._value(node.args[0])}"
+                several = type(node.args[0]) is tuple and len(node.args[0]) > 1
+                yield f"return {self._index(node.args[0]) if several else self._value(node.args[0])}"
             elif node.op not in ("placeholder", "get_attr"):
                 yield from self._statement(node)
 
@@ -119,13 +120,17 @@ class Statements:
         if _is_number(node):
             name = self._fresh(("n",))
         else:
-            kept = [self.names[used] for used in node.all_input_nodes if used in dying and not _is_number(used)]
-            free = [name for name in self._free if not name.startswith("n")]
+            kept = [self.names[used] for used in node.all_input_nodes if used in dying and self._may_be_reused(used)]
+            free = [name for name in self._free if name.rstrip("0123456789") in _LETTERS]
             name = kept[0] if kept else free[0] if free else self._fresh(_LETTERS)
         if name in self._free:
             self._free.remove(name)
         self.names[node] = name
         return name
+
+    def _may_be_reused(self, node: Node) -> bool:
+        """A tensor's name that says nothing; the arguments' own names do, but for the first one's."""
+        return not _is_number(node) and (node.op != "placeholder" or node is next(iter(self.graph.nodes)))
 
     def _fresh(self, letters: tuple[str, ...]) -> str:
         k = 0
@@ -142,7 +147,7 @@ class Statements:
     def _call(self, node: Node) -> str:
         args, kwargs = node.args, node.kwargs
         if node.op == "call_module":
-            return f"{self.reach(node.target)}({self._listed(args, kwargs)})"
+            return f"{self.reach(str(node.target))}({self._listed(args, kwargs)})"
         if node.op == "call_method":
             return f"{self._operand(args[0])}.{node.target}({self._listed(args[1:], kwargs)})"
         if node.op != "call_function":
@@ -151,7 +156,7 @@ class Statements:
             return f"{self._operand(args[0])} {_INFIX[node.target]} {self._operand(args[1])}"
         if node.target is operator.getitem:
             return f"{self._operand(args[0])}[{self._index(args[1])}]"
-        if node.target is getattr and len(args) == 2 and is_name(args[1]):
+        if node.target is getattr and len(args) == 2 and is_name(str(args[1])):
             return f"{self._operand(args[0])}.{args[1]}"
         if node.target is operator.neg:
             return f"-{self._operand(args[0])}"
@@ -181,7 +186,7 @@ class Statements:
 
     def _value(self, value: Any) -> str:
         if isinstance(value, Node):
-            return self.reach(value.target) if value.op == "get_attr" else self.names[value]
+            return self.reach(str(value.target)) if value.op == "get_attr" else self.names[value]
         if isinstance(value, slice):
             return f"slice({', '.join(map(self._value, (value.start, value.stop, value.step)))})"
         if isinstance(value, dict) and type(value).__name__ in ("dict", "immutable_dict"):

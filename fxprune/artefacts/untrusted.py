@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def parsed(text: bytes, name: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))
+        again = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {again[:80]!r} is duplicated")
     return found
 

@@ -139,7 +139,8 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool
     args, kwargs = _own(example) if real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer).trace(args, kwargs, names)
-    for name, constant in traced.constants.items():
+    # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
+    for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
     drop_dead(traced.graph, traced.tape)

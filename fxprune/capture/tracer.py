@@ -19,7 +19,7 @@ from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture import attention
-from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad
+from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, unchecked
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Book, Dim, plain, watched
 from fxprune.capture.spelling import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
@@ -93,8 +93,7 @@ class Tracer(Writer, TorchFunctionMode):
             with self, mock.patch.object(nn.functional, "has_torch_function", lambda tensors: False):
                 return func(*args, **kwargs)
         if any(isinstance(arg, np.ndarray) for arg in args) and not holds_tensors(args):
-            with _disable_current_modes():
-                return func(*args, **kwargs)
+            return self._from_array(func, args, kwargs)
         if func is torch._C._set_grad_enabled:
             return self._grad_mode(*args)
         name = getattr(func, "__name__", str(func))
@@ -134,12 +133,19 @@ class Tracer(Writer, TorchFunctionMode):
                       if call.op.endswith("_") or "out" in call.overload)
         return out if written else self.observer.alias(out)
 
+    def _from_array(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor made of an array is a constant; whatever operators make it stand on the tape all the same."""
+        self._run(lambda: func(*args, **kwargs))
+        with _disable_current_modes():
+            value = func(*args, **kwargs)
+        return value if self.observer.real or not isinstance(value, torch.Tensor) else self.observer.adopt(value)
+
     def _known_index(self, index: Any) -> Any:
-        """Lists and arrays in an index as tensors of known contents; on the meta device they would lose them."""
+        """Lists in an index as tensors of known contents; on the meta device they would lose them."""
         if isinstance(index, tuple):
             return tuple(map(self._known_index, index))
         numbers = isinstance(index, list) and index and all(isinstance(item, int) for item in index)
-        if not numbers and not isinstance(index, np.ndarray):
+        if not numbers:
             return index
         index = np.asarray(index)
         with _disable_current_modes():
@@ -279,7 +285,7 @@ class Tracer(Writer, TorchFunctionMode):
             with mock.patch.object(nn.Module, "__call__", call), \
                     mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
                     mock.patch.object(nn.MultiheadAttention, "forward", attention.forward), \
-                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator_impl", _once), \
+                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator_impl", unchecked), \
                     mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
                     recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \
                     watched(self.book):
@@ -288,8 +294,3 @@ class Tracer(Writer, TorchFunctionMode):
             torch.backends.mha.set_fastpath_enabled(fast)
             for module in self.root.modules():
                 module.__dict__["training"] = bool(int.__index__(module.__dict__["training"]))
-
-
-def _once(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """In place of what checkpointing does around a function: nothing."""
-    yield

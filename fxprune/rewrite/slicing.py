@@ -1,6 +1,7 @@
 """New parameters and buffers: the kept indices of the old ones. Nothing emitted shares storage with the original."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,10 +15,16 @@ def sliced(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     with torch.no_grad():
         out = tensor.detach()
         for dim, indices in keep.items():
-            out = out.index_select(dim, torch.as_tensor(indices, dtype=torch.long, device=tensor.device))
+            out = out.index_select(dim, _index(tuple(indices)).to(tensor.device))
         if out.dim() == 4 and _channels_last(tensor):
             return out.clone(memory_format=torch.channels_last)
         return out.clone() if out.data_ptr() == tensor.data_ptr() or not keep else out.contiguous()
+
+
+@lru_cache(maxsize=256)
+def _index(indices: tuple[int, ...]) -> torch.Tensor:
+    """A convolution, its bias and the four tensors of its batch norm are cut alike."""
+    return torch.tensor(indices, dtype=torch.long)
 
 
 def _channels_last(tensor: torch.Tensor) -> bool:

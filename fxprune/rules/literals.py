@@ -86,11 +86,12 @@ def unflatten(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
 @register_literals("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk",
                    "unsafe_split_with_sizes", "hsplit", "vsplit")
 def split(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
-    """Whatever the pieces were asked for, they are now pieces of given lengths."""
+    """Whatever the pieces were asked for, they are now pieces of given lengths; where the dimension did not shrink, as
+    a batch cut in halves, they may be of any length that was asked for."""
     default = {"hsplit": 1, "vsplit": 0}.get(_name(target), 0)
     dim = _argument(args, kwargs, 2, "dim", default=default)
     x = args[0] if args else kwargs.get("tensor", kwargs.get("input"))
-    if not site.shrunk():
+    if not site.shrunk() or site.masks(x)[site.value(dim)].all():
         return target, args, kwargs
     lengths = [shape[site.value(dim)] for shape in site.outs()]
     return ("split" if isinstance(target, str) else torch.split), (x, lengths, dim), {}

@@ -35,7 +35,8 @@ class Order:
             for dim, vector in enumerate(view.dims.get(ref.id, ())):
                 takes = self._takes(vector)
                 if takes is not None:
-                    tensor = tensor.index_select(dim, torch.from_numpy(_tiled(takes, tensor.shape[dim])).to(tensor.device))
+                    places = torch.from_numpy(_tiled(takes, tensor.shape[dim])).to(tensor.device)
+                    tensor = tensor.index_select(dim, places)
         return kept_part(tensor, view.masks(ref))
 
     def _takes(self, vector: np.ndarray) -> np.ndarray | None:

@@ -75,8 +75,9 @@ class Sides:
 
         watched = self._modules(self.full, view, lambda path, k, ref, value: values.setdefault(path, {}).update(
             {(k,): self.order.part(value, view, ref).clone()}))
+        args, kwargs = _own(example)
         with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
-            return self.full(*example[0], **example[1]), values
+            return self.full(*args, **kwargs), values
 
     @contextmanager
     def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]
@@ -106,6 +107,8 @@ class Sides:
             self.ledger.compare(path, reference, value, context)
 
     def _result(self, example: Example, values: _Values, context: str, view: View) -> Any:
+        example = _own(example)
+
         def compare(node: str, value: Any) -> None:
             for path, reference in values.get(node, {}).items():
                 self.ledger.compare(node, reference, _at(value, path), context)
@@ -147,6 +150,11 @@ class Sides:
         except Exception:
             return False
         return True
+
+
+def _own(example: Example) -> Example:
+    """A copy, since a model may write into its inputs."""
+    return tree_map_only(torch.Tensor, torch.clone, example)
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
