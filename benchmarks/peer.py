@@ -1,20 +1,20 @@
-"""Compress the same models at the same ratio with fxprune and with Torch-Pruning, in turn, in one process.
+"""Compress the same models at the same ratio with fxprune and with Torch-Pruning, in turn, one process each.
 
     pip install fxprune[bench]
     python -m benchmarks.peer --models resnet50 densenet201 --out docs/benchmarks/peer.md
 
 Each gets a fresh copy of one model; the clock runs from the call to the pruned module. Torch-Pruning is used as its
 authors' own script uses it (``MagnitudePruner``, the classifier ignored, its consistency checks as they ship); its
-`DepGraph` is built inside the clock, as our capture is. Times are processor time on one thread, the best of several
-rounds, so that what else runs on the machine does not count; memory is what Python and torch allocate at the peak
-beyond what was there before, as seen by the resident set.
+dependency graph is built inside the clock, as our capture is. Times are processor time on one thread, the best of
+several rounds, so that what else runs on the machine does not count; memory is how much the process grows at its peak.
 """
 
 import argparse
 import copy
 import gc
+import multiprocessing
 import platform
-import threading
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,44 +55,40 @@ def theirs(model: nn.Module, x: torch.Tensor) -> nn.Module:
     return model
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * 4096
-
-
-class Peak:
-    """The largest resident set while the block runs, beyond that at its start."""
-
-    def __enter__(self) -> "Peak":
-        self.start = self.most = resident()
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self.done.wait(0.005):
-            self.most = max(self.most, resident())
-
-    def __exit__(self, *error: Any) -> None:
-        self.done.set()
-        self.thread.join()
-        self.bytes = max(self.most, resident()) - self.start
-
-
-def once(compress: Callable[..., nn.Module], model: nn.Module, x: torch.Tensor) -> tuple[float, int, float]:
+def measured(compress: Callable[..., nn.Module], model: nn.Module, x: torch.Tensor) -> tuple[float, int, float]:
     """Seconds, bytes, and the share of parameters that is kept."""
     copied = copy.deepcopy(model)
     gc.collect()
-    with Peak() as peak:
-        start = time.process_time()
-        small = compress(copied, x)
-        seconds = time.process_time() - start
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    start = time.process_time()
+    small = compress(copied, x)
+    seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with torch.no_grad():
         small.eval()(x)
     count = [sum(p.numel() for p in m.parameters()) for m in (model, small)]
-    return seconds, peak.bytes, count[1] / count[0]
+    return seconds, max(peak - before, 0), count[1] / count[0]
+
+
+def once(*job: Any) -> tuple[float, int, float]:
+    """`measured` in a process of its own, forked from this one: nobody's memory is another's head start."""
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=_child, args=(there, job))
+    process.start()
+    there.close()
+    outcome = here.recv()
+    process.join()
+    if isinstance(outcome, str):
+        raise RuntimeError(outcome)
+    return outcome
+
+
+def _child(pipe: Any, job: tuple[Any, ...]) -> None:
+    try:
+        pipe.send(measured(*job))
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
 
 
 def best(runs: list[tuple[float, int, float]]) -> tuple[float, int, float] | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fxprune.coupling.replay import Replay
 
 FREE = -1
+# Copies of one unit, that these may have put in any order.
+_GATHERS = {"aten::index", "aten::index_select"}
 _SCANS = {"aten::cumsum", "aten::cumprod", "aten::logcumsumexp"}
 
 
@@ -41,11 +43,15 @@ def permutable(coupling: "Coupling") -> set[str]:
     kinds = _kinds(outcome.slots, channel)
     fixed = np.zeros(len(grouping.groups), bool)
     for vector in _vectors(outcome):
-        units = vector[vector >= 0]
-        units = units[grouping.group[channel[units]] >= 0] if len(units) else units
-        if len(units):
+        places = np.flatnonzero(vector >= 0)
+        places = places[grouping.group[channel[vector[places]]] >= 0]
+        if len(places):
+            units = vector[places]
             group, ordinal = grouping.group[channel[units]], grouping.ordinal[channel[units]]
             fixed[_uneven(group, ordinal, kinds[units])] = True
+            # Copies of one unit look alike: they are told apart by where they lie, which must be a common pattern.
+            copies = np.unique(group[_rank(units) > 0])
+            fixed[np.intersect1d(copies, _uneven(group, ordinal, _gaps(channel[units], places)))] = True
     for vector in _unmoved(coupling):
         owners = grouping.group[channel[vector[vector >= 0]]]
         fixed[owners[owners >= 0]] = True
@@ -75,6 +81,8 @@ def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
         for call in traced.tape.calls:
             if call.op in _SCANS:
                 yield dims[call.args[0].id][call.args[1]]
+            if call.op in _GATHERS:
+                yield from (v[v >= 0] for v in dims.get(call.args[0].id, ()) if _rank(v[v >= 0]).any())
 
 
 def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
@@ -87,6 +95,16 @@ def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
             kinds[vector] = start + rank
             start += int(rank.max()) + 1
     return kinds
+
+
+def _gaps(channel: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """How far each place is from the first one of its channel.
+
+    >>> _gaps(np.array([4, 2, 2, 4]), np.array([0, 1, 2, 9])).tolist()
+    [0, 0, 1, 9]
+    """
+    _, first, inverse = np.unique(channel, return_index=True, return_inverse=True)
+    return places - places[first[inverse.reshape(-1)]]
 
 
 def _rank(labels: np.ndarray) -> np.ndarray:

@@ -78,6 +78,7 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
     target = Path(os.path.abspath(folder))
     _check_target(target, folder)
     missing: dict[str, str] = {}
+    about = dict(ABOUT)
     part = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +86,10 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
         try:
             done.plan.save(part / "plan.json")
             write_weights(small, part / "weights.safetensors", {"folded": str(bool(done.folds)).lower()})
-            _programs(small, done, part, title, missing)
+            _programs(small, done, part, title, missing, about)
             _attempt("report.html", missing, lambda: done.coupling.to_html(part / "report.html", done.plan, title))
             written = tuple(name for name in FILES if (part / name).exists())
-            _report(done, part / "report.md", title, written, missing)
+            _report(done, part / "report.md", title, [(name, about[name]) for name in written], missing)
             _open_up(part)
             _replace(part, target)
         finally:
@@ -116,7 +117,8 @@ def _check_target(target: Path, folder: Any) -> None:
                          "besides; name a new folder, or an empty one")
 
 
-def _programs(small: nn.Module, done: Record, part: Path, title: str, missing: dict[str, str]) -> None:
+def _programs(small: nn.Module, done: Record, part: Path, title: str, missing: dict[str, str],
+              about: dict[str, str]) -> None:
     """``model.py`` and ``model.pt2``, each held against the model before it is written."""
     if done.mode != GRAPH or not isinstance(small, GraphModule):
         why = "module mode keeps the model's own class, and there is no graph to write (fxprune.load with model= loads)"
@@ -130,7 +132,8 @@ def _programs(small: nn.Module, done: Record, part: Path, title: str, missing: d
         (part / "model.py").write_text(text, encoding="utf-8")
 
     def write_program() -> None:
-        raw, _ = exported(plain.eval(), done.inputs)
+        raw, batches = exported(plain.eval(), done.inputs)
+        about["model.pt2"] += f", {batches}"
         (part / "model.pt2").write_bytes(raw)
 
     with untouched_rng():
@@ -154,8 +157,9 @@ def _attempt(name: str, missing: dict[str, str], write: Callable[[], None]) -> N
         missing[name] = " ".join(str(error).split())
 
 
-def _report(done: Record, path: Path, title: str, written: tuple[str, ...], missing: Mapping[str, str]) -> None:
-    files = [f"- `{name}`: {ABOUT[name]}" for name in written] + [
+def _report(done: Record, path: Path, title: str, written: list[tuple[str, str]], missing: Mapping[str, str]
+            ) -> None:
+    files = [f"- `{name}`: {words}" for name, words in written] + [
         f"- no `{name}`: {why}" for name, why in missing.items()]
     parts = [f"# {title}", compression_table(done, "md", layers=True), "## Files", "\n".join(files),
              "## The coupling groups of the original", done.coupling.report("md")]

@@ -31,7 +31,7 @@ import torch
 from fxprune.artefacts.expressions import NAME, TEXT, check_guard, check_symbols, refuse
 from fxprune.artefacts.untrusted import parsed
 
-STATE = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200}){0,60}")
+STATE = re.compile(r"[A-Za-z0-9_-]{1,200}(\.[A-Za-z0-9_-]{1,200}){0,60}")
 # Strings that may be pasted between quotes.
 WORDS = re.compile(r"[A-Za-z0-9 _.,:;<>=+*/-]{0,200}")
 # Torch counts up to the number of a symbol.

@@ -68,14 +68,18 @@ def source_of(small: GraphModule, title: str) -> str:
     """
     skeleton = Skeleton(_root(small))
     init = list(skeleton.lines())
-    forward = list(_forward(small, skeleton))
+    tuples: dict[str, tuple[str, ...]] = {}
+    forward = list(_forward(small, skeleton, tuples))
     body = ["class Model(nn.Module):", *_indented(_docstring(small), 1), "", f"{INDENT}def __init__(self):",
             f"{INDENT * 2}super().__init__()", *_indented(init, 2)]
     if skeleton.items:
         body += ["", f"{INDENT}def __getitem__(self, name):", f"{INDENT * 2}return getattr(self, str(name))"]
     body += [*_indented(_train(small, skeleton), 1), *_indented(forward, 1)]
     text = "\n".join(line.rstrip() for line in body) + "\n" + _LOAD
-    return f'"""{title}"""\n\n' + _imports(text) + (_PARTS if skeleton.parts else "") + "\n\n" + text
+    defined = "".join(f"\n{name} = namedtuple({name!r}, {fields!r})\n" for name, fields in tuples.items())
+    title = " ".join(title.replace("\\", "/").replace('"', "'").split())
+    parts = _PARTS if skeleton.parts else ""
+    return f'"""{title}"""\n\n{_imports(text + defined)}{defined}{parts}\n\n{text}'
 
 
 def check_source(text: str, small: nn.Module, example: Any) -> None:
@@ -102,6 +106,9 @@ def check_source(text: str, small: nn.Module, example: Any) -> None:
         for module in (small, model):
             _restore(module, states)
             outputs.append(run(module.train(training), example))
+        if isinstance(outputs[0], str) and not training:
+            raise UnsupportedError(f"standalone source cannot be checked: the compressed model raises {outputs[0]} on "
+                                   "inputs like those it was captured on")
         if not identical(*outputs):
             raise UnsupportedError(f"standalone source computes something else than the compressed model in "
                                    f"{'train' if training else 'eval'} mode")
@@ -158,12 +165,12 @@ def _docstring(small: GraphModule) -> list[str]:
     return [f'"""{type(small).__name__.removesuffix("Module")}, pruned: {params:,} parameters."""']
 
 
-def _forward(small: GraphModule, skeleton: Skeleton) -> Iterator[str]:
+def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
     graphs = tuple(dict.fromkeys(small._graphs())) if isinstance(small, SingleGraphModule) else (small.graph,)
     if len(graphs) == 1:
-        yield from _function("forward", graphs[0], skeleton)
+        yield from _function("forward", graphs[0], skeleton, tuples)
         return
-    evaluated, trained = (Statements(graph, skeleton.reach) for graph in graphs)
+    evaluated, trained = (Statements(graph, skeleton.reach, tuples) for graph in graphs)
     names, others = evaluated.arguments(), trained.arguments()
     refusal = _refusal(graphs[1])
     if refusal is None and names != others:
@@ -173,9 +180,9 @@ def _forward(small: GraphModule, skeleton: Skeleton) -> Iterator[str]:
     yield f"{INDENT}if self.training:"
     yield f"{INDENT * 2}raise RuntimeError({refusal!r})" if refusal else f"{INDENT * 2}return self._trained({passed})"
     yield f"{INDENT}return self._evaluated({passed})"
-    yield from _function("_evaluated", graphs[0], skeleton)
+    yield from _function("_evaluated", graphs[0], skeleton, tuples)
     if refusal is None:
-        yield from _function("_trained", graphs[1], skeleton)
+        yield from _function("_trained", graphs[1], skeleton, tuples)
 
 
 def _refusal(graph: Graph) -> str | None:
@@ -186,8 +193,8 @@ def _refusal(graph: Graph) -> str | None:
     return str(first.args[1])
 
 
-def _function(name: str, graph: Graph, skeleton: Skeleton) -> Iterator[str]:
-    statements = Statements(graph, skeleton.reach)
+def _function(name: str, graph: Graph, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    statements = Statements(graph, skeleton.reach, tuples)
     arguments = statements.arguments()
     lines = list(statements.lines())
     yield from ("", f"def {name}({', '.join(['self', *arguments])}):")
@@ -212,6 +219,7 @@ def _indented(lines: list[str], depth: int) -> Iterator[str]:
 
 def _imports(text: str) -> str:
     lines = [line for use, line in _IMPORTS if use in text]
+    lines += ["from collections import namedtuple"] if "= namedtuple(" in text else []
     lines += ["from pathlib import Path", "", "import torch"]
     if "torch.ops.torchvision." in text:
         lines.append("import torchvision  # noqa: F401, registers its operators")

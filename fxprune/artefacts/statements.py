@@ -13,7 +13,7 @@ import torch
 from torch.fx import Graph, Node
 
 from fxprune.artefacts.spelling import bracketed, function, is_name, literal
-from fxprune.capture.contexts import enter_autocast, exit_autocast, restore_grad, switch_grad
+from fxprune.capture.contexts import CONTEXTS, enter_autocast, exit_autocast, switch_grad
 from fxprune.errors import UnsupportedError
 
 _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
@@ -34,10 +34,12 @@ class Statements:
     Args:
         graph: of an emitted module.
         reach: the expression for a part of the module.
+        tuples: is told the named tuples that the file must define: name -> fields.
     """
 
     graph: Graph
     reach: Callable[[str], str]
+    tuples: dict[str, tuple[str, ...]]
     names: dict[Node, str] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
     _free: list[str] = field(default_factory=list)
@@ -191,12 +193,17 @@ class Statements:
             return f"slice({', '.join(map(self._value, (value.start, value.stop, value.step)))})"
         if isinstance(value, dict) and type(value).__name__ in ("dict", "immutable_dict"):
             return "{" + ", ".join(f"{literal(key)}: {self._value(item)}" for key, item in value.items()) + "}"
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self._named(type(value).__name__, tuple(value._fields), value)
         if isinstance(value, (tuple, list)) and type(value).__name__ in ("tuple", "list", "immutable_list", "Size"):
             return bracketed(value, map(self._value, value))
         return literal(value)
 
-
-CONTEXTS = (switch_grad, restore_grad, enter_autocast, exit_autocast)
+    def _named(self, name: str, fields: tuple[str, ...], value: Any) -> str:
+        """A named tuple, of a class of the same name and fields."""
+        if not is_name(name) or name in _TAKEN or self.tuples.setdefault(name, fields) != fields:
+            raise UnsupportedError(f"standalone source cannot define the named tuple {name!r}")
+        return f"{name}({', '.join(f'{key}={self._value(item)}' for key, item in zip(fields, value, strict=True))})"
 
 
 def _block(target: str) -> str:

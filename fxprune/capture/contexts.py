@@ -67,6 +67,7 @@ def recorded_autocast(record: Callable[..., Node]) -> Iterator[None]:
     with mock.patch.object(torch.autocast, "__enter__", entered), mock.patch.object(torch.autocast, "__exit__", left):
         yield
 
+
 def unchecked(*args: Any, **kwargs: Any) -> Iterator[None]:
     """In place of what checkpointing does around a function: nothing."""
     yield

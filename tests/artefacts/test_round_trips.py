@@ -26,7 +26,7 @@ from fxprune.errors import InputError, UnsupportedError
 
 # What only the user's own code can make, and why.
 UNWRITABLE = {
-    "namedtuple_output": "Pair", "dataclass_output": "Output", "hooks_on_modules": "hooks",
+    "dataclass_output": "Output", "hooks_on_modules": "hooks",
     "autograd_function": "AutogradFunction", "autograd_function_of_a_parameter": "AutogradFunction",
     "custom_operator_without_a_rule": "fxprune_tests", "weight_norm_by_hooks": "hooks",
     "spectral_norm_by_hooks": "hooks",
@@ -96,6 +96,7 @@ def test_all_files_are_written(saved):
     *_, artefact = saved
     assert not artefact.missing
     assert {path.name for path in artefact.folder.iterdir()} == set(FILES) == set(artefact.files)
+    assert "in inference mode: `fxprune.load(folder)`, any batch size" in (artefact.folder / "report.md").read_text()
 
 
 SCRIPT = """
@@ -212,6 +213,14 @@ def test_nothing_of_the_machine_is_in_the_files(saved):
     for path in artefact.folder.iterdir():
         if path.name != "report.html":
             assert here not in path.read_bytes(), path.name
+
+
+def test_a_title_is_words(tmp_path):
+    build, inputs = NETS["sequential"]
+    small = fxprune.compress(build(), inputs(2), channels=0.5, verify=False)
+    artefact = fxprune.save(small, tmp_path / "artefact", title='a """ b\\\nraise SystemExit #')
+    assert not artefact.missing
+    assert (artefact.folder / "model.py").read_text().startswith('"""a \'\'\' b/ raise SystemExit #"""\n')
 
 
 def test_saving_changes_nothing(tmp_path):

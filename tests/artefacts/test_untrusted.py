@@ -170,7 +170,7 @@ def test_pickled_weights(artefact, tmp_path):
     (lambda e: e["tensor_meta"]["device"].update(type="cuda"), "must be on the CPU"),
     (lambda e: e.update(tensor_meta=None), "of a known dtype"),
     (lambda e: e.update(use_pickle=1), "is pickled"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_weights_that_are_not_as_described(artefact, change, message):
     edited(artefact, WEIGHTS, lambda document: change(next(iter(document["config"].values()))))
     refused(artefact, message)
@@ -344,7 +344,7 @@ def entry(shape, end, dtype="F32"):
     (lambda f: (f / "weights.safetensors").write_bytes(struct.pack("<Q", 2 ** 60)), "no safetensors file"),
     (lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes()[:-5]), "cut short"),
     (lambda f: (f / "weights.safetensors").unlink(), "has no weights.safetensors"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_weights_files(original, artefact, write_file, message):
     write_file(artefact)
     refused(artefact, message, NETS["sequential"][0]())

@@ -1,4 +1,4 @@
-"""``python -m tests.zoo --suite torchvision``: compress every model of a suite, and write ``docs/zoo.md`` and ``.json``.
+"""``python -m tests.zoo --suite torchvision``: compress every model of a suite, and write ``docs/zoo.md``.
 
 Rows are kept as JSON lines while they come, so that an interrupted run goes on where it stopped; ``--again`` drops the
 rows whose model matches a pattern (``failed`` stands for those that failed).

@@ -1,5 +1,6 @@
 """One row of the table: compress a model, run the result, say what it took."""
 
+import math
 import resource
 import time
 from collections import Counter
@@ -108,7 +109,7 @@ def proven(model: nn.Module, small: nn.Module, done: Any) -> dict[str, Any]:
     """Verification at half of each group, and again at random unequal widths."""
     first = pipeline.check(model, small, done.plan, done.coupling)
     rng = np.random.default_rng(0)
-    widths = {name: int(rng.integers(1, group.size + 1)) for name, group in done.coupling.prunable.items()}
+    widths = {name: math.ceil(rng.uniform(0.2, 1) * group.size) for name, group in done.coupling.prunable.items()}
     plan = fxprune.Plan.from_widths(done.coupling, model, widths, criterion=Unequal())
     second = pipeline.check(model, pipeline.carry_out(model, done.coupling, plan), plan, done.coupling)
     return {"error": max(first.max_error, second.max_error), "nodes": first.nodes, "dtype": first.dtype,

@@ -8,12 +8,13 @@ from typing import Any
 Row = dict[str, Any]
 HEAD = ("model", "mode", "groups", "channels", "frozen", "top reason", "params (M)", "kept", "MACs (G)", "error",
         "capture", "coupling", "rewrite", "verify", "MB")
+PASSES = ("capture", "coupling", "rewrite")
 PREFACE = """# The zoo
 
 Every model at `channels=0.5`, made again by `python -m tests.zoo`. *Frozen* is the share of channels that may not go,
 those at the model's input and output included; the reason is the most frequent of the others. *Error* is the largest
 relative difference from the masked original over all nodes, in eval and in train mode, at two batch sizes, at half of
-every group and at random unequal widths; times are seconds on one CPU thread, *verify* for both plans together, memory
+every group and at random unequal widths; times are processor seconds on one thread, *verify* for both plans; memory
 is the process's peak. timm's models get their own input size; torchvision's get 64 × 64 pictures unless their layers
 fix another size, since structure does not depend on it (MACs are those of that size).
 """
@@ -56,7 +57,7 @@ def cells(row: Row) -> list[str]:
         return [row["model"], "failed", *[""] * 3, row["failed"].replace("|", "/").replace("\n", " ")[:160],
                 *[""] * (len(HEAD) - 6)]
     reason = row["reasons"][0][0].replace("|", "/") if row["reasons"] else ""
-    seconds = [f"{row['seconds'].get(name, 0):.2f}" for name in ("capture", "coupling", "rewrite")]
+    seconds = [f"{row['seconds'][name]:.2f}" if name in row["seconds"] else "" for name in PASSES]
     verify = f"{row['seconds']['verify']:.1f}" if "error" in row else ""
     return [row["model"], row["mode"], str(row["groups"]), str(row["channels"]), f"{row['frozen']:.0%}", reason,
             scaled(row["params"], 1e6), f"{kept(row):.1%}", scaled(row["macs"], 1e9),

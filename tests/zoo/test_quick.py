@@ -19,7 +19,7 @@ SMALL = {
     "vit": ("timm", "test_vit", {"img_size": 64}, 64),
     "vit_relpos": ("timm", "test_vit_relpos", {"img_size": 64}, 64),
     "mambaout": ("timm", "test_mambaout", {}, 64),
-    "mlp_mixer": ("timm", "mixer_s32_224", {"img_size": 64, "num_blocks": 2, "embed_dim": 32, "num_classes": 8}, 64),
+    "mlp_mixer": ("timm", "mixer_s32_224", {"img_size": 64, "num_classes": 8}, 64),
     "swin": ("timm", "swin_tiny_patch4_window7_224",
              {"img_size": 56, "depths": (2, 2), "num_heads": (2, 4), "embed_dim": 16, "num_classes": 8}, 56),
     "maxvit": ("timm", "test_maxxvit", {}, 64),
