@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fxprune.algebra.units import Vector
+from fxprune.coupling.op import Notes, Op, Policy
+from fxprune.registry import Operand, rule_for
+from fxprune.tape import Call, Tape, mapped, refs
 
 if TYPE_CHECKING:
+    from fxprune.coupling.grouping import Grouping
     from fxprune.coupling.record import Coupling
     from fxprune.coupling.replay import Replay
 
 FREE = -1
-# Copies of one unit, that these may have put in any order.
-_GATHERS = {"aten::index", "aten::index_select"}
+# What may put copies of one unit in another order, or drop some (a flip and a concatenation treat all alike).
+_MOVES = {f"aten::{name}" for name in ("roll", "index", "index_select", "slice", "narrow", "split", "split_with_sizes",
+                                       "chunk", "tensor_split", "unsafe_split", "unsafe_chunk")}
 _SCANS = {"aten::cumsum", "aten::cumprod", "aten::logcumsumexp"}
 
 
@@ -43,15 +48,9 @@ def permutable(coupling: "Coupling") -> set[str]:
     kinds = _kinds(outcome.slots, channel)
     fixed = np.zeros(len(grouping.groups), bool)
     for vector in _vectors(outcome):
-        places = np.flatnonzero(vector >= 0)
-        places = places[grouping.group[channel[vector[places]]] >= 0]
-        if len(places):
-            units = vector[places]
-            group, ordinal = grouping.group[channel[units]], grouping.ordinal[channel[units]]
-            fixed[_uneven(group, ordinal, kinds[units])] = True
-            # Copies of one unit look alike: they are told apart by where they lie, which must be a common pattern.
-            copies = np.unique(group[_rank(units) > 0])
-            fixed[np.intersect1d(copies, _uneven(group, ordinal, _gaps(channel[units], places)))] = True
+        _hold(fixed, grouping, channel, vector, kinds[vector])
+    for vector, copies in _moved(coupling):
+        _hold(fixed, grouping, channel, vector, copies)
     for vector in _unmoved(coupling):
         owners = grouping.group[channel[vector[vector >= 0]]]
         fixed[owners[owners >= 0]] = True
@@ -81,8 +80,6 @@ def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
         for call in traced.tape.calls:
             if call.op in _SCANS:
                 yield dims[call.args[0].id][call.args[1]]
-            if call.op in _GATHERS:
-                yield from (v[v >= 0] for v in dims.get(call.args[0].id, ()) if _rank(v[v >= 0]).any())
 
 
 def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
@@ -97,14 +94,37 @@ def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
     return kinds
 
 
-def _gaps(channel: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """How far each place is from the first one of its channel.
+def _hold(fixed: np.ndarray, grouping: "Grouping", channel: np.ndarray, vector: Vector, kinds: np.ndarray) -> None:
+    """The groups that lie unevenly in a vector keep their order."""
+    free = vector >= 0
+    free[free] = grouping.group[channel[vector[free]]] >= 0
+    if free.any():
+        channels = channel[vector[free]]
+        fixed[_uneven(grouping.group[channels], grouping.ordinal[channels], kinds[free])] = True
 
-    >>> _gaps(np.array([4, 2, 2, 4]), np.array([0, 1, 2, 9])).tolist()
-    [0, 0, 1, 9]
-    """
-    _, first, inverse = np.unique(channel, return_index=True, return_inverse=True)
-    return places - places[first[inverse.reshape(-1)]]
+
+def _moved(coupling: "Coupling") -> Iterator[tuple[Vector, np.ndarray]]:
+    """Where a vector holds units several times (behind a reshape) copies look alike, so that calls that move them are
+    followed: their outputs, and for every index which copy it is."""
+    for traced, dims in zip(coupling._captured.traced, coupling._outcome.dims, strict=True):
+        for call in traced.tape.calls:
+            source = dims.get(call.args[0].id, ()) if call.op in _MOVES else ()
+            for d, vector in enumerate(source):
+                copies = _rank(vector)
+                if (vector >= 0).any() and copies[vector >= 0].any():
+                    yield from ((vector[to], copies[to]) for to in _followed(call, traced.tape, source, d))
+
+
+def _followed(call: Call, tape: Tape, source: tuple[Vector, ...], dim: int) -> Iterator[np.ndarray]:
+    """For the outputs of a call that only moves: from which index of dimension ``dim`` each index comes."""
+    shapes = [ref.shape for ref in refs(call.outs)]
+    op = Op(0, call.op, call.overload, shapes, ("", ""), Policy(), {}, Notes())
+    marked = Operand(tuple(np.arange(len(v)) if d == dim else np.full(len(v), -1) for d, v in enumerate(source)))
+    args, kwargs = mapped((call.args[1:], call.kwargs), lambda ref: Operand(tuple(np.full(n, -1) for n in ref.shape),
+                                                                           tape.values.get(ref.id)))
+    outs = rule_for(call.op).couple(op, marked, *args, **kwargs)
+    for vectors in outs if isinstance(outs, list) else [outs]:
+        yield from (v for v in vectors if len(v) and (v >= 0).all())
 
 
 def _rank(labels: np.ndarray) -> np.ndarray:

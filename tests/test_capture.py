@@ -181,3 +181,16 @@ def test_roots_that_are_layers_themselves(make):
     x = torch.randn(5, 4, 4) if isinstance(model, nn.MultiheadAttention) else torch.randn(5, 4)
     example = (x, x, x) if isinstance(model, nn.MultiheadAttention) else (x,)
     agree(model, whole(model, *example), *(t.double() for t in example))
+
+
+def test_a_power_is_written_so_that_the_emitted_code_finds_it():
+    class Squared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(self.a(x) ** 2)
+
+    small = fxprune.compress(Squared(), torch.randn(2, 4), channels=0.5)
+    assert small(torch.randn(2, 4)).shape == (2, 2)

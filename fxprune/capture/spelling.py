@@ -50,7 +50,9 @@ def spelling(func: Any, name: str, args: Any) -> tuple[str, Any, Any]:
         return "call_function", _OPERATORS[name], args
     if name in _REVERSED:
         return "call_function", _REVERSED[name], (args[1], args[0])
-    if getattr(torch.Tensor, name, None) is func or isinstance(func, types.MethodDescriptorType):
+    # ``x ** 2`` arrives as a wrapper around ``Tensor.pow`` that goes by its name, and that no code could name.
+    inner = getattr(func, "__wrapped__", func)
+    if getattr(torch.Tensor, name, None) is func or isinstance(inner, types.MethodDescriptorType):
         return "call_method", name, args
     return "call_function", func, args
 

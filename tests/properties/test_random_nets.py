@@ -39,6 +39,12 @@ def _plan(coupling, model, kept):
                       mode=coupling.mode)
 
 
+def test_copies_of_a_unit_that_a_roll_tears_apart_keep_their_order():
+    """Depthwise with a multiplier: the three outputs of a channel look alike, and the roll cuts through one of them."""
+    model = random_nets.RandomNet([("activation", 0), ("grouped", 5), ("roll_or_flip", 5893)])
+    assert not permutable(analyze(model, torch.randn(2, 3, 4, 4)))
+
+
 @settings(max_examples=int(os.environ.get("FXPRUNE_EXAMPLES", "150")), deadline=None,
           suppress_health_check=list(HealthCheck))
 @given(programs, st.integers(0, 1000), st.sampled_from(["dims", "whole"]), st.sampled_from(["within", "whole"]))
