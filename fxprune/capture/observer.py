@@ -155,8 +155,9 @@ class Observer(TorchDispatchMode):
         for tensor in tree_iter(out):
             if not isinstance(tensor, torch.Tensor):
                 continue
-            storage = _storage(tensor)
-            for key in [k for k in self._known if self._seen.get(k) and _storage(self._seen[k][0]) == storage]:
+            storages = self.tape.storages
+            storage = storages[self.ref(tensor).id]
+            for key in [k for k in self._known if k in self._seen and storages[self._seen[k][1].id] == storage]:
                 self._known.pop(key)
                 self.tape.values.pop(self._seen[key][1].id, None)
 
