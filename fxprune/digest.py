@@ -9,7 +9,6 @@ import torch
 from fxprune.errors import InputError
 from fxprune.signature import dtype_name, named_tensors
 
-
 # Bytes from which a tensor is large, and the 64-bit words of a row.
 LARGE, ROW = 1 << 18, 4096
 

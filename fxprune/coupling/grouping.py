@@ -32,7 +32,7 @@ def group_channels(outcome: Replay) -> Grouping:
     order, first = _order(outcome, channels, produced)
     members = np.flatnonzero(voted)
     members = members[np.argsort(order[members], kind="stable")]
-    _, leader, label = np.unique(signature[members], axis=0, return_index=True, return_inverse=True)
+    _, leader, label = np.unique(signature[members], return_index=True, return_inverse=True)
     rank = np.empty(len(leader), np.int64)
     rank[np.argsort(leader, kind="stable")] = np.arange(len(leader))
     group, ordinal = np.full(channels, -1), np.full(channels, -1)
@@ -57,19 +57,18 @@ def _marked(noted: Iterable[tuple[int, Vector]], units: int) -> np.ndarray:
 
 
 def _signature(outcome: Replay, channels: int) -> np.ndarray:
-    """A random fingerprint [channels, 2] of where each channel lies, parameters, activations and factors alike."""
+    """A random 64-bit fingerprint of where each channel lies, parameters, activations and factors alike."""
     rng = np.random.default_rng(0)
-    fingerprint = np.zeros((channels, 2), np.uint64)
+    fingerprint = np.zeros(channels, np.uint64)
     vectors = {id(v): v for v in outcome.slots.values()}
     vectors |= {id(v): v for dims in outcome.dims for entry in dims.values() for v in entry}
     vectors |= {id(v): v for _, c in outcome.notes.contractions for v in c.factors}
     for vector in vectors.values():
         units = vector[vector >= 0]
         if len(units):
-            np.add.at(fingerprint, outcome.closure.channel[units], rng.integers(0, 2**63, 2, np.uint64))
+            np.add.at(fingerprint, outcome.closure.channel[units], rng.integers(0, 2**64, dtype=np.uint64))
     frozen = outcome.closure.frozen
-    fingerprint[:, 0] += np.where(frozen >= 0, np.uint64(1), np.uint64(0))
-    return fingerprint
+    return fingerprint + (frozen >= 0).astype(np.uint64)
 
 
 def _order(outcome: Replay, channels: int, produced: np.ndarray) -> tuple[np.ndarray, dict[int, Slot]]:

@@ -20,11 +20,15 @@ class _Watched(Interpreter):
 
 
 def run_nodes(small: GraphModule, example: Example, names: list[str], seen: Callable[[str, Any], None]) -> Any:
-    """The output; ``seen(name, value)`` is called as soon as a node has run.
+    """The output; ``seen(name, value)`` is called as soon as a node has run."""
+    return _Watched(small, seen).run(*placed(small, example, names))
+
+
+def placed(small: GraphModule, example: Example, names: list[str]) -> list[Any]:
+    """The example's arguments in the order of the graph's placeholders.
 
     Args:
-        names: the placeholders that the example's positional and keyword arguments go to, in order.
+        names: the placeholders that the positional and keyword arguments go to, in order.
     """
     given = dict(zip(names, [*example[0], *example[1].values()], strict=True))
-    args = [given.get(node.target) for node in small.graph.nodes if node.op == "placeholder"]
-    return _Watched(small, seen).run(*args)
+    return [given.get(node.target) for node in small.graph.nodes if node.op == "placeholder"]

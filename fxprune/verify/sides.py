@@ -1,5 +1,6 @@
 """Run both sides of a verification, and compare them node by node."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from fxprune.errors import VerificationError
 from fxprune.tape import Ref
 from fxprune.verify.ledger import Ledger
 from fxprune.verify.masked import Deterministic, Masked
-from fxprune.verify.nodes import run_nodes
+from fxprune.verify.nodes import placed, run_nodes
 from fxprune.verify.order import Order
 
 _UNCAPTURED = object()
@@ -119,7 +120,11 @@ class Sides:
                     with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
                             path, values.get(path, {}).get((k,)), value, context)):
                         return self.pruned(*example[0], **example[1])
-                return run_nodes(self.pruned, example, self.names, compare)
+                compiled, again = copy.deepcopy(self.pruned), _own(example)
+                out = run_nodes(self.pruned, example, self.names, compare)
+                # The nodes were interpreted; users call the compiled forward.
+                _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")
+                return out
         except VerificationError:
             raise
         except AssertionError as error:

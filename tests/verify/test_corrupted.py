@@ -91,7 +91,20 @@ def a_shrunken_size_as_a_value(small):
     small.recompile()
 
 
-@pytest.mark.parametrize("corrupt", [one_index_off, two_channels_swapped, two_features_swapped_in_the_graph,
+def a_call_that_only_an_interpreter_can_make(small):
+    """The code of a graph names its functions, and this one is not where it says."""
+    def nowhere(x):
+        return x
+
+    nowhere.__module__ = "torch._tensor"
+    head = next(n for n in small.graph.nodes if n.target == "head")
+    with small.graph.inserting_before(head):
+        head.args = (small.graph.call_function(nowhere, head.args),)
+    small.recompile()
+
+
+@pytest.mark.parametrize("corrupt", [a_call_that_only_an_interpreter_can_make, one_index_off, two_channels_swapped,
+                                     two_features_swapped_in_the_graph,
                                      a_stale_head_count, a_wrong_scale, a_default_scale, wrong_groups,
                                      a_shrunken_size_as_a_value], ids=lambda f: f.__name__)
 def test_caught(compressed, corrupt):
