@@ -1,6 +1,7 @@
 """One row of the table: compress a model, run the result, say what it took."""
 
 import math
+import re
 import resource
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_iter
 import fxprune
 from fxprune import pipeline
 
+# Where packages lie on the machine that measures is nobody's business.
+_SITE = re.compile(r"/\S*site-packages/")
 # The passes, by the function of the pipeline that runs them.
 PASSES = {"capture": "capture", "couple": "coupling", "refusals": "coupling", "draw": "plan", "carry_out": "rewrite",
           "check": "verify"}
@@ -75,7 +78,7 @@ def described(done: Any) -> dict[str, Any]:
             frozen[g.frozen.why] += g.size
     inner = sorted(frozen.items(), key=lambda item: (item[0].startswith(BOUNDARIES), -item[1]))
     return {
-        "mode": done.mode, "why": done.coupling._captured.why, "groups": len(groups), "channels": total,
+        "mode": done.mode, "why": _SITE.sub("", done.coupling._captured.why), "groups": len(groups), "channels": total,
         "frozen": round(sum(frozen.values()) / max(total, 1), 4), "reasons": inner[:4],
         "params": [done.before.params, done.after.params], "macs": [done.before.macs, done.after.macs],
         "unknown": dict(done.coupling.unknown),
