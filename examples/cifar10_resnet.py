@@ -34,7 +34,7 @@ import fxprune
 from fxprune.models import cifar_resnet
 
 DEPTHS = (20, 32, 56, 110)
-SHORT = {"depth": 20, "epochs": 10, "finetune_epochs": 4}
+SHORT = {"depth": 20, "epochs": 7, "finetune_epochs": 3}
 
 
 @dataclass(frozen=True)

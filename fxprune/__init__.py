@@ -22,7 +22,7 @@ from fxprune.groups import CouplingGroup
 from fxprune.measure import Comparison, Latency, compare, measure
 from fxprune.nested import nested
 from fxprune.order import order
-from fxprune.penalties import DWGL
+from fxprune.penalties import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.pipeline import analyze, apply, compress, verify
 from fxprune.planning import Plan
 from fxprune.record import Record, record
@@ -35,6 +35,7 @@ __all__ = [
     "BudgetError",
     "CaptureError",
     "Comparison",
+    "Constant",
     "Coupling",
     "CouplingGroup",
     "FxpruneError",
@@ -44,10 +45,13 @@ __all__ = [
     "Plan",
     "PlanError",
     "Policy",
+    "Ramp",
     "Record",
     "UnsupportedError",
     "Verification",
     "VerificationError",
+    "Votes",
+    "WarmUp",
     "analyze",
     "apply",
     "compare",

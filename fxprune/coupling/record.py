@@ -14,6 +14,7 @@ from fxprune.capture.capture import Captured
 from fxprune.coupling.grouping import Grouping
 from fxprune.coupling.op import Policy
 from fxprune.coupling.replay import Replay
+from fxprune.errors import InputError
 from fxprune.groups import Costs, CouplingGroup, Inputs, Signature
 
 
@@ -58,12 +59,14 @@ class Coupling:
         """The coupling as a networkx graph (see `fxprune.coupling.graph`)."""
         from fxprune.coupling.graph import graph
 
+        self._recorded("graph")
         return graph(self)
 
     def explain(self, a: str, b: str) -> str:
         """Why two layers are coupled: the chain of operators between them, or that nothing couples them."""
         from fxprune.coupling.explain import explain
 
+        self._recorded("explain")
         return explain(self, a, b)
 
     def report(self, format: str = "text") -> str:
@@ -97,6 +100,12 @@ class Coupling:
                 here = np.flatnonzero(grouping.group == index)
                 lost[here] = gone[grouping.ordinal[here]]
         return lost
+
+    def _recorded(self, what: str) -> None:
+        """What was read back from a file has no recorded run to look at."""
+        if self._outcome is None:
+            raise InputError(f"{what} needs the recorded run, which pickling leaves out; write coupling = "
+                             "fxprune.analyze(model) and ask that one")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a file may hold: groups and costs, but nothing of the user's classes nor of the recorded run."""
