@@ -9,16 +9,31 @@ from torch import nn
 
 from fxprune.signature import aliases, named_tensors
 
+# Elements from which a tensor is large, and the rows of it that are cut at a time.
+LARGE, ROWS = 1 << 20, 64
+
 
 def sliced(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     """A new tensor with only the kept indices of the given dimensions, in their order; the memory format stays."""
     with torch.no_grad():
-        out = tensor.detach()
-        for dim, indices in keep.items():
-            out = out.index_select(dim, _index(tuple(indices)).to(tensor.device))
+        out = _picked(tensor.detach(), {dim: _index(tuple(kept)).to(tensor.device) for dim, kept in keep.items()})
         if out.dim() == 4 and _channels_last(tensor):
             return out.clone(memory_format=torch.channels_last)
         return out.clone() if out.data_ptr() == tensor.data_ptr() or not keep else out.contiguous()
+
+
+def _picked(tensor: torch.Tensor, keep: dict[int, torch.Tensor]) -> torch.Tensor:
+    """The kept indices; a large tensor is cut some rows at a time, so that no intermediate is large."""
+    if 0 not in keep or len(keep) == 1 or tensor.numel() < LARGE:
+        for dim, indices in keep.items():
+            tensor = tensor.index_select(dim, indices)
+        return tensor
+    rest = {dim: indices for dim, indices in keep.items() if dim}
+    lengths = [len(rest[dim]) if dim in rest else n for dim, n in enumerate(tensor.shape)]
+    out = tensor.new_empty((len(keep[0]), *lengths[1:]))
+    for start in range(0, len(out), ROWS):
+        out[start:start + ROWS] = _picked(tensor.index_select(0, keep[0][start:start + ROWS]), rest)
+    return out
 
 
 @lru_cache(maxsize=256)
