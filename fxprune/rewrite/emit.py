@@ -107,7 +107,9 @@ class _Rewriter:
         return literals(Site(node, self.view, self._constant), node.target, node.args, node.kwargs)
 
     def _natural(self, node: Node) -> tuple[Any, Any]:
-        mark = lambda n: Natural(n) if "size" in n.meta else n  # noqa: E731
+        def mark(n: Node) -> Any:
+            return Natural(n) if "size" in n.meta else n
+
         return map_arg(node.args, mark), map_arg(node.kwargs, mark)
 
     def _argument(self, value: Any) -> Any:
