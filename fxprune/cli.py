@@ -7,10 +7,9 @@ code 2; what a program reads (JSON, CSV) is all that goes to the output then.
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +17,11 @@ from torch import nn
 
 import fxprune
 from fxprune import bench
+from fxprune.artefacts.folder import Saved, check_folder
 from fxprune.criteria import CRITERIA
 from fxprune.errors import FxpruneError, InputError
 from fxprune.models.load import Loaded, load
 from fxprune.report.compression import compression_table
-from fxprune.report.folder import write_together
 from fxprune.report.table import FORMATS
 from fxprune.vote import VOTES
 
@@ -114,7 +113,8 @@ def _compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fold-constants", action="store_true",
                          help="fold what a removed channel would have had as a constant into its readers")
     command.add_argument("--no-verify", action="store_true", help="do not check the result against the original")
-    command.add_argument("--out", metavar="FOLDER", help="write plan.json, weights.safetensors and report.md there")
+    command.add_argument("--out", metavar="FOLDER", help="write the artefact there: plan, weights, standalone "
+                         "source, exported program, reports")
     command.add_argument("--format", choices=("text", "md"), default="text")
     command.add_argument("--layers", action="store_true", help="show the width of every layer as well")
 
@@ -137,19 +137,28 @@ def _run_explain(options: argparse.Namespace) -> None:
 
 
 def _run_compress(options: argparse.Namespace) -> None:
+    if options.out:
+        # Before minutes are spent on what cannot be written.
+        check_folder(options.out)
     loaded = load(options.model, options.weights, options.seed)
     small = fxprune.compress(loaded.model, _example(options.inputs), **_arguments(options))
-    record = fxprune.record(small)
-    if options.out:
-        write_together(options.out, {
-            "plan.json": record.plan.save,
-            "weights.safetensors": partial(_save_weights, small),
-            "report.md": partial(_save_report, f"{options.model}: {loaded.weights}", record),
-        })
-    print(f"{options.model}: {loaded.weights}\n")
-    print(compression_table(record, options.format, options.layers))
-    if options.out:
-        print(f"\nwritten: {options.out} (plan.json, weights.safetensors, report.md)")
+    title = f"{options.model}: {loaded.weights}"
+    try:
+        saved = _saved(small, options.out, title) if options.out else None
+    finally:
+        # Also where the disk is full: what was found out is not lost.
+        print(f"{title}\n\n{compression_table(fxprune.record(small), options.format, options.layers)}")
+    if saved:
+        print(f"\nwritten: {options.out} ({', '.join(saved.files)})")
+        for name, why in saved.missing.items():
+            print(f"left out: {name}: {why}")
+
+
+def _saved(small: nn.Module, folder: str, title: str) -> Saved:
+    with warnings.catch_warnings():
+        # What is left out is printed.
+        warnings.simplefilter("ignore")
+        return fxprune.save(small, folder, title=title)
 
 
 def _run_bench(options: argparse.Namespace) -> None:
@@ -191,16 +200,3 @@ def _tensor(text: str) -> torch.Tensor:
         raise InputError(f"--input must be sizes and perhaps a dtype, got {text!r}; write --input 1,3,224,224 or "
                          "--input 1,16:int64")
     return torch.zeros(tuple(map(int, sizes)), dtype=dtype)
-
-
-def _save_weights(small: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_model
-
-    # Shared tensors are written once; `fxprune.models.load.load_weights` gives them all of their names again.
-    save_model(small, str(path))
-
-
-def _save_report(title: str, record: Any, path: Path) -> None:
-    parts = [f"# {title}", compression_table(record, "md", layers=True), "## The coupling groups of the original",
-             record.coupling.report("md")]
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import fxprune
+from fxprune.artefacts import folder as folder_of_artefacts
+from fxprune.artefacts.folder import FILES
 from fxprune.cli import main, parser
 from fxprune.errors import InputError, MissingExtraError
 from fxprune.models.load import load, load_weights
@@ -41,6 +43,16 @@ class Tied(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
         self[2].weight = self[0].weight
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(y if y.sum().item() > 1e9 else y * 2)
 
 
 ready = Net()
@@ -94,19 +106,53 @@ def test_explain(capsys, net):
     assert "nets_of_mine.py:" in out
 
 
-def test_compress_writes_plan_weights_and_report(capsys, net, tmp_path):
-    code, out, _ = run(capsys, "compress", net, "--channels", "0.5", "--out", "pruned/", "--seed", "3")
+def test_compress_writes_the_whole_artefact(capsys, net, tmp_path):
+    code, out, _ = run(capsys, "compress", net, "--channels", "0.5", "--out", "pruned/", "--seed", "3",
+                       "--input", "1,3,16,16")
     assert code == 0
     assert "random weights (seed 3)" in out and "verified: " in out and "MACs" in out
     folder = tmp_path / "pruned"
-    assert {path.name for path in folder.iterdir()} == {"plan.json", "weights.safetensors", "report.md"}
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert out.splitlines()[-1] == ("written: pruned/ (plan.json, weights.safetensors, model.py, model.pt2, "
+                                    "report.html, report.md)")
     model = load(net, seed=3).model
     small = fxprune.apply(model, fxprune.Plan.load(folder / "plan.json"))
     saved = load_file(folder / "weights.safetensors")
     assert saved.keys() == small.state_dict().keys()
     assert all(torch.equal(saved[name], value) for name, value in small.state_dict().items())
     report = (folder / "report.md").read_text()
-    assert "| conv1" in report and "coupling groups" in report
+    assert report.startswith(f"# {net}: random weights (seed 3)\n") and "| conv1" in report
+    x = torch.randn(5, 3, 16, 16)
+    assert torch.allclose(fxprune.load(folder)(x), small.eval()(x), atol=1e-6)
+
+
+def test_what_cannot_be_written_is_named(capsys, net, tmp_path, recwarn):
+    code, out, _ = run(capsys, "compress", "nets_of_mine.py:Untraceable", "--input", "2,4", "--out", "pruned")
+    assert code == 0 and not recwarn.list
+    *_, written, source, program = out.splitlines()
+    assert written == "written: pruned (plan.json, weights.safetensors, report.html, report.md)"
+    assert source.startswith("left out: model.py: module mode keeps the model's own class")
+    assert program.startswith("left out: model.pt2: module mode keeps the model's own class")
+
+
+def test_a_folder_is_checked_before_the_work(capsys, net, tmp_path, monkeypatch):
+    monkeypatch.setattr(fxprune, "compress", lambda *args, **kwargs: pytest.fail("compressed first"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    for folder, message in (("mine", "holds 'notes.txt' besides"), ("mine/notes.txt", "is something else"),
+                            ("mine/notes.txt/deep/er", "nothing can be made in ")):
+        code, _, err = run(capsys, "compress", net, "--out", folder)
+        assert code == 2 and message in err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_leaves_what_was_found_out(capsys, net, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder_of_artefacts, "write_weights", fail)
+    code, out, err = run(capsys, "compress", net, "--out", "pruned")
+    assert code == 2 and "No space left on device; name another folder" in err and "verified: " in out
 
 
 def test_the_default_keeps_half_of_the_macs(capsys, net):
@@ -166,7 +212,7 @@ def test_two_budgets_are_refused(capsys, net):
 def test_a_folder_that_cannot_be_written(capsys, net, tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = run(capsys, "compress", net, "--out", "file", "--no-verify")
-    assert code == 2 and "must be a folder that can be written to" in err
+    assert code == 2 and "an artefact is a folder, but 'file' is something else" in err
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +75,7 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
     done = record(small)
     title = title or f"{_name(small)}, pruned"
     target = Path(os.path.abspath(folder))
-    _check_target(target, folder)
+    check_folder(folder)
     missing: dict[str, str] = {}
     about = dict(ABOUT)
     part = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
@@ -106,15 +105,23 @@ def _name(small: nn.Module) -> str:
     return small._get_name() if hasattr(small, "_get_name") else type(small).__name__
 
 
-def _check_target(target: Path, folder: Any) -> None:
-    if not target.exists():
-        return
-    if target.is_symlink() or not target.is_dir():
+def check_folder(folder: str | os.PathLike) -> None:
+    """Whether `save` can write there: to be asked before long work.
+
+    Raises:
+        InputError: it holds other files, is none, or cannot be made.
+    """
+    target = Path(os.path.abspath(folder))
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"an artefact is a folder, but {os.fspath(folder)!r} is something else; name a new folder")
-    other = sorted({path.name for path in target.iterdir()} - {*FILES, "__pycache__"})
+    other = sorted({path.name for path in target.iterdir()} - {*FILES, "__pycache__"}) if target.exists() else []
     if other:
         raise InputError(f"an artefact's folder is replaced as a whole, but {os.fspath(folder)!r} holds {other[0]!r} "
                          "besides; name a new folder, or an empty one")
+    above = next(place for place in target.parents if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{os.fspath(folder)!r} must be a folder that can be written to, but nothing can be made in "
+                         f"{os.fspath(above)!r}; name another folder")
 
 
 def _programs(small: nn.Module, done: Record, part: Path, title: str, missing: dict[str, str],

@@ -89,9 +89,14 @@ def check_source(text: str, small: nn.Module, example: Any) -> None:
         UnsupportedError: they differ.
     """
     space: dict[str, Any] = {"__name__": "model"}
-    # Our own text, of a model that runs in this process already.
-    exec(compile(text, "model.py", "exec"), space)
-    model = space["Model"]()
+    try:
+        # Our own text, of a model that runs in this process already.
+        exec(compile(text, "model.py", "exec"), space)
+        model = space["Model"]()
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise UnsupportedError(f"standalone source of this model does not run ({type(error).__name__}: {words})"
+                               ) from error
     ours, theirs = state_of(model), state_of(small)
     if list(model.state_dict()) != list(small.state_dict()) or ours.keys() != theirs.keys():
         raise UnsupportedError("standalone source gives its parts other names than the compressed model")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fxprune.coupling.places import at, short
-from fxprune.errors import InputError, MissingExtraError, unknown
+from fxprune.errors import InputError, unknown
 from fxprune.groups import PRODUCER, CouplingGroup
 from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
 from fxprune.report.folder import write_together
@@ -47,7 +47,6 @@ def to_html(coupling: "Coupling", path: str | os.PathLike, plan: "Plan | None" =
 
     Raises:
         InputError: the plan is of another coupling, or the file cannot be written.
-        MissingExtraError: jinja2 is not installed.
     """
     target = Path(path)
     text = render(coupling, plan, title)
@@ -56,10 +55,9 @@ def to_html(coupling: "Coupling", path: str | os.PathLike, plan: "Plan | None" =
 
 def render(coupling: "Coupling", plan: "Plan | None" = None, title: str = "Coupling groups") -> str:
     """The page as text."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("the HTML report needs jinja2; write pip install 'fxprune[html]'") from error
+    # What only this page needs is imported with it.
+    import jinja2
+
     kept = _kept(coupling, plan)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True)
