@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_iter, tree_map, tree_structure
 
 from fxprune.artefacts.archive import packed, unpacked
+from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
 from fxprune.capture.inputs import Example, realise, second_batch
@@ -36,13 +38,21 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
     for example, dynamic, words in _attempts(small, inputs):
         try:
             raw = packed(_export(small, example, dynamic))
-            _check(small, unpacked(raw), [example, *_others(small, inputs, words)])
+            _check(small, _read_back(raw), [example, *_others(small, inputs, words)])
             return raw, words
         except FxpruneError as error:
             reasons.append(str(error))
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     raise UnsupportedError(f"torch.export does not take this model ({reasons[-1]})")
+
+
+def _read_back(raw: bytes) -> nn.Module:
+    try:
+        return unpacked(raw)
+    except FxpruneError as error:
+        raise UnsupportedError("torch cannot read back the program that it wrote, as of a model that returns a string"
+                               ) from error
 
 
 def example_of(small: GraphModule, inputs: Inputs, larger: bool = False) -> Example:
@@ -84,14 +94,17 @@ def _dynamic(small: GraphModule, example: Example) -> dict[str, Any]:
 def _export(small: GraphModule, example: Example, dynamic: Any) -> ExportedProgram:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        return torch.export.export(_without_gradients(small), example[0], example[1], dynamic_shapes=dynamic)
+        return torch.export.export(_exportable(small), example[0], example[1], dynamic_shapes=dynamic)
 
 
-def _without_gradients(small: GraphModule) -> GraphModule:
-    """A copy that does not switch gradients on and off, which only matters to training."""
+def _exportable(small: GraphModule) -> GraphModule:
+    """A copy that does not switch gradients on and off, which only matters to training, and that returns what a program
+    can hold."""
     copied = copy.deepcopy(small)
     for node in reversed([node for node in copied.graph.nodes if node.target in (switch_grad, restore_grad)]):
         copied.graph.erase_node(node)
+    drop_records(copied.graph)
+    drop_named_tuples(copied.graph)
     copied.recompile()
     return copied
 
@@ -102,8 +115,8 @@ def _check(small: GraphModule, program: Any, examples: list[Example]) -> None:
         ours, theirs = run(copy.deepcopy(small), example), run(copy.deepcopy(program), example)
         if isinstance(ours, str):
             raise UnsupportedError(f"the compressed model raises {ours} on inputs like those it was captured on")
-        pairs = list(zip(tree_iter(ours), tree_iter(theirs), strict=True))
-        if not all(close(a, b) for a, b in pairs):
+        ours, theirs = plain(ours), plain(theirs)
+        if tree_structure(ours) != tree_structure(theirs) or not all(map(close, tree_iter(ours), tree_iter(theirs))):
             raise UnsupportedError("the exported program computes something else than the compressed model")
 
 

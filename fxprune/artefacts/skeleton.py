@@ -67,7 +67,7 @@ class Skeleton:
         self.parts = True
         items = [(name, _tensor(tensor, persistent)) for name, tensor, persistent in tensors]
         items += [(name, self._part(child, f"{path}.{name}", depth + 1)) for name, child in children.items()]
-        if all(is_name(name) and name != "self" for name, _ in items):
+        if all(is_name(name) for name, _ in items):
             return self._bracketed("Parts(", ")", depth, [f"{name}={text}" for name, text in items])
         return self._bracketed("Parts(**{", "})", depth, [f"{name!r}: {text}" for name, text in items])
 

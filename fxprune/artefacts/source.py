@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure
 
+from fxprune.artefacts.outputs import plain, record_names, without_records
 from fxprune.artefacts.skeleton import INDENT, Skeleton
 from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
@@ -27,7 +28,7 @@ _PARTS = '''
 class Parts(nn.Module):
     """Modules, parameters and buffers under their names; ``parts[0]`` is the one that is called "0"."""
 
-    def __init__(self, **parts):
+    def __init__(self, /, **parts):
         super().__init__()
         for name, part in parts.items():
             setattr(self, name, part)
@@ -137,9 +138,9 @@ def run(module: Any, example: Any) -> Any:
 
 
 def identical(a: Any, b: Any) -> bool:
-    """Whether two outputs agree bit for bit; NaN equals NaN."""
-    a, b = tree_leaves(a), tree_leaves(b)
-    return len(a) == len(b) and all(map(_identical, a, b))
+    """Whether two outputs agree bit for bit, but for the classes of their containers; NaN equals NaN."""
+    a, b = plain(a), plain(b)
+    return tree_structure(a) == tree_structure(b) and all(map(_identical, tree_leaves(a), tree_leaves(b)))
 
 
 def _identical(a: Any, b: Any) -> bool:
@@ -167,11 +168,16 @@ def _root(small: GraphModule) -> nn.Module:
 
 def _docstring(small: GraphModule) -> list[str]:
     params = sum(p.numel() for p in small.parameters())
-    return [f'"""{type(small).__name__.removesuffix("Module")}, pruned: {params:,} parameters."""']
+    about = f"{type(small).__name__.removesuffix('Module')}, pruned: {params:,} parameters."
+    records = record_names(small.graph)
+    if not records:
+        return [f'"""{about}"""']
+    return [f'"""{about}', "", f"Returns a dictionary of the fields of {', '.join(records)}.", '"""']
 
 
 def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
     graphs = tuple(dict.fromkeys(small._graphs())) if isinstance(small, SingleGraphModule) else (small.graph,)
+    graphs = tuple(map(without_records, graphs))
     if len(graphs) == 1:
         yield from _function("forward", graphs[0], skeleton, tuples)
         return

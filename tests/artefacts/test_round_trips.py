@@ -26,16 +26,14 @@ from fxprune.errors import InputError, UnsupportedError
 
 # What only the user's own code can make, and why.
 UNWRITABLE = {
-    "dataclass_output": "Output", "hooks_on_modules": "hooks",
     "autograd_function": "AutogradFunction", "autograd_function_of_a_parameter": "AutogradFunction",
-    "custom_operator_without_a_rule": "fxprune_tests", "weight_norm_by_hooks": "hooks",
-    "spectral_norm_by_hooks": "hooks",
+    "custom_operator_without_a_rule": "fxprune_tests",
+    "hooks_on_modules": "hooks", "weight_norm_by_hooks": "hooks", "spectral_norm_by_hooks": "hooks",
 }
-UNEXPORTABLE = {"namedtuple_output": "Pair", "dataclass_output": "Output",
-                "custom_operator_without_a_rule": "not an operator of torch.ops.aten"}
+UNEXPORTABLE = {"custom_operator_without_a_rule": "not an operator of torch.ops.aten"}
 # A few of every kind; all of them are exported in the slow test.
 EXPORTED = ("parts_without_gradients", "several_inputs_and_outputs", "keyword_inputs_and_dict_outputs",
-            *UNEXPORTABLE)
+            "namedtuple_output", "dataclass_output", *UNEXPORTABLE)
 
 
 def small_case(name):
