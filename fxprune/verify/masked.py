@@ -55,8 +55,10 @@ class Masked(Follower):
         tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
         self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=self.strict)})
         after = self.calls[self.position].node if self.position < len(self.calls) else None
-        if call.node and after != call.node:
-            self.done(call.node, self.values)
+        if after != call.node:
+            if call.node:
+                self.done(call.node, self.values)
+            self.values = {}
 
 
 def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
@@ -68,11 +70,13 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
     flat, spec = tree_flatten((args, kwargs))
     places = [i for i, value in enumerate(flat) if isinstance(value, torch.Tensor)]
     masks = [view.masks(ref) for ref in inputs]
+    sizes = [flat[place].shape for place in places]
     for place, mask in zip(places, masks, strict=True):
         flat[place] = kept_part(flat[place], mask)
     small_args, small_kwargs = tree_unflatten(flat, spec)
     if rule.shrink is not None:
-        small_args, small_kwargs = rule.shrink(lambda i, dim: masks[i][dim], small_args, small_kwargs)
+        small_args, small_kwargs = rule.shrink(lambda i, dim: fitted(masks[i][dim], sizes[i][dim]), small_args,
+                                               small_kwargs)
     try:
         out = run(func, small_args, small_kwargs)
     except Exception as error:

@@ -59,7 +59,11 @@ class Sides:
                     return
                 raise VerificationError(f"{error} ({context})") from error
             except Exception as error:
-                self.ledger.notes.append(f"the original does not run in {context}: {type(error).__name__}: {error}")
+                what = f"{type(error).__name__}: {error}"
+                if self._original_runs(example):
+                    raise DoesNotRun(f"the original must run with its removed channels masked, as it does without "
+                                     f"({context}), and raised {what}") from error
+                self.ledger.notes.append(f"the original does not run in {context}: {what}")
                 return
             out = self._result(example, values, context, view)
         if out is not _UNCAPTURED:
@@ -79,6 +83,16 @@ class Sides:
         args, kwargs = _own(example)
         with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
             return self.full(*args, **kwargs), values
+
+    def _original_runs(self, example: Example) -> bool:
+        """Whether the original, unwatched, takes these inputs in this mode."""
+        args, kwargs = _own(example)
+        try:
+            with Deterministic():
+                self.full(*args, **kwargs)
+        except Exception:
+            return False
+        return True
 
     @contextmanager
     def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]
@@ -111,14 +125,15 @@ class Sides:
         example = _own(example)
 
         def compare(node: str, value: Any) -> None:
-            for path, reference in values.get(node, {}).items():
+            # Let go of as soon as it is compared: all values of a large net at once do not fit in memory.
+            for path, reference in values.pop(node, {}).items():
                 self.ledger.compare(node, reference, _at(value, path), context)
 
         try:
             with Deterministic():
                 if self.coupling.mode != "graph":
                     with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
-                            path, values.get(path, {}).get((k,)), value, context)):
+                            path, values.get(path, {}).pop((k,), None), value, context)):
                         return self.pruned(*example[0], **example[1])
                 compiled, again = copy.deepcopy(self.pruned), _own(example)
                 out = run_nodes(self.pruned, example, self.names, compare)
