@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.inputs import Example
+from fxprune.capture.kernels import Kernels
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
 from fxprune.capture.structure import deep_copy, structural_copy
@@ -22,6 +23,7 @@ from fxprune.capture.values import tensors_in
 from fxprune.capture.watch import watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.groups import Inputs
+from fxprune.signature import named_tensors
 
 GRAPH, MODULE = "graph", "module"
 
@@ -113,12 +115,13 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
 
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
             ) -> Captured:
-    evaluated, root = _trace(model, names, described, training=False, real=real, example=example)
+    kernels = Kernels()
+    evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
     held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not _switches(model):
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
-        trained, _ = _trace(model, names, described, training=True, real=real, example=example)
+        trained, _ = _trace(model, names, described, Observer(real, kernels), training=True, example=example)
     except Exception as error:
         return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held)
     if _same(trained, evaluated):
@@ -131,12 +134,11 @@ def _switches(model: nn.Module) -> bool:
     return any(type(module).train is not nn.Module.train for module in model.modules())
 
 
-def _trace(model: nn.Module, names: list[str], described: Inputs, training: bool, real: bool,
+def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,
            example: Example | None) -> tuple[Traced, nn.Module]:
-    observer = Observer(real)
-    root, contents = (deep_copy(model), {}) if real else structural_copy(model)
+    root, contents = (deep_copy(model), {}) if observer.real else structural_copy(model)
     root.train(training)
-    args, kwargs = _own(example) if real and example else example_inputs.realise(described, "meta")
+    args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer).trace(args, kwargs, names)
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
@@ -159,9 +161,11 @@ def _on_tape(observer: Observer, constant: torch.Tensor) -> torch.Tensor:
 def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Tensor], names: list[str],
               example: Example) -> None:
     """Tell the observer which tensors are parameters, which inputs, and what the index buffers hold."""
-    states = [*root.named_parameters(), *root.named_buffers()]
-    for name, tensor in states:
-        observer.tape.params[observer.ref(tensor).id] = name
+    for name, tensor in named_tensors(root):
+        number = observer.ref(tensor).id
+        if number in observer.tape.params:
+            continue  # a shared one goes by its first name
+        observer.tape.params[number] = name
         if name in contents:
             observer.know(tensor, contents[name])
         elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():

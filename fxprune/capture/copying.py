@@ -33,19 +33,34 @@ def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
     if known is not None:
         return known
     if kind is dict or kind is OrderedDict and not vars(value):
-        new = memo[id(value)] = kind()
-        for key, item in value.items():
-            new[deepcopy(key, memo)] = deepcopy(item, memo)
-        return new
+        return _filled(kind(), value, memo)
     if kind in (tuple, list, set) and all(type(item) in _ATOMS for item in value):
         return value if kind is tuple else memo.setdefault(id(value), kind(value))
     if isinstance(value, nn.Module) and _plain(kind):
-        new = memo[id(value)] = kind.__new__(kind)
-        # A compiled forward is not copied, as nn.Module's own __getstate__ has it.
-        new.__setstate__({name: deepcopy(item, memo) for name, item in vars(value).items()
-                          if name != "_compiled_call_impl"})
-        return new
+        return _module(value, memo)
     return copy.deepcopy(value, memo)
+
+
+def _filled(new: dict[Any, Any], old: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
+    memo[id(old)] = new
+    for key, item in old.items():
+        new[deepcopy(key, memo)] = item if type(item) in _ATOMS else deepcopy(item, memo)
+    return new
+
+
+def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    new = memo[id(module)] = type(module).__new__(type(module))
+    state: dict[str, Any] = {}
+    for name, item in vars(module).items():
+        kind = type(item)
+        if kind in _ATOMS:
+            state[name] = item
+        elif kind is OrderedDict and not item and not vars(item) and id(item) not in memo:
+            state[name] = memo[id(item)] = OrderedDict()  # the many hooks that there are not
+        elif name != "_compiled_call_impl":  # a compiled forward is not copied, as nn.Module's __getstate__ has it
+            state[name] = deepcopy(item, memo)
+    new.__setstate__(state)
+    return new
 
 
 @cache

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter, tree_map_only
 
+from fxprune.capture.kernels import Kernels
 from fxprune.errors import CaptureError
 from fxprune.registry import rule_for
 from fxprune.tape import Call, Ref, Tape, mapped
@@ -41,9 +42,10 @@ RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multin
 class Observer(TorchDispatchMode):
     """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
 
-    def __init__(self, real: bool = False):
+    def __init__(self, real: bool = False, kernels: Kernels | None = None):
         super().__init__()
         self.tape = Tape()
+        self.kernels = kernels or Kernels()
         self.node, self.source = "", ""
         self.real = real
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
@@ -127,7 +129,7 @@ class Observer(TorchDispatchMode):
             return args[0] if name.endswith("_") else torch.empty_like(args[0])
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
-        out = func(*args, **kwargs)
+        out = self.kernels(func, args, kwargs)
         if isinstance(out, torch.Tensor) and out.is_meta:
             return out
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)

@@ -7,6 +7,7 @@ from torch import nn
 
 from fxprune.capture.copying import deepcopy
 from fxprune.errors import InputError
+from fxprune.signature import named_tensors
 
 
 def structural_copy(model: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -20,13 +21,14 @@ def structural_copy(model: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor
     """
     memo: dict[int, Any] = {}
     contents: dict[str, torch.Tensor] = {}
-    for _, parameter in model.named_parameters():
-        meta = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype, device="meta")
-        memo[id(parameter)] = nn.Parameter(meta, requires_grad=parameter.requires_grad)
-    for name, buffer in model.named_buffers():
-        memo[id(buffer)] = torch.empty_strided(buffer.shape, buffer.stride(), dtype=buffer.dtype, device="meta")
-        if not buffer.is_floating_point() and not buffer.is_complex() and buffer.device.type != "meta":
-            contents[name] = buffer.detach().cpu()
+    for name, tensor in named_tensors(model):
+        if id(tensor) in memo:
+            continue
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(meta, requires_grad=tensor.requires_grad) if parameter else meta
+        if not parameter and not tensor.is_floating_point() and not tensor.is_complex() and not tensor.is_meta:
+            contents[name] = tensor.detach().cpu()
     return deep_copy(model, memo), contents
 
 

@@ -17,6 +17,7 @@ from fxprune.capture.sizes import Apply, Dim, Fraction, Size
 from fxprune.capture.spelling import Flag, frames, is_record
 from fxprune.capture.values import tensors_in
 from fxprune.errors import CaptureError
+from fxprune.signature import named_tensors
 from fxprune.tape import refs
 
 
@@ -41,8 +42,7 @@ class Writer:
     def __init__(self, root: nn.Module, observer: Observer, graph: Graph):
         super().__init__()
         self.root, self.observer, self.graph = root, observer, graph
-        tensors = [*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)]
-        self.states = {id(t): name for name, t in reversed(tensors)}
+        self.states = {id(t): name for name, t in reversed(list(named_tensors(root)))}
         self.constants: dict[str, torch.Tensor] = {}
         self.asked: list[bool] = []
         self._origins: dict[int, Origin] = {}
