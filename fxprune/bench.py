@@ -1,4 +1,8 @@
-"""``fxprune bench ORIGINAL SMALL``: the MACs ratio beside the measured one."""
+"""``fxprune bench ORIGINAL SMALL``: the MACs ratio beside the measured one.
+
+Each is a model by name, or a folder that `fxprune.save` wrote. A folder beside ORIGINAL's name is its plan carried out
+on that model; any other folder is run as its exported program.
+"""
 
 import argparse
 import copy
@@ -12,19 +16,21 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from fxprune.artefacts import load as load_artefact
+from fxprune.artefacts.load import plan_of
 from fxprune.capture.inputs import describe, normalise, realise, specs
 from fxprune.errors import InputError
 from fxprune.groups import Inputs, TensorSpec
 from fxprune.measure import Comparison, Latency, compare
 from fxprune.models.load import load
 from fxprune.pipeline import analyze, apply
-from fxprune.planning import Plan
 from fxprune.record import Size
 from fxprune.report.numbers import si
 from fxprune.report.rows import inputs_in_words
 
 FORMATS = ("text", "json")
 PLAN = "plan.json"
+MODULE, PROGRAM = "module", "exported program"
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,20 @@ class Bench:
         inputs: what they were given, in words.
         macs, params: of the original and of the small one, counted alike.
         measured: who was how fast.
+        kinds: what was run of each.
     """
 
     inputs: str
     macs: tuple[int, int]
     params: tuple[int, int]
     measured: Comparison
+    kinds: tuple[str, str] = (MODULE, MODULE)
 
 
 def options(command: argparse.ArgumentParser) -> None:
     """What ``bench`` takes besides ORIGINAL, its weights and its input."""
-    command.add_argument("small", metavar="SMALL", help=f"another MODEL, or a folder with a {PLAN}, which is applied "
-                         "to ORIGINAL")
+    command.add_argument("small", metavar="SMALL", help="another MODEL, or a folder that compress --out wrote: its "
+                         "plan is applied to MODEL, where that is no folder itself")
     command.add_argument("--batch", type=int, metavar="N", help="batch size; that of the example inputs if left out")
     command.add_argument("--repeats", type=int, default=50, metavar="N", help="timed passes of each (%(default)s)")
     command.add_argument("--warmup", type=int, default=10, metavar="N", help="passes before these (%(default)s)")
@@ -59,11 +67,13 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, example: Any) -> None:
     """Build both, time both, print the table."""
-    loaded = load(options.model, options.weights, options.seed)
-    small = _small(options.small, loaded.model, options.seed)
-    found = bench(loaded.model, small, example, batch=options.batch, device=options.device, repeats=options.repeats,
+    (original, first), (small, second) = _models(options)
+    if example is None:
+        example = next((plan_of(name).inputs for name in (options.model, options.small) if _is_folder(name)), None)
+    found = bench(original, small, example, batch=options.batch, device=options.device, repeats=options.repeats,
                   channels_last=options.channels_last, compiled=options.compile, warmup=options.warmup,
                   threads=options.threads)
+    found = replace(found, kinds=(first, second))
     print(json.dumps(asdict(found), indent=2) if options.format == "json" else table(found))
 
 
@@ -73,7 +83,7 @@ def bench(original: nn.Module, small: nn.Module, example: Any = None, *, batch: 
 
     Args:
         original, small: they are copied, not moved.
-        example: as for `fxprune.analyze`; inferred from the original where None.
+        example: as for `fxprune.analyze`, or the inputs of a plan; inferred from the original where None.
         batch: the batch size; the example's where None.
         device, channels_last, compiled: how the copies are run.
         counts: ``repeats``, ``warmup`` and ``threads`` of `fxprune.compare`.
@@ -82,7 +92,10 @@ def bench(original: nn.Module, small: nn.Module, example: Any = None, *, batch: 
         InputError: no such device, or inputs that do not fit.
     """
     place = _device(device)
-    inputs = analyze(original).inputs if example is None else describe(normalise(example))
+    if isinstance(example, Inputs):
+        inputs = example
+    else:
+        inputs = analyze(original).inputs if example is None else describe(normalise(example))
     inputs = inputs if batch is None else _batched(inputs, batch)
     before, after = (Size.of(found, found.widths) for found in (analyze(model, inputs) for model in (original, small)))
     args, kwargs = realise(inputs, place, torch.Generator().manual_seed(0))
@@ -106,18 +119,40 @@ def table(found: Bench) -> str:
     rows.append(("time, quartiles", _range(measured.original), _range(measured.small), f"{low:.2f} – {high:.2f}×"))
     head = ("", "original", "small", "ratio")
     text = tabulate(rows, head, tablefmt="simple", colalign=("left", "right", "right", "right"), disable_numparse=True)
-    return f"{text}\n\n{measured.small.setting}, in turns; inputs: {found.inputs}"
+    kinds = "" if found.kinds == (MODULE, MODULE) else f"\n{found.kinds[0]} against {found.kinds[1]}"
+    return f"{text}\n\n{measured.small.setting}, in turns; inputs: {found.inputs}{kinds}"
 
 
-def _small(name: str, original: nn.Module, seed: int) -> nn.Module:
-    folder = Path(name)
-    if not folder.is_dir():
-        return load(name, None, seed).model
-    if not (folder / PLAN).is_file():
-        raise InputError(f"SMALL must be a MODEL or a folder with a {PLAN}, and {name!r} has none; write it with "
-                         f"fxprune compress MODEL --out {name}")
+def _models(options: argparse.Namespace) -> tuple[tuple[nn.Module, str], tuple[nn.Module, str]]:
+    """Both models, and what each one is."""
+    if _is_folder(options.model):
+        if options.weights:
+            raise InputError(f"--weights are for a model by name, but {options.model!r} is a folder with its own; "
+                             "leave --weights out")
+        return _other(options.model, options.seed), _other(options.small, options.seed)
+    original = _named(options.model, options.weights, options.seed)
+    if not _is_folder(options.small):
+        return (original, MODULE), _other(options.small, options.seed)
     # Times do not depend on which channels were the best ones, nor on what was trained since.
-    return apply(original, Plan.load(folder / PLAN), weights="any")
+    return (original, MODULE), (apply(original, plan_of(options.small), weights="any"), MODULE)
+
+
+def _other(name: str, seed: int) -> tuple[nn.Module, str]:
+    return (load_artefact(name), PROGRAM) if _is_folder(name) else (_named(name, None, seed), MODULE)
+
+
+def _is_folder(name: str) -> bool:
+    return (Path(name) / PLAN).is_file()
+
+
+def _named(name: str, weights: str | None, seed: int) -> nn.Module:
+    try:
+        return load(name, weights, seed).model
+    except InputError:
+        if not Path(name).is_dir():
+            raise
+        raise InputError(f"both places must hold a MODEL or a folder with a {PLAN}, and {name!r} has none; write it "
+                         f"with fxprune compress MODEL --out {name}") from None
 
 
 def _batched(inputs: Inputs, batch: int) -> Inputs:

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _explain(_command(commands, "explain", _run_explain, "say what couples two layers"))
     _compress(_command(commands, "compress", _run_compress, "remove channels, verify the result, write it to a folder"))
     bench.options(_command(commands, "bench", _run_bench, "time a model and a smaller one in turns, beside their MACs",
-                           policies=False))
+                           policies=False, model=f"{MODEL}; or a folder that compress --out wrote"))
     return top
 
 
@@ -68,10 +68,10 @@ def _version() -> str:
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str,
-             policies: bool = True) -> argparse.ArgumentParser:
+             policies: bool = True, model: str = MODEL) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     command.set_defaults(run=run)
-    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("model", metavar="MODEL", help=model)
     command.add_argument("--weights", metavar="FILE", help="a checkpoint (safetensors, or a state dict), or "
                          "'pretrained' where there is a network; random weights if left out")
     command.add_argument("--seed", type=int, default=0, help="of random weights (%(default)s)")

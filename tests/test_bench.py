@@ -85,8 +85,47 @@ def test_refusals(capsys, place, arguments, message):
 
 def test_a_folder_without_a_plan(capsys, place, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, _, err = run(capsys, "nets_to_time.py:wide", "empty", "--input", "1,3,8,8")
-    assert code == 2 and "a folder with a plan.json, and 'empty' has none" in err
+    for names in (("nets_to_time.py:wide", "empty"), ("empty", "nets_to_time.py:wide")):
+        code, _, err = run(capsys, *names, "--input", "1,3,8,8")
+        assert code == 2 and "a folder with a plan.json, and 'empty' has none; write it with fxprune compress" in err
+
+
+@pytest.fixture
+def folders(capsys, place):
+    for name, share in (("half", "0.5"), ("most", "0.75")):
+        assert main(["compress", "nets_to_time.py:wide", "--input", "1,3,8,8", "--channels", share, "--out", name]) == 0
+    capsys.readouterr()
+
+
+def test_two_folders(capsys, folders):
+    """Their programs, on the inputs that their plans name."""
+    code, out, _ = run(capsys, "most", "half", "--batch", "2", "--channels-last", "--format", "json")
+    data = json.loads(out)
+    assert code == 0 and data["macs"] == [2 * (36 * 6 * 27 + 16 * 4 * 54), 2 * NARROW]
+    assert data["kinds"] == ["exported program"] * 2 and data["inputs"] == "float32 [2, 3, 8, 8]"
+
+
+def test_a_folder_beside_a_name(capsys, folders):
+    code, out, _ = run(capsys, "half", "nets_to_time.py:wide")
+    assert code == 0 and f"{NARROW / WIDE:.2f}×" in out
+    assert out.splitlines()[-2:] == ["batch 1, float32, cpu, threads: 1, repeats: 2, in turns; inputs: float32 "
+                                     "[1, 3, 8, 8]", "exported program against module"]
+    code, out, _ = run(capsys, "nets_to_time.py:wide", "half")
+    assert code == 0 and f"{WIDE / NARROW:.2f}×" in out and "inputs: float32 [1, 3, 8, 8]" in out.splitlines()[-1]
+
+
+def test_folders_that_cannot_be_run(capsys, folders, tmp_path):
+    for arguments, message in ((("half", "most", "--weights", "x.pt"), "is a folder with its own; leave --weights out"),
+                               (("half", "most", "--input", "1,5,8,8"), "fxprune: ")):
+        code, _, err = run(capsys, *arguments)
+        assert code == 2 and message in err and err.count("\n") == 1
+    (tmp_path / "half/model.pt2").unlink()
+    code, _, err = run(capsys, "half", "most")
+    assert code == 2 and "has no model.pt2; its report.md says why" in err
+    # A plan of the model by name needs no program.
+    assert run(capsys, "nets_to_time.py:wide", "half")[0] == 0
+    (tmp_path / "half/plan.json").write_text("{")
+    assert run(capsys, "nets_to_time.py:wide", "half")[0] == 2
 
 
 def test_a_plan_of_another_model(place, tmp_path):

@@ -45,16 +45,21 @@ def load(folder: str | os.PathLike, model: nn.Module | None = None) -> nn.Module
                             "fxprune.load(folder, model=Net())")
     weights = inside(folder, "weights.safetensors")
     notes = read_notes(weights)
-    plan = Plan.load(inside(folder, "plan.json"))
-    _check_inputs(plan)
+    plan = plan_of(folder)
     small = apply(model, plan, weights="any", fold_constants=notes.get("folded") == "true")
     read_weights(small, weights)
     return small
 
 
-def _check_inputs(plan: Plan) -> None:
-    """The plan's example inputs are made to analyse the model, and must fit into memory."""
+def plan_of(folder: str | os.PathLike) -> Plan:
+    """An artefact's plan, whose example inputs fit into memory: they are made to analyse the model.
+
+    Raises:
+        ArtefactError, PlanError: the file is missing, damaged, or asks for too much.
+    """
+    plan = Plan.load(inside(folder, "plan.json"))
     elements = sum(math.prod(spec.shape) for spec in specs(plan.inputs))
     if elements > ELEMENTS:
         raise ArtefactError(f"the plan's example inputs must have at most {ELEMENTS:,} elements, got {elements:,}; is "
                             "plan.json the one that was saved?")
+    return plan
