@@ -75,6 +75,15 @@ def test_every_import_is_declared(setup):
     assert needed <= used | {"tqdm"}, "declared and not imported"
 
 
+def test_no_test_skips_for_a_missing_package(setup):
+    """What CI installs is all that tests ask for."""
+    installed = words(setup["options"]["install_requires"]) | words(setup["options.extras_require"]["test"])
+    asked = {name for path in (ROOT / "tests").rglob("*.py")
+             for name in re.findall(r'importorskip\("(\w+)', path.read_text())}
+    asked -= {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert asked and {PROJECTS.get(name, name) for name in asked} <= installed
+
+
 def test_every_folder_is_a_package_and_its_data_is_shipped(setup):
     for path in (ROOT / "fxprune").rglob("*.py"):
         assert (path.parent / "__init__.py").is_file(), path
