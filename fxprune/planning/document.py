@@ -3,7 +3,8 @@
 The order is the reviewer's: the kept *widths* of the groups first, how the plan was drawn, what is kept of each group,
 then of each parameter's dimension, and last the inputs and the signature. Objects take a line per entry, lists
 stay on one line, indices are ranges (``"0-15,18"``), so that a changed width is a changed line or three. Widths are
-there to be read, and are compared with the kept channels when the document is; `check` compares those with ``keep``.
+compared with the kept channels when the document is read, and `check` compares those with ``keep``; edited widths are
+for ``Plan.from_widths``, which chooses the channels.
 """
 
 import json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "fxprune-plan", 1
 MODES = ("graph", "module")
+POLICIES = {"heads": ("dims", "whole"), "grouped": ("within", "whole")}
 KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", "groups", "keep", "inputs", "digest",
         "signature")
 
@@ -54,6 +56,22 @@ def fields(document: Reader) -> dict:
     Raises:
         PlanError: with the place and the fault.
     """
+    found = _fields(document)
+    _check_widths(document["widths"], found["groups"])
+    return found
+
+
+def edited(document: Reader) -> tuple[dict[str, int], dict]:
+    """The widths that somebody may have changed, and the fields that they may disagree with.
+
+    Raises:
+        PlanError: with the place and the fault.
+    """
+    found = _fields(document)
+    return {name: reader.integer(1) for name, reader in document["widths"].items()}, found
+
+
+def _fields(document: Reader) -> dict:
     if document["format"].value != FORMAT:
         raise document["format"].fail(f"must be {FORMAT!r}")
     if document["version"].value != VERSION or isinstance(document["version"].value, bool):
@@ -61,14 +79,13 @@ def fields(document: Reader) -> dict:
     document.only(KEYS)
     signature = _signature(document["signature"])
     groups = {name: _group(reader) for name, reader in document["groups"].items()}
-    _check_widths(document["widths"], groups)
     keep = _keep(document["keep"], signature)
     check_indices(keep, signature)
     if document["mode"].value not in MODES:
         raise document["mode"].fail(f"must be one of {', '.join(map(repr, MODES))}")
     return {"keep": keep, "groups": groups, "signature": signature, "digest": document["digest"].text(),
             "inputs": inputs_from_json(document["inputs"]), "mode": document["mode"].text(),
-            "policy": {key: reader.text() for key, reader in document["policy"].items()},
+            "policy": _policy(document["policy"]),
             "options": {key: reader.value for key, reader in document["options"].items()},
             "versions": {key: reader.text() for key, reader in document["versions"].items()}}
 
@@ -101,6 +118,15 @@ def _signature(reader: Reader) -> Signature:
     return Signature(tuple(entries))
 
 
+def _policy(reader: Reader) -> dict[str, str]:
+    reader.only(tuple(POLICIES))
+    found = {key: item.text() for key, item in reader.items()}
+    for key, value in found.items():
+        if value not in POLICIES[key]:
+            raise reader[key].fail(f"must be one of {', '.join(map(repr, POLICIES[key]))}")
+    return found
+
+
 def _group(reader: Reader) -> GroupPlan:
     reader.only(("size", "kept", "scores"))
     size, scores = reader["size"].integer(1), reader["scores"].numbers()
@@ -119,7 +145,7 @@ def _check_widths(reader: Reader, groups: Mapping[str, GroupPlan]) -> None:
             have = f"keeps {kept} channels" if kept is not None else "does not exist"
             raise PlanError(f"damaged plan file: widths[{name!r}] must agree with the groups' kept channels, got {got} "
                             f"where the group {have}; to choose widths yourself, write "
-                            f"fxprune.Plan.from_widths(coupling, model, {{{name!r}: {got}}})")
+                            f"fxprune.Plan.from_widths(coupling, model, {{{name!r}: {got}}}), or give it this file")
 
 
 def _keep(reader: Reader, signature: Signature) -> dict[str, dict[int, tuple[int, ...]]]:

@@ -74,16 +74,33 @@ class Plan:
         return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, dict(_versions()))
 
     @classmethod
-    def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module", widths: Mapping[str, int], *,
-                    criterion: "str | Criterion" = "l2", vote: str = "joint") -> "Plan":
+    def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module",
+                    widths: "Mapping[str, int] | str | os.PathLike", *, criterion: "str | Criterion | None" = None,
+                    vote: str | None = None) -> "Plan":
         """The best channels of each group at widths of one's own; groups that are not named stay whole.
 
         ``Plan.from_widths(coupling, model, {"layer1.0.conv1": 32})``: the same as `fxprune.plan` with ``widths=``.
+
+        Args:
+            coupling: `fxprune.analyze` of this model.
+            model: the model whose weights are scored.
+            widths: by group name; or a plan file in which they were edited.
+            criterion, vote: as for `fxprune.plan`; those of the file, or ``"l2"`` and ``"joint"``, where None.
+
+        Raises:
+            InputError: no such group, width or criterion.
+            PlanError: the file is damaged, or of another model.
         """
         # Only here, and only this way up: the record itself knows nothing of how plans are drawn.
         from fxprune.draw import plan
 
-        return plan(coupling, model, widths=widths, criterion=criterion, vote=vote)
+        options: Mapping[str, object] = {}
+        if isinstance(widths, (str, os.PathLike)):
+            widths, found = document.edited(parse(read_text(widths)))
+            check_signature(found["signature"], coupling.signature)
+            options = found["options"]
+        return plan(coupling, model, widths=widths, criterion=criterion or options.get("criterion", "l2"),
+                    vote=vote or options.get("vote", "joint"))
 
     @property
     def widths(self) -> Mapping[str, int]:

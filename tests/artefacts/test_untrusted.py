@@ -15,6 +15,7 @@ import torch
 from artefact_nets import NETS
 
 import fxprune
+from fxprune.artefacts import archive
 from fxprune.artefacts.archive import checked, packed
 from fxprune.artefacts.program import check_guard, checked_program
 from fxprune.errors import ArtefactError, FxpruneError, InputError, PlanError
@@ -56,14 +57,14 @@ def refused(folder, message, model=None):
 
 
 def members(folder):
-    with zipfile.ZipFile(folder / "model.pt2") as archive:
-        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(folder / "model.pt2") as file:
+        return {name.partition("/")[2]: file.read(name) for name in file.namelist()}
 
 
 def write(folder, contents, compression=zipfile.ZIP_STORED, root="package/"):
-    with zipfile.ZipFile(folder / "model.pt2", "w", compression) as archive:
+    with zipfile.ZipFile(folder / "model.pt2", "w", compression) as file:
         for name, content in contents.items():
-            archive.writestr(root + name, content)
+            file.writestr(root + name, content)
 
 
 def edited(folder, member, change):
@@ -89,15 +90,15 @@ def test_members_that_are_not_needed(artefact, name):
 
 
 def test_members_of_two_folders(artefact):
-    with zipfile.ZipFile(artefact / "model.pt2", "a") as archive:
-        archive.writestr("other/byteorder", b"little")
+    with zipfile.ZipFile(artefact / "model.pt2", "a") as file:
+        file.writestr("other/byteorder", b"little")
     refused(artefact, "must lie in one folder")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_duplicated_members(artefact):
-    with zipfile.ZipFile(artefact / "model.pt2", "a") as archive:
-        archive.writestr(archive.namelist()[0], b"x")
+    with zipfile.ZipFile(artefact / "model.pt2", "a") as file:
+        file.writestr(file.namelist()[0], b"x")
     refused(artefact, "two members of one name")
 
 
@@ -136,6 +137,15 @@ def test_sample_inputs_are_never_unpickled(artefact, tmp_path):
     write(artefact, {**members(artefact), "data/sample_inputs/model.pt": pickle.dumps(Evil(str(trace)))})
     fxprune.load(artefact)
     assert not trace.exists()
+
+
+def test_too_much_of_everything(artefact, monkeypatch):
+    for limit, message in (("MEMBERS", "must have 1 to 3 members"), ("PROGRAM", "is larger than 3 bytes")):
+        with monkeypatch.context() as patch:
+            patch.setattr(archive, limit, 3)
+            refused(artefact, message)
+    write(artefact, {})
+    refused(artefact, "must have 1 to 1,000,000 members, got 0")
 
 
 def test_pickled_weights(artefact, tmp_path):
@@ -328,6 +338,15 @@ def safetensors(folder, header, body=b""):
     (folder / "weights.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
+def header(folder, change):
+    """Change the list of tensors, and leave the tensors."""
+    raw = (folder / "weights.safetensors").read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    document = json.loads(raw[8:8 + length])
+    change(document)
+    safetensors(folder, document, raw[8 + length:])
+
+
 def entry(shape, end, dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}
 
@@ -338,6 +357,9 @@ def entry(shape, end, dtype="F32"):
     (lambda f: safetensors(f, {"a": entry([1], 400)}, bytes(4)), "was it cut short"),
     (lambda f: safetensors(f, {"a": entry([-1], 4)}, bytes(4)), "was it cut short"),
     (lambda f: safetensors(f, {"a": entry([1], 4)}, bytes(4)), "lacks '0.bias' .* and has besides 'a'"),
+    (lambda f: header(f, lambda h: h["0.bias"].update(dtype="F99")), "weights.safetensors cannot be read"),
+    (lambda f: header(f, lambda h: h["0.bias"].update(data_offsets=h["1.weight"]["data_offsets"])), "cannot be read"),
+    (lambda f: header(f, lambda h: h["0.bias"].update(more=1)), "'0.bias' is described by"),
     (lambda f: safetensors(f, {"__metadata__": {"folded": 1}}), "must be words"),
     (lambda f: safetensors(f, b"[" * 50_000), "nested too deeply"),
     (lambda f: (f / "weights.safetensors").write_bytes(b""), "no safetensors file"),
@@ -387,6 +409,21 @@ def test_links_that_lead_out(artefact, tmp_path):
     refused(artefact, "must be a plain file in the artefact's own folder")
 
 
+@pytest.mark.parametrize("name", ["model.pt2", "weights.safetensors", "plan.json"])
+def test_files_that_are_too_large(artefact, name):
+    # Sparse: it takes no room.
+    os.truncate(artefact / name, 2 ** 36 + 1)
+    with pytest.raises((ArtefactError, PlanError), match="must not be larger than"):
+        fxprune.load(artefact, model=None if name == "model.pt2" else NETS["sequential"][0]())
+
+
+@pytest.mark.parametrize("name", ["model.pt2", "weights.safetensors", "plan.json"])
+def test_what_is_no_file(artefact, name):
+    (artefact / name).unlink()
+    (artefact / name).mkdir()
+    refused(artefact, f"{name} must be a plain file", None if name == "model.pt2" else NETS["sequential"][0]())
+
+
 def test_no_folder(tmp_path):
     refused(tmp_path / "nothing", "an artefact is a folder")
     (tmp_path / "file").write_text("x")
@@ -402,6 +439,8 @@ def test_source_is_never_run(artefact):
 @pytest.mark.parametrize(("old", "new", "message"), [
     ('"0-', '"0-999999999999,', "damaged plan file"), ("{", "{{", "not valid JSON"),
     ('"format"', '"format": "x", "format"', "duplicated"),
+    ('"heads": "dims"', '"heads": "both"', "policy.heads must be one of"),
+    ('"grouped"', '"gruoped"', "unknown key 'gruoped'"),
     ("[2, 3, 8, 8]", "[99999999, 3, 99999, 8]", "at most 1,073,741,824 elements"),
 ])
 def test_plans(artefact, old, new, message):

@@ -11,7 +11,7 @@ from fxprune.algebra.units import Reason
 from fxprune.criteria import L2
 from fxprune.digest import digest_of
 from fxprune.draw import plan
-from fxprune.errors import BudgetError, InputError, UnsupportedError
+from fxprune.errors import BudgetError, InputError, PlanError, UnsupportedError
 from fxprune.planning import Plan
 from fxprune.selection import select
 from fxprune.signature import aliases, signature_of
@@ -79,6 +79,44 @@ def test_widths_of_ones_own(net, coupling):
             Plan.from_widths(coupling, net, widths)
     with pytest.raises(BudgetError, match=r"widths= takes the place of a budget, got macs=0\.5"):
         plan(coupling, net, macs=0.5, widths={"conv1": 3})
+
+
+def test_widths_edited_in_a_file(net, coupling, tmp_path):
+    path = tmp_path / "plan.json"
+    drawn = plan(coupling, net, macs=0.5, criterion="l1", vote="union")
+    drawn.save(path)
+    again = Plan.from_widths(coupling, net, path)
+    assert again.groups == drawn.groups and again.keep == drawn.keep
+    assert again.options["criterion"] == "l1" and again.options["vote"] == "union"
+    width, other = drawn.widths["conv1"], 8 if drawn.widths["conv1"] < 8 else 7
+    path.write_text(path.read_text().replace(f'"conv1": {width},', f'"conv1": {other},', 1))
+    with pytest.raises(PlanError, match="must agree with .*, or give it this file"):
+        Plan.load(path)
+    edited = Plan.from_widths(coupling, net, str(path))
+    assert edited.widths == {**drawn.widths, "conv1": other}
+    assert edited.groups["conv1"].kept == tuple(sorted(np.argsort(drawn.groups["conv1"].scores)[-other:]))
+    edited.save(path)
+    assert Plan.load(path) == edited
+    assert Plan.from_widths(coupling, net, path, criterion="l2", vote="joint").options["criterion"] == "l2"
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('"conv1": ', '"conv1": -', r"widths\['conv1'\] must be an integer >= 1, got -"),
+    ('"conv1": ', '"conv1": 9', "width of group 'conv1' must be an integer from 1 to 8, got 9"),
+    ('"conv1": ', '"cnv1": ', "unknown group 'cnv1'; did you mean 'conv1'"),
+    ('"criterion": "l2"', '"criterion": "Mine()"', r"unknown criterion 'Mine\(\)'"),
+    ('"criterion": "l2"', '"criterion": 3', "criterion must be"),
+    ('"vote": "joint"', '"vote": {}', "vote"),
+    ("[8, 3, 3, 3]", "[8, 3, 5, 5]", "a plan only fits a model"),
+])
+def test_widths_edited_wrongly(net, coupling, tmp_path, old, new, message):
+    path = tmp_path / "plan.json"
+    plan(coupling, net, macs=0.5).save(path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises((InputError, PlanError), match=message):
+        Plan.from_widths(coupling, net, path)
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [

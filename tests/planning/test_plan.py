@@ -1,6 +1,7 @@
 """The plan: what it says is what computes, it survives a file, and whatever is wrong with it is named."""
 
 import copy
+import dataclasses
 import json
 import pickle
 from dataclasses import replace
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from fxprune.coupling.op import Policy
 from fxprune.draw import plan as draw
 from fxprune.errors import FxpruneError, InputError, PlanError
 from fxprune.groups import Inputs, Signature, TensorSpec
 from fxprune.planning import Plan, files
+from fxprune.planning.document import POLICIES
 from fxprune.signature import aliases, named_tensors, signature_of
 
 
@@ -174,6 +177,8 @@ def edit(*keys, to):
     (edit("inputs", "args", to=[{"tensor": "load", "shape": []}]), r"\[0\].tensor must be the name of a dtype"),
     (edit("options", to=3), "options must be an object"),
     (edit("policy", "heads", to=3), "heads'] must be a string"),
+    (edit("policy", "heads", to="both"), "policy.heads must be one of 'dims', 'whole', got \"both\""),
+    (edit("policy", "haeds", to="dims"), "policy: unknown key 'haeds'; did you mean 'heads'"),
     (edit("versions", to=KeyError), "versions must be an object"),
 ])
 def test_damaged_documents_say_what_and_where(net, coupling, tmp_path, change, message):
@@ -186,6 +191,11 @@ def test_damaged_documents_say_what_and_where(net, coupling, tmp_path, change, m
     for read in (lambda: Plan.load(tmp_path / "plan.json"), lambda: Plan.from_dict(document)):
         with pytest.raises(PlanError, match=message):
             read()
+
+
+def test_policies_are_those_of_the_coupling():
+    assert {field.name for field in dataclasses.fields(Policy)} == set(POLICIES)
+    assert all(default in POLICIES[name] for name, default in dataclasses.asdict(Policy()).items())
 
 
 @pytest.mark.parametrize(("text", "message"), [
