@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fxprune.digest import digest_of
 from fxprune.errors import PlanError
@@ -94,7 +94,7 @@ class Plan:
         # Only here, and only this way up: the record itself knows nothing of how plans are drawn.
         from fxprune.draw import plan
 
-        options: Mapping[str, object] = {}
+        options: Mapping[str, Any] = {}
         if isinstance(widths, (str, os.PathLike)):
             widths, found = document.edited(parse(read_text(widths)))
             check_signature(found["signature"], coupling.signature)
