@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cifar10 import Split, load_cifar10, normalise, validation_split
+from cifar10 import Split, normalise, validation_split
+from cifar10_command import begin, common_options
 from dwgl_recipes import PAPER, ROWS, Recipe, SparseLearning
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
@@ -61,12 +62,7 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    try:
-        train, test = load_cifar10(args.data)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"--data: {error}") from error
+    train, test = begin(args)
     if args.check:
         from dwgl_check import check
 
@@ -81,16 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_options(__doc__)
     add = parser.add_argument
     add("--row", choices=tuple(ROWS), help="which row of the table")
-    add("--data", type=Path, required=True, help="a torchvision folder with CIFAR-10, or a .npz file")
     add("--depth", type=int, default=20, choices=tuple(PAPER))
     add("--init", type=Path, help="the trained network to start from (.safetensors); needed by all but the baseline")
     add("--epochs", type=int, default=40, help="with the penalty (baseline: of training)")
     add("--finetune-epochs", type=int, default=40, help="after the cut")
-    add("--lr", type=float, default=0.1)
-    add("--finetune-lr", type=float, default=0.05)
     add("--weight-decay", type=float, default=1e-4, help="with the penalty")
     add("--finetune-weight-decay", type=float, default=5e-4, help="after the cut, and of the baseline")
     add("--strength", type=float, help="of the penalty; default 0.01 (sparse learning: 5e-4)")
@@ -100,14 +93,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--ramp-rate", type=float, default=0.125, help="what the strength's factor grows by, four times an epoch")
     add("--ramp-limit", type=float, default=math.inf, help="the greatest factor: as far as another row's ramp went")
     add("--balance", action="store_true", help="let small and large voters reach zero together")
-    add("--seed", type=int, default=0)
     add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
-    add("--resume", action="store_true", help="go on with the run in --out")
     add("--validation", action="store_true", help="hold out 5,000 training images; do not look at the test images")
     add("--no-finetune", action="store_true", help="stop after the vote")
     add("--check", action="store_true", help="evaluate, compress and verify the kept checkpoints; no training")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--threads", type=int, help="CPU threads; default: torch's own choice")
     args = parser.parse_args(arguments)
     if not args.check and not args.row:
         parser.error("name a --row, or --check")

@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from cifar10 import Split, load_cifar10
+from cifar10 import Split
+from cifar10_command import begin, common_options
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
 from torch import nn
@@ -51,12 +52,7 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    try:
-        train, test = load_cifar10(args.data)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"--data: {error}") from error
+    train, test = begin(args)
     torch.manual_seed(args.seed)
     model = cifar_resnet(args.depth, shortcut=args.shortcut).to(args.device)
     try:
@@ -69,26 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_options(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="a torchvision folder with CIFAR-10, or a .npz file")
     add("--depth", type=int, default=20, choices=DEPTHS)
     add("--shortcut", default="B", choices=("A", "B"), help="where a stage begins: zero padding, or a projection")
     add("--epochs", type=int, default=40)
-    add("--lr", type=float, default=0.1)
     add("--weight-decay", type=float, default=5e-4)
     add("--finetune-epochs", type=int, default=20)
-    add("--finetune-lr", type=float, default=0.05)
     add("--macs", type=float, default=0.5, help="the fraction of multiply-accumulates that is kept")
     add("--criterion", default="l2")
-    add("--seed", type=int, default=0)
     add("--out", type=Path, default=None, help="default: runs/resnet<depth>")
-    add("--resume", action="store_true", help="go on with the run in --out")
     add("--short", action="store_true", help=f"{SHORT}: ten minutes on two CPU cores")
     add("--baseline", type=Path, help="start from these weights (.safetensors) instead of training")
     add("--train-only", action="store_true", help="stop after the training")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--threads", type=int, help="CPU threads; default: torch's own choice")
     args = parser.parse_args(arguments)
     if args.short:
         vars(args).update(SHORT)

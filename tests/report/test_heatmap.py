@@ -1,7 +1,5 @@
 """The heat map of filter norms."""
 
-import builtins
-
 import pytest
 import torch
 
@@ -44,14 +42,6 @@ def test_bad_input(votes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib(votes, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def blocked(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", blocked)
+def test_without_matplotlib(votes, tmp_path, no_matplotlib):
     with pytest.raises(MissingExtraError, match=r'pip install "fxprune\[plots\]"'):
         heatmap(votes["after"], tmp_path / "x.png")

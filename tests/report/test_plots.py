@@ -1,6 +1,5 @@
 """Plots: they are drawn, they show what they should, and bad input is named."""
 
-import builtins
 import json
 
 import pytest
@@ -79,14 +78,6 @@ def test_bad_input(record, log, tmp_path):
         assert message in str(error.value)
 
 
-def test_without_matplotlib(record, monkeypatch):
-    real = builtins.__import__
-
-    def blocked(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", blocked)
+def test_without_matplotlib(record, no_matplotlib):
     with pytest.raises(MissingExtraError, match=r'pip install "fxprune\[plots\]"'):
         plots.widths(record)
