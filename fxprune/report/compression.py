@@ -26,7 +26,9 @@ def compression_table(record: Any, format: str = "text", layers: bool = False) -
     if format not in FORMATS:
         raise InputError(unknown("format", format, FORMATS))
     render = FORMATS[format]
-    parts = [render(totals(record), HEADERS), "\n".join(_said(record))]
+    # Lines below one another are one paragraph in Markdown, and separate in a list.
+    start = "- " if format == "md" else ""
+    parts = [render(totals(record), HEADERS), "\n".join(f"{start}{line}" for line in _said(record))]
     if layers:
         parts.append(render(_layers(record.before.widths, record.after.widths), ("layer", "before", "after", "kept")))
     return "\n\n".join(parts)

@@ -36,6 +36,7 @@ def test_layers(record):
 def test_markdown(record):
     lines = compression_table(record, "md").splitlines()
     assert lines[0].startswith("|") and lines[2].startswith("| MACs")
+    assert lines[-3:-1] == ["- 4 of 5 layers are narrower; graph mode", "- not verified (verify=False)"]
 
 
 def test_unknown_format(record):
