@@ -1,6 +1,7 @@
 """What is saved is what is loaded: by the source alone, by the exported program, by the original class and the plan."""
 
 import copy
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import sequence_cases  # noqa: F401
 import torch
 from artefact_nets import NETS, call
 from cases import CASES
+from safetensors.torch import save_file
 from test_structures import random_plan
 
 import fxprune
@@ -128,6 +130,28 @@ def test_source_alone(tmp_path):
     torch.save(expected, tmp_path / "expected.pt")
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "expected.pt")], check=True, cwd=tmp_path,
                    env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"})
+
+
+def imported(folder):
+    spec = importlib.util.spec_from_file_location("model_of_an_artefact", folder / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_source_with_weights_of_another_model(tmp_path):
+    build, inputs = NETS["sequential"]
+    folders = [fxprune.save(fxprune.compress(build(), inputs(2), channels=share, verify=False), tmp_path / name).folder
+               for name, share in (("half", 0.5), ("most", 0.75))]
+    other = tmp_path / "other"
+    other.mkdir()
+    save_file({"0.bias": torch.zeros(4)}, other / "weights.safetensors")
+    module = imported(folders[0])
+    with pytest.raises(ValueError, match="is not of this model: 0"):
+        module.load(folders[1])
+    with pytest.raises(ValueError, match=r"is not of this model: \['0.weight', '1.bias'"):
+        module.load(other)
+    assert not module.load().training
 
 
 def test_program_of_any_batch(saved):
