@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import nn
+from torch.fx import GraphModule
 from torch.utils._pytree import tree_map_only
 
 from fxprune.artefacts import load as load_artefact
@@ -99,7 +100,7 @@ def bench(original: nn.Module, small: nn.Module, example: Any = None, *, batch: 
     inputs = inputs if batch is None else _batched(inputs, batch)
     before, after = (Size.of(found, found.widths) for found in (analyze(model, inputs) for model in (original, small)))
     args, kwargs = realise(inputs, place, torch.Generator().manual_seed(0))
-    models: list[Any] = [copy.deepcopy(model).to(place) for model in (original, small)]
+    models: list[Any] = [_moved(model, place) for model in (original, small)]
     if channels_last:
         models = [model.to(memory_format=torch.channels_last) for model in models]
         args, kwargs = tree_map_only(torch.Tensor, _channels_last, (args, kwargs))
@@ -177,6 +178,20 @@ def _device(name: str) -> torch.device:
         raise InputError(f"--device must be one that this PyTorch can use, got {name!r} ({words}); write --device cpu"
                          ) from error
     return place
+
+
+def _moved(model: nn.Module, place: torch.device) -> nn.Module:
+    """A copy on that device. An exported program names its own device in operators that make or move tensors."""
+    moved = copy.deepcopy(model).to(place)
+    for part in moved.modules():
+        nodes = part.graph.nodes if isinstance(part, GraphModule) else ()
+        named = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload) and
+                 isinstance(node.kwargs.get("device"), torch.device)]
+        for node in named:
+            node.update_kwarg("device", place)
+        if named:
+            part.recompile()
+    return moved
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fxprune
-from fxprune.bench import bench
+from fxprune.bench import _moved, bench
 from fxprune.cli import main
 from fxprune.errors import InputError
 
@@ -112,6 +112,23 @@ def test_a_folder_beside_a_name(capsys, folders):
                                      "[1, 3, 8, 8]", "exported program against module"]
     code, out, _ = run(capsys, "nets_to_time.py:wide", "half")
     assert code == 0 and f"{WIDE / NARROW:.2f}×" in out and "inputs: float32 [1, 3, 8, 8]" in out.splitlines()[-1]
+
+
+def test_a_program_moves_to_another_device(tmp_path):
+    """On the meta device, which every machine has."""
+    class Positions(nn.Sequential):
+        def forward(self, x):
+            with torch.no_grad():
+                places = torch.arange(x.shape[0], device=x.device).float()
+            return super().forward(x) * places[:, None]
+
+    net = Positions(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    small = fxprune.compress(net, torch.randn(2, 4), channels=0.5)
+    program = fxprune.load(fxprune.save(small, tmp_path / "positions").folder)
+    x, place = torch.randn(3, 4), torch.device("meta")
+    out = _moved(program, place)(x.to(place))
+    assert out.is_meta and out.shape == (3, 2)
+    assert torch.allclose(program(x), small(x)) and torch.equal(_moved(program, torch.device("cpu"))(x), program(x))
 
 
 def test_folders_that_cannot_be_run(capsys, folders, tmp_path):
