@@ -189,7 +189,8 @@ def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str
     passed = ", ".join(name.partition("=")[0] for name in names)
     yield from ("", f"def forward({', '.join(['self', *names])}):")
     yield f"{INDENT}if self.training:"
-    yield f"{INDENT * 2}raise RuntimeError({refusal!r})" if refusal else f"{INDENT * 2}return self._trained({passed})"
+    # The error that the compressed model's own assertion raises.
+    yield f"{INDENT * 2}raise AssertionError({refusal!r})" if refusal else f"{INDENT * 2}return self._trained({passed})"
     yield f"{INDENT}return self._evaluated({passed})"
     yield from _function("_evaluated", graphs[0], skeleton, tuples)
     if refusal is None:

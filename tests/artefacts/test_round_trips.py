@@ -229,6 +229,24 @@ def test_module_mode_says_what_is_left_out(tmp_path):
     assert torch.equal(fxprune.load(artefact.folder, model=Dependent())(x), small(x))
 
 
+def test_a_model_for_inference_only(tmp_path):
+    """What could not be captured in training mode says so from every file."""
+    class Detector(torch.nn.Sequential):
+        def forward(self, x, targets=None):
+            assert not self.training or targets is not None, "no targets"
+            return super().forward(x)
+
+    net = Detector(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    small = fxprune.compress(net, torch.randn(2, 4), channels=0.5)
+    artefact = fxprune.save(small, tmp_path / "detector")
+    assert not artefact.missing
+    x, net = torch.randn(3, 4), imported(artefact.folder).load()
+    assert torch.equal(net(x), small(x))
+    for module in (net, small):
+        with pytest.raises(AssertionError, match="could not be captured in training mode"):
+            module.train()(x)
+
+
 def test_nothing_of_the_machine_is_in_the_files(saved):
     *_, artefact = saved
     here = os.path.dirname(__file__).encode()
