@@ -34,6 +34,8 @@ from fxprune.artefacts.untrusted import parsed
 STATE = re.compile(r"[A-Za-z0-9_-]{1,200}(\.[A-Za-z0-9_-]{1,200}){0,60}")
 # Strings that may be pasted between quotes.
 WORDS = re.compile(r"[A-Za-z0-9 _.,:;<>=+*/-]{0,200}")
+# Keys of a dictionary that a model returns: layers' names, numbers.
+KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 # Torch counts up to the number of a symbol.
 _COUNTED = re.compile(r"[A-Za-z_]+[0-9]{6,}")
 # Names that generated code uses itself.
@@ -185,6 +187,14 @@ def _names(value: Any, key: str) -> None:
         _name(item, key)
 
 
+def _keys(value: Any, key: str) -> None:
+    if not isinstance(value, list):
+        raise refuse(key, "must list a dictionary's keys")
+    for item in value:
+        if type(item) is not int and not (isinstance(item, str) and KEY.fullmatch(item)):
+            raise refuse(key, f"must be a plain name, got {str(item)[:60]!r}")
+
+
 def _state(value: Any, key: str) -> None:
     if value != "" and (not isinstance(value, str) or not STATE.fullmatch(value) or "__" in value.split(".")):
         raise refuse(key, f"must be the name of a parameter or module, got {str(value)[:60]!r}")
@@ -222,7 +232,7 @@ def _operator(value: Any, key: str) -> None:
 
 
 def _treespec(value: Any, key: str) -> None:
-    """Tuples, lists and dictionaries with plain names as keys."""
+    """Tuples, lists and dictionaries with plain names as keys; of outputs also with layers' names and numbers."""
     _text(value, key)
     protocol, *rest = tree if isinstance(tree := parsed(value.encode(), key), list) and tree else (None,)
     if protocol != 1 or len(rest) != 1:
@@ -241,7 +251,8 @@ def _tree(node: Any, key: str) -> None:
         raise refuse(key, f"may only hold tuples, lists and dictionaries, got {str(kind)[:60]!r}")
     names = parsed(context.encode(), key)
     if names is not None:
-        _names(names, key)
+        # Those of inputs are pasted into the generated forward; those of outputs only make a dictionary.
+        (_names if key == "in_spec" else _keys)(names, key)
     for child in node["children_spec"]:
         _tree(child, key)
 

@@ -92,6 +92,24 @@ def test_another_structure_is_not_the_same():
     assert not identical(Inner(x), (x, 3)) and not identical({"a": x}, {"b": x}) and not identical([x], (x,))
 
 
+def test_keys_of_pyramids_and_feature_extractors(tmp_path):
+    """Numbers, and layers' names."""
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.heads = nn.Linear(4, 8), nn.ModuleList(nn.Linear(8, 2) for _ in range(3))
+
+        def forward(self, x):
+            x = self.body(x).relu()
+            return {key: head(x) for key, head in zip(("0", "layer1.0-up", 7), self.heads, strict=True)}
+
+    small, folder = saved(Pyramid(), (torch.randn(2, 4),), tmp_path / "pyramid")
+    x = torch.randn(5, 4)
+    out, expected = fxprune.load(folder)(x), small(x)
+    assert list(out) == list(expected) == ["0", "layer1.0-up", 7]
+    assert all(close(out[key], expected[key]) for key in expected)
+
+
 def test_a_string_is_more_than_a_program_returns(tmp_path):
     class Named(nn.Linear):
         def forward(self, x):
