@@ -13,11 +13,12 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_iter, tree_map, tree_structure
 
 from fxprune.artefacts.archive import packed, unpacked
+from fxprune.artefacts.expressions import DISTRUST, REMEDY
 from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
 from fxprune.capture.inputs import Example, realise, second_batch
-from fxprune.errors import FxpruneError, UnsupportedError
+from fxprune.errors import ArtefactError, FxpruneError, UnsupportedError
 from fxprune.groups import Inputs
 
 # How far apart one kernel's results may be from another's, relative to the largest output.
@@ -37,7 +38,7 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
     reasons = []
     for example, dynamic, words in _attempts(small, inputs):
         try:
-            raw = packed(_export(small, example, dynamic))
+            raw = _packed(_export(small, example, dynamic))
             _check(small, _read_back(raw), [example, *_others(small, inputs, words)])
             return raw, words
         except FxpruneError as error:
@@ -45,6 +46,14 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     raise UnsupportedError(f"torch.export does not take this model ({reasons[-1]})")
+
+
+def _packed(program: ExportedProgram) -> bytes:
+    try:
+        return packed(program)
+    except ArtefactError as error:
+        words = str(error).removeprefix(DISTRUST).removesuffix(REMEDY)
+        raise UnsupportedError(f"fxprune.load would refuse the program: {words}") from error
 
 
 def _read_back(raw: bytes) -> nn.Module:

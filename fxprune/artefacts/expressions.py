@@ -12,6 +12,9 @@ from fxprune.errors import ArtefactError
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
 # Letters of any string of a program.
 TEXT = 10_000
+# Around every refusal: what it is about, and what to do about a file of somebody else's.
+DISTRUST = "model.pt2 is not trusted: "
+REMEDY = "; load the folder with model=, or import its model.py if you trust it"
 
 _SYMBOLIC = set("""Symbol Integer Float Rational Add Mul Pow Mod Max Min And Or Not Eq Ne Equality Unequality Lt Le Gt
     Ge StrictLessThan LessThan StrictGreaterThan GreaterThan floor ceiling Abs FloorDiv ModularIndexing Where PythonMod
@@ -22,8 +25,7 @@ _GUARDS = {"torch.sym_max", "torch.sym_min", "torch.sym_not", "math.floor", "mat
 
 def refuse(where: str, why: str) -> ArtefactError:
     """The error to raise: the place, and what it does that a program need not do."""
-    return ArtefactError(f"model.pt2 is not trusted: {where} {why}; load the folder with model=, or import its "
-                         "model.py if you trust it")
+    return ArtefactError(f"{DISTRUST}{where} {why}{REMEDY}")
 
 
 def check_symbols(value: Any, key: str) -> None:

@@ -110,6 +110,16 @@ def test_keys_of_pyramids_and_feature_extractors(tmp_path):
     assert all(close(out[key], expected[key]) for key in expected)
 
 
+def test_keys_that_no_program_has(tmp_path):
+    class Odd(nn.Linear):
+        def forward(self, x):
+            return {"it's": super().forward(x)}
+
+    small = fxprune.compress(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Odd(8, 2)), torch.randn(2, 4), channels=0.5)
+    with pytest.warns(UserWarning, match='fxprune.load would refuse the program: out_spec must be a plain name, got "'):
+        assert set(fxprune.save(small, tmp_path / "odd").missing) == {"model.pt2"}
+
+
 def test_a_string_is_more_than_a_program_returns(tmp_path):
     class Named(nn.Linear):
         def forward(self, x):
