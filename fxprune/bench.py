@@ -183,14 +183,11 @@ def _device(name: str) -> torch.device:
 def _moved(model: nn.Module, place: torch.device) -> nn.Module:
     """A copy on that device. An exported program names its own device in operators that make or move tensors."""
     moved = copy.deepcopy(model).to(place)
-    for part in moved.modules():
-        nodes = part.graph.nodes if isinstance(part, GraphModule) else ()
-        named = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload) and
-                 isinstance(node.kwargs.get("device"), torch.device)]
-        for node in named:
-            node.update_kwarg("device", place)
-        if named:
-            part.recompile()
+    for part in (part for part in moved.modules() if isinstance(part, GraphModule)):
+        for node in part.graph.nodes:
+            if isinstance(node.target, torch._ops.OpOverload) and isinstance(node.kwargs.get("device"), torch.device):
+                node.update_kwarg("device", place)
+        part.recompile()
     return moved
 
 
