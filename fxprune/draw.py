@@ -1,5 +1,7 @@
 """Draw a plan: score the groups, let the voters vote, cut to the budget."""
 
+import cmath
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -33,7 +35,8 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         model: the model whose weights are scored.
         macs, params, channels: the fraction to keep, one of them; 0.5 of the MACs where nothing is given. ``channels``
             keeps ⌈f·n⌉ of each group.
-        threshold: in their place: remove the channels whose voted score is below it.
+        threshold: in their place: remove the channels whose voted score is below it. A group that would lose all of
+            them keeps ``min_channels``, and a warning names it.
         widths: in their place: the width of each group that is to be cut, by group name.
         criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"``, or an object called with (group, tensors).
         vote: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
@@ -63,6 +66,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     target: dict[str, object] = {budget.kind: float(budget.value)}
     if widths is None:
         kept = cut(budget, coupling.costs, {g.name: g.size for g in coupling.groups.values()}, scores)
+        _say_what_is_held(budget, scores)
     else:
         kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
         target = {"widths": {g.name: int(widths[g.name]) for g in free}}
@@ -83,14 +87,28 @@ def score_groups(groups: list[CouplingGroup], model: torch.nn.Module, criterion:
     """
     tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
     for name, parameter in model.named_parameters():
-        # The sum is finite if all are; the exact test is several times as slow, and needed only if it is not.
-        if parameter.is_meta or torch.isfinite(parameter.detach().sum()) or torch.isfinite(parameter).all():
-            continue
-        raise InputError(f"weights must be finite to be scored, but {name!r} holds "
-                         f"{int((~torch.isfinite(parameter)).sum())} infinite or NaN values; load a checkpoint that "
-                         "did not diverge")
+        if not parameter.is_meta and not _finite(parameter.detach()):
+            raise InputError(f"weights must be finite to be scored, but {name!r} holds "
+                             f"{int((~torch.isfinite(parameter)).sum())} infinite or NaN values; load a checkpoint "
+                             "that did not diverge")
     criterion = resolve(criterion)
     return {group.name: voted(score(criterion, group, tensors), vote) for group in groups}
+
+
+def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:
+    """A threshold may ask for more than groups may lose."""
+    held = [name for name, score in scores.items()
+            if budget.kind == "threshold" and score.max() < budget.value and budget.min_channels < len(score)]
+    if held:
+        named = ", ".join(map(repr, held[:3])) + (f" and {len(held) - 3} more groups" if len(held) > 3 else "")
+        warnings.warn(f"threshold={float(budget.value):g} is above every score of {named}, and would empty them: "
+                      f"each keeps its best min_channels={budget.min_channels} (rounded up to "
+                      f"round_to={budget.round_to})", stacklevel=3)
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """The sum is finite if all are; the exact test is several times as slow, and needed only if it is not."""
+    return cmath.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 def _check_model(coupling: "Coupling", model: torch.nn.Module) -> None:

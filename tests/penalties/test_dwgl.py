@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from fxprune import analyze
+from fxprune import plan as draw
 from fxprune.penalties import DWGL, Ramp, WarmUp
 
 OPTIONS = [{}, {"include_scale": True}, {"consumers": True}, {"joint": True}, {"size_weighting": True},
@@ -240,6 +242,15 @@ def test_votes_agree_with_plans(model, coupling):
         drawn = plan(coupling, model, threshold=1e-3, vote=rule)
         kept = {name: tuple(channels.tolist()) for name, channels in votes.kept(rule).items()}
         assert {name: group.kept for name, group in drawn.groups.items()} == kept
+
+
+def test_a_plan_that_would_empty_a_group_keeps_min_channels_and_says_so(model, coupling):
+    with pytest.warns(UserWarning, match=r"threshold=100 is above every score of '.*keeps its best min_channels=2"):
+        drawn = draw(coupling, model, threshold=100.0, min_channels=2)
+    assert set(drawn.widths.values()) == {2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(coupling, model, threshold=0.0)
 
 
 def test_a_threshold_that_would_empty_a_group_keeps_min_channels_and_says_so(model, coupling):
