@@ -48,5 +48,7 @@ def _raw(name: str, tensor: torch.Tensor) -> np.ndarray:
         kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
         raise InputError(f"weights must hold values to be planned on, but {name!r} is {kind}; materialise it first, "
                          "with model.to_empty(device='cpu') and model.load_state_dict(...)")
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy()
+    plain = tensor.detach()
+    if plain.dtype is torch.float32 and plain.is_cpu and plain.is_contiguous() and not plain.is_neg():
+        return plain.numpy().reshape(-1).view(np.uint8)  # what nearly all are, at a third of the calls
+    return plain.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,6 +1,7 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -123,13 +124,14 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
     >>> small(torch.randn(1, 3, 8, 8)).shape, record(small).after.widths["0"]
     (torch.Size([1, 4, 4, 4]), 4)
     """
-    coupling = analyze(model, example_inputs, policy=policy)
-    if train is not None:
-        model = trained(model, coupling, train, penalty(coupling))
-    drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
-                 scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
-    folded = fold(model, coupling, drawn, calibration) if fold_constants else None
-    small = carry_out(model, coupling, drawn, folded)
+    with collected_later() if train is None else nullcontext():
+        coupling = analyze(model, example_inputs, policy=policy)
+        if train is not None:
+            model = trained(model, coupling, train, penalty(coupling))
+        drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
+                     scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
+        folded = fold(model, coupling, drawn, calibration) if fold_constants else None
+        small = carry_out(model, coupling, drawn, folded)
     if not verify:
         return small
     verification = check(folded.model if folded else model, small, drawn, coupling)

@@ -11,21 +11,37 @@ import torch
 from fxprune.groups import Signature
 
 
+def named_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Every module under every one of its names, parents first.
+
+    ``nn.Module.named_modules`` without its generators, which are nested as deep as the modules: this runs often.
+
+    >>> act = torch.nn.ReLU()
+    >>> [name for name, _ in named_modules(torch.nn.Sequential(act, torch.nn.Sequential(act)))]
+    ['', '0', '1', '1.0']
+    """
+    waiting = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
+        yield name, module
+        children = module._modules
+        if children:
+            prefix = name and f"{name}."
+            waiting += [(prefix + key, child) for key, child in reversed(children.items()) if child is not None]
+
+
 def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every parameter and buffer under every one of its names, in ``state_dict`` order.
 
     >>> [name for name, _ in named_tensors(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))][:4]
     ['0.weight', '0.bias', '1.weight', '1.bias']
     """
-    waiting = [("", model)]  # not named_modules: its generators are nested as deep as the modules, and this runs often
-    while waiting:
-        prefix, module = waiting.pop()
+    for name, module in named_modules(model):
+        prefix = name and f"{name}."
         for own in (module._parameters, module._buffers):
-            for name, tensor in own.items():
+            for key, tensor in own.items():
                 if tensor is not None:
-                    yield prefix + name, tensor
-        waiting += [(f"{prefix}{name}.", child) for name, child in reversed(module._modules.items())
-                    if child is not None]
+                    yield prefix + key, tensor
 
 
 def dtype_name(dtype: torch.dtype) -> str:

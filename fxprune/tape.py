@@ -30,7 +30,6 @@ class Call:
     outs: Any
     node: str
     source: str
-    names: tuple[str, ...] = ()
 
 
 @dataclass

@@ -64,6 +64,8 @@ class Ties:
     _index: dict[Reason, int] = field(default_factory=lambda: {Reason(POSITION): 0})
     _pairs: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
+    _tied: dict[tuple[int, int], tuple[Vector, Vector]] = field(default_factory=dict)
+    _fixed: dict[tuple[int, int], Vector] = field(default_factory=dict)
 
     def fresh(self, n: int) -> Vector:
         """A vector of ``n`` new units."""
@@ -72,7 +74,10 @@ class Ties:
 
     def fixed(self, n: int, reason: Reason = Reason(POSITION)) -> Vector:
         """A vector of ``n`` fixed indices (a zero-stride array, since positions are many and all alike)."""
-        return np.broadcast_to(np.int64(-1 - self._reason(reason)), (n,))
+        key = (n, self._reason(reason))
+        if key not in self._fixed:
+            self._fixed[key] = np.broadcast_to(np.int64(-1 - key[1]), (n,))
+        return self._fixed[key]
 
     def freeze(self, vector: Vector, reason: Reason) -> None:
         """The channels of these units may not go."""
@@ -84,15 +89,17 @@ class Ties:
         """Index by index, ``a`` and ``b`` are kept or removed together; vectors of one length."""
         if len(a) != len(b):
             raise ValueError(f"ties need vectors of one length, got {len(a)} and {len(b)}")
-        if a is b or not len(a):
+        # Inference and training graphs say the same of the same weights.
+        if a is b or not len(a) or (id(a), id(b)) in self._tied:
             return
+        self._tied[id(a), id(b)] = (a, b)  # held, so that ids stay unique
         fixed_a, fixed_b = a < 0, b < 0
-        if fixed_a.all() and fixed_b.all():
+        held_a, held_b = np.count_nonzero(fixed_a), np.count_nonzero(fixed_b)
+        if held_a == held_b == 0:
+            self._pairs.append((a, b))
+        if held_a == held_b == 0 or held_a == held_b == len(a):
             return
         free = ~(fixed_a | fixed_b)
-        if free.all():
-            self._pairs.append((a, b))
-            return
         self._pairs.append((a[free], b[free]))
         for held, by in ((fixed_b & ~fixed_a, (a, b)), (fixed_a & ~fixed_b, (b, a))):
             if held.any():
@@ -104,7 +111,7 @@ class Ties:
             return Closure(np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(self.reasons))
         rows = np.concatenate([a for a, _ in self._pairs] or [np.zeros(0, np.int64)])
         cols = np.concatenate([b for _, b in self._pairs] or [np.zeros(0, np.int64)])
-        graph = coo_array((np.ones(len(rows), np.int8), (rows, cols)), (self.count, self.count))
+        graph = coo_array((np.ones(len(rows)), (rows, cols)), (self.count, self.count))
         components, channel = connected_components(graph, directed=False)
         frozen = np.full(components, -1, np.int64)
         # Written in reverse, so that the first reason that was met is the one that stays.

@@ -117,8 +117,10 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
             ) -> Captured:
     kernels = Kernels()
     evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
-    held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
-    if not evaluated.asked_training and not _switches(model):
+    held, switches = (), any(type(module).train is not nn.Module.train for module in model.modules())
+    if switches:  # some module's own ``train()`` may do more than set flags
+        held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
+    if not evaluated.asked_training and not switches:
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
         trained, _ = _trace(model, names, described, Observer(real, kernels), training=True, example=example)
@@ -127,11 +129,6 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
     if _same(trained, evaluated):
         trained = evaluated
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
-
-
-def _switches(model: nn.Module) -> bool:
-    """Whether some module's own ``train()`` may do more than set flags."""
-    return any(type(module).train is not nn.Module.train for module in model.modules())
 
 
 def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,

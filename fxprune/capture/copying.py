@@ -38,6 +38,9 @@ def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
         return value if kind is tuple else memo.setdefault(id(value), kind(value))
     if isinstance(value, nn.Module) and _plain(kind):
         return _module(value, memo)
+    if isinstance(value, torch.Tensor) and not value.is_leaf:
+        # A cached activation that still hangs on its graph cannot be deep-copied; its value can.
+        return memo.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(value, memo)
 
 
@@ -59,7 +62,10 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             state[name] = memo[id(item)] = OrderedDict()  # the many hooks that there are not
         elif name != "_compiled_call_impl":  # a compiled forward is not copied, as nn.Module's __getstate__ has it
             state[name] = deepcopy(item, memo)
-    new.__setstate__(state)
+    if type(new).__setstate__ is nn.Module.__setstate__:
+        vars(new).update(state)  # which is all that it does for the state of this very version
+    else:
+        new.__setstate__(state)
     return new
 
 

@@ -6,6 +6,8 @@ possible; those that are computed from integer buffers and constants alone keep 
 index that is known moves data exactly, and one that is not freezes what it meets.
 """
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture.kernels import Kernels
+from fxprune.capture.shapes import shape_of
 from fxprune.errors import CaptureError
-from fxprune.registry import rule_for
+from fxprune.registry import RULES, rule_for
 from fxprune.tape import Call, Ref, Tape, mapped
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
@@ -34,6 +37,8 @@ batch_norm layer_norm group_norm instance_norm rms_norm
 relu relu6 relu_ relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu gelu_ silu silu_ mish mish_ softplus
 sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_
 """.split()}
+# They give as many tensors as a dimension is long, or that by a number.
+COUNTED = {"aten::unbind", "aten::split"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
           "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
@@ -48,6 +53,8 @@ class Observer(TorchDispatchMode):
         self.kernels = kernels or Kernels()
         self.node, self.source = "", ""
         self.real = real
+        # Tensors whose shape the contents of the input decide on, or may: what is made of one is taken for one.
+        self.unsteady: set[int] = set()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._known: dict[int, torch.Tensor] = {}
 
@@ -81,7 +88,7 @@ class Observer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name
+        name = facts(func).name
         if name in READS:
             return self._read(func, args, kwargs)
         how = observed(func, args)
@@ -110,7 +117,7 @@ class Observer(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         tensors = _tensors(args, kwargs)
-        constant = all(id(t) in self._known for t in tensors) and not _is_random(func)
+        constant = all(id(t) in self._known for t in tensors) and not facts(func).random
         if self.real:
             out = func(*args, **kwargs)
             value = out
@@ -124,9 +131,12 @@ class Observer(TorchDispatchMode):
         return out
 
     def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
-        name = func._schema.name
+        name = facts(func).name
         if name in LIKE_FIRST and args[0].is_floating_point():
-            return args[0] if name.endswith("_") else torch.empty_like(args[0])
+            return args[0] if name.endswith("_") else _like(args[0])
+        shape = shape_of(name, args, kwargs)
+        if shape is not None:
+            return torch.empty(shape, dtype=args[0].dtype, device="meta")
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         out = self.kernels(func, args, kwargs)
@@ -152,7 +162,7 @@ class Observer(TorchDispatchMode):
 
     def _forget(self, func: Any, args: Any, out: Any) -> None:
         """A constant that something unknown was written into is a constant no more, nor are its views."""
-        if not func._schema.is_mutable:
+        if not facts(func).mutable or not self._known:
             return
         for tensor in tree_iter(out):
             if not isinstance(tensor, torch.Tensor):
@@ -206,8 +216,21 @@ class Observer(TorchDispatchMode):
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         if not _tensors(out):
             return
+        if self.real:
+            self._mark(func, args, kwargs, out)
         args, kwargs, outs = mapped((tuple(args), dict(kwargs), out), self.ref, torch.Tensor)
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
+
+
+    def _mark(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        tensors = _tensors(args, kwargs)
+        if all(id(t) in self._known for t in tensors):
+            return
+        inherited = any(self.ref(t).id in self.unsteady for t in tensors)
+        if inherited and facts(func).name in COUNTED:
+            self.data_dependent(func, args, kwargs)
+        if inherited or sized_by_data(func, args, kwargs):
+            self.unsteady.update(self.ref(t).id for t in _tensors(out) if t.dim())
 
 
 def _tensors(*trees: Any) -> list[torch.Tensor]:
@@ -226,12 +249,30 @@ def _tensors(*trees: Any) -> list[torch.Tensor]:
 def observed(func: Any, args: Any) -> str:
     """What happens with an operator: ``"record"``, ``"skip"``, or ``"decompose"`` where it is a composite without a
     rule."""
-    name = func._schema.name
+    name = facts(func).name
     if name in SILENT or name in READS or name == SAME or name == "aten::add_" and _counts(args[0]):
         return "skip"
-    if rule_for(name) is None and func._can_decompose():
+    if name not in RULES and rule_for(name) is None and func._can_decompose():
         return "decompose"
     return "record"
+
+
+def sized_by_data(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether contents decide on the shape of the result. Of torch's own operators tags say so; of others a meta kernel
+    that cannot tell the shape, or that there is none."""
+    name, tensors = facts(func).name, _tensors(args, kwargs)
+    if name == "aten::index":
+        return any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
+    if name in ("aten::where", "aten::nonzero_numpy"):
+        return len(tensors) == 1
+    if name.startswith("aten::"):
+        return torch.Tag.dynamic_output_shape in func.tags
+    try:
+        func(*tree_map_only(torch.Tensor, lambda t: t.to("meta"), args),
+             **tree_map_only(torch.Tensor, lambda t: t.to("meta"), kwargs))
+    except Exception:
+        return True
+    return False
 
 
 def _counts(tensor: torch.Tensor) -> bool:
@@ -239,9 +280,28 @@ def _counts(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 0 and not tensor.is_floating_point()
 
 
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    """``empty_like``, which is Python on the meta device; without it where the memory format is plain."""
+    if tensor.is_contiguous() or tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return torch.empty_like(tensor)
+
+
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 
-def _is_random(func: Any) -> bool:
-    return func._schema.name.partition("::")[2].rstrip("_") in RANDOM
+@dataclass(frozen=True)
+class Facts:
+    """What an operator's schema says: its qualified name, whether it draws numbers, whether it writes."""
+
+    name: str
+    random: bool
+    mutable: bool
+
+
+@cache
+def facts(func: Any) -> Facts:
+    """Asked for at every call, and slow to ask of a schema."""
+    name = func._schema.name
+    return Facts(name, name.partition("::")[2].rstrip("_") in RANDOM, func._schema.is_mutable)

@@ -16,6 +16,8 @@ from unittest import mock
 
 import torch
 
+from fxprune.errors import CaptureError
+
 
 @dataclass(frozen=True)
 class Dim:
@@ -58,11 +60,19 @@ class Fraction(float):
 
 @dataclass
 class Book:
-    """Makes sizes and takes down guards; ``muted`` while an operator's own Python runs."""
+    """Makes sizes and takes down guards.
+
+    Args:
+        muted: above zero while an operator's own Python runs.
+        where: the source line that runs just now.
+        data: whether the contents of the input decide on the shape of the tensor with this key. A fact about such a
+            size would hold for this input only.
+    """
 
     guards: dict[tuple[Any, Any], Guard]
     muted: int = 0
     where: Callable[[], str] = lambda: ""
+    data: Callable[[int], bool] = lambda tensor: False
 
     def size(self, value: Any, expression: Any) -> Any:
         """A number that carries its expression (plain where the number is neither int nor float)."""
@@ -73,8 +83,12 @@ class Book:
         return number
 
     def guard(self, fact: Apply, value: Any) -> None:
-        if not self.muted:
-            self.guards.setdefault((fact, value), Guard(fact, value, self.where()))
+        if self.muted:
+            return
+        if any(self.data(leaf.tensor) for leaf in leaves(fact)):
+            raise CaptureError(f"the model's Python asks for a size that the contents of its inputs decide on "
+                               f"({self.where()}), so that its graph depends on the data")
+        self.guards.setdefault((fact, value), Guard(fact, value, self.where()))
 
 
 def expression_of(value: Any) -> Any:

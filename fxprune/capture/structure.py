@@ -34,14 +34,8 @@ def structural_copy(model: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor
 
 def deep_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """``copy.deepcopy`` with a clear error; ``memo`` names what is replaced on the way."""
-    memo = {} if memo is None else memo
-    # A cached activation that still hangs on its graph cannot be deep-copied; its value can.
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
     try:
-        return deepcopy(model, memo)
+        return deepcopy(model, {} if memo is None else memo)
     except Exception as error:
         raise InputError(f"the model must survive copy.deepcopy, since fxprune never works on yours; "
                          f"copying raised {type(error).__name__}: {error}") from error

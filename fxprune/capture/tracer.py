@@ -26,6 +26,7 @@ from fxprune.capture.spelling import Flag, bare, holds_tensors, is_leaf, spellin
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Origin, Writer
 from fxprune.errors import CaptureError
+from fxprune.signature import named_modules
 from fxprune.tape import refs
 
 # Functions of torch whose Python holds sizes.
@@ -46,9 +47,9 @@ class Tracer(Writer, TorchFunctionMode):
 
     def __init__(self, root: nn.Module, observer: Observer):
         super().__init__(root, observer, Graph())
-        self.book = Book({}, where=lambda: self.observer.source)
-        self.names = {id(m): name for name, m in self.root.named_modules(remove_duplicate=False)}
-        self.names |= {id(m): name for name, m in self.root.named_modules()}
+        self.book = Book({}, where=lambda: self.observer.source, data=observer.unsteady.__contains__)
+        self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
+        self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
         self.functions: dict[str, nn.Module] = {}
         self._call = nn.Module.__call__
         self._regions: list[tuple[bool, Node]] = []
@@ -70,7 +71,7 @@ class Tracer(Writer, TorchFunctionMode):
 
     def _buffers(self) -> dict[tuple[nn.Module, str], torch.Tensor]:
         """The buffers of all modules whose Python is traced."""
-        return {(module, name): buffer for module in self.root.modules() if not is_leaf(module)
+        return {(module, name): buffer for module in self.modules.values() if not is_leaf(module)
                 for name, buffer in module._buffers.items() if buffer is not None}
 
     def _assigned(self, before: dict[tuple[nn.Module, str], torch.Tensor]) -> None:
@@ -273,7 +274,7 @@ class Tracer(Writer, TorchFunctionMode):
                 return args[0](*args[2:])
             return self._autograd(function, args)
 
-        for module in self.root.modules():
+        for module in self.modules.values():
             # A leaf's own forward is the same function in both modes; its hooks need not be.
             if not is_leaf(module) or module._forward_pre_hooks or module._forward_hooks:
                 flag = Flag(module.training)
@@ -292,5 +293,5 @@ class Tracer(Writer, TorchFunctionMode):
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            for module in self.root.modules():
+            for module in self.modules.values():
                 module.__dict__["training"] = bool(int.__index__(module.__dict__["training"]))

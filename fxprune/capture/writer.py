@@ -4,7 +4,7 @@ import dataclasses
 import operator
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fxprune.capture.spelling import Flag, frames, is_record
 from fxprune.capture.values import tensors_in
 from fxprune.errors import CaptureError
 from fxprune.signature import named_tensors
-from fxprune.tape import refs
+from fxprune.tape import Call, refs
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Writer:
         node = self.graph.create_node(kind, target, self._argument(tuple(args)), self._argument(dict(kwargs)))
         node.meta["source"] = self.observer.source
         calls = self.observer.tape.calls
-        calls[start:] = [replace(call, node=node.name) for call in calls[start:]]
+        calls[start:] = [Call(c.op, c.overload, c.args, c.kwargs, c.outs, node.name, c.source) for c in calls[start:]]
         return node
 
     def _argument(self, value: Any) -> Any:

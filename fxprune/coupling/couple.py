@@ -14,14 +14,14 @@ from fxprune.coupling.record import Coupling
 from fxprune.coupling.replay import Replay, Slot, replay
 from fxprune.errors import InputError, UnsupportedError
 from fxprune.planning.frozen import Frozen
-from fxprune.signature import signature_of
+from fxprune.signature import named_modules, named_tensors, signature_of
 
 
 def refuse(model: Any) -> None:
     """Say no to what is no module, and to modules that hide their weights."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}; pass the module itself")
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         kind = type(module).__module__
         where = f"module {name!r} is" if name else "the model is"
         if isinstance(module, torch.jit.ScriptModule):
@@ -40,7 +40,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     """Replay the captured tapes and draw up the groups."""
     outcome = replay([t.tape for t in captured.traced], policy, frozen or {})
     grouping = group_channels(outcome)
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {name for name, tensor in named_tensors(model) if isinstance(tensor, nn.Parameter)}
     layers = _layers(outcome)
     reached = {name for name, _ in outcome.slots}
     return Coupling(

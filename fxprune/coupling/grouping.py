@@ -21,15 +21,36 @@ class Grouping:
     ordinal: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class _Slots:
+    """All parameter dimensions that have a length; a slot's units are the run from ``start`` to ``stop``."""
+
+    names: list[Slot]
+    start: np.ndarray
+    stop: np.ndarray
+
+    @classmethod
+    def of(cls, slots: Mapping[Slot, Vector]) -> "_Slots":
+        names = [slot for slot, vector in slots.items() if len(vector)]
+        start = np.array([slots[slot][0] for slot in names], np.int64)
+        return cls(names, start, start + np.array([len(slots[slot]) for slot in names], np.int64))
+
+    def any(self, marked: np.ndarray) -> np.ndarray:
+        """Which slots have a marked unit."""
+        before = np.concatenate([[0], np.cumsum(marked)])
+        return before[self.stop] > before[self.start]
+
+
 def group_channels(outcome: Replay) -> Grouping:
     """Channels whose members lie in the same dimensions, in the same way, are one group."""
     closure, notes = outcome.closure, outcome.notes
     channels = int(closure.channel.max()) + 1 if len(closure.channel) else 0
+    slots = _Slots.of(outcome.slots)
     produced, consumed = _marked(notes.produced, notes.ties.count), _marked(notes.consumed, notes.ties.count)
     voted = np.zeros(channels, bool)
     voted[closure.channel[produced]] = True
     signature = _signature(outcome, channels)
-    order, first = _order(outcome, channels, produced)
+    order, first = _order(closure.channel, slots, slots.any(produced), channels)
     members = np.flatnonzero(voted)
     members = members[np.argsort(order[members], kind="stable")]
     _, leader, label = np.unique(signature[members], return_index=True, return_inverse=True)
@@ -40,9 +61,10 @@ def group_channels(outcome: Replay) -> Grouping:
     sizes = np.bincount(group[members], minlength=len(leader))
     by_group = members[np.argsort(group[members], kind="stable")]
     ordinal[by_group] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    lists = _members(outcome, group, ordinal, len(sizes), produced, consumed)
-    names = _names([first[by_group[start]] for start in np.cumsum(sizes) - sizes])
+    roles = np.where(slots.any(produced), PRODUCER, np.where(slots.any(consumed), CONSUMER, CARRIER)).tolist()
+    lists = _members(slots, roles, group[closure.channel], ordinal[closure.channel], len(sizes))
     heads = by_group[np.cumsum(sizes) - sizes]
+    names = _names([slots.names[place] for place in first[heads].tolist()])
     groups = tuple(CouplingGroup(name, int(size), tuple(entries), couplers, _reason(closure, head))
                    for name, size, entries, couplers, head in
                    zip(names, sizes, lists, _couplers(outcome, group, len(sizes)), heads, strict=True))
@@ -51,38 +73,41 @@ def group_channels(outcome: Replay) -> Grouping:
 
 def _marked(noted: Iterable[tuple[int, Vector]], units: int) -> np.ndarray:
     mask = np.zeros(units, bool)
-    for _, vector in noted:
-        mask[vector[vector >= 0]] = True
+    flat = _joined([vector for _, vector in noted])[0]
+    mask[flat[flat >= 0]] = True
     return mask
+
+
+def _joined(vectors: Collection[Vector]) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors one after the other, and which of them each index comes from; fixed ones, which are most and have no
+    units, are left out."""
+    free = [vector for vector in vectors if len(vector) and not (vector.strides[0] == 0 and vector[0] < 0)]
+    flat = np.concatenate([np.zeros(0, np.int64), *free])
+    return flat, np.repeat(np.arange(len(free)), list(map(len, free)))
 
 
 def _signature(outcome: Replay, channels: int) -> np.ndarray:
     """A random 64-bit fingerprint of where each channel lies, parameters, activations and factors alike."""
-    rng = np.random.default_rng(0)
-    fingerprint = np.zeros(channels, np.uint64)
     vectors = {id(v): v for v in outcome.slots.values()}
     vectors |= {id(v): v for dims in outcome.dims for entry in dims.values() for v in entry}
     vectors |= {id(v): v for _, c in outcome.notes.contractions for v in c.factors}
-    for vector in vectors.values():
-        units = vector[vector >= 0]
-        if len(units):
-            np.add.at(fingerprint, outcome.closure.channel[units], rng.integers(0, 2**64, dtype=np.uint64))
+    flat, source = _joined(vectors.values())
+    numbers = np.random.default_rng(0).integers(0, 2**64, dtype=np.uint64, size=len(vectors))
+    fingerprint, free = np.zeros(channels, np.uint64), flat >= 0
+    np.add.at(fingerprint, outcome.closure.channel[flat[free]], numbers[source[free]])
     frozen = outcome.closure.frozen
     return fingerprint + (frozen >= 0).astype(np.uint64)
 
 
-def _order(outcome: Replay, channels: int, produced: np.ndarray) -> tuple[np.ndarray, dict[int, Slot]]:
-    """Channels in the order of their first producer, and that producer."""
-    order, first = np.full(channels, np.iinfo(np.int64).max), {}
-    count = 0
-    for slot, vector in outcome.slots.items():
-        if not len(vector) or not produced[vector].any():
-            continue
-        found, where = np.unique(outcome.closure.channel[vector], return_index=True)
-        new = order[found] == np.iinfo(np.int64).max
-        order[found[new]] = count + where[new]
-        first.update(dict.fromkeys(found[new].tolist(), slot))
-        count += len(vector)
+def _order(channel: np.ndarray, slots: _Slots, producing: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Channels in the order of their first producer, and that producer's place among the slots."""
+    places = np.flatnonzero(producing)
+    runs = [channel[slots.start[place]:slots.stop[place]] for place in places.tolist()]
+    flat = np.concatenate([np.zeros(0, np.int64), *runs])
+    found, where = np.unique(flat, return_index=True)
+    order, first = np.full(channels, np.iinfo(np.int64).max), np.full(channels, -1)
+    order[found] = where
+    first[found] = np.repeat(places, list(map(len, runs)))[where]
     return order, first
 
 
@@ -98,31 +123,31 @@ def _names(slots: list[Slot]) -> list[str]:
     return names
 
 
-def _members(outcome: Replay, group: np.ndarray, ordinal: np.ndarray, count: int, produced: np.ndarray,
-             consumed: np.ndarray) -> list[list[Member]]:
+def _members(slots: _Slots, roles: list[str], owner: np.ndarray, ordinal: np.ndarray, count: int
+             ) -> list[list[Member]]:
+    """The members of every group; ``owner`` and ``ordinal`` place each unit."""
     lists: list[list[Member]] = [[] for _ in range(count)]
-    for (name, dim), vector in outcome.slots.items():
-        if not len(vector):
+    whole: dict[int, np.ndarray] = {}
+    runs = zip(slots.names, roles, slots.start.tolist(), slots.stop.tolist(), strict=True)
+    for (name, dim), role, start, stop in runs:
+        owners = owner[start:stop]
+        if owners[0] >= 0 and np.count_nonzero(owners == owners[0]) == stop - start:  # one group's alone, as most are
+            index = whole.setdefault(stop - start, np.arange(stop - start))
+            lists[owners[0]].append(Member(name, dim, role, ordinal[start:stop].copy(), index))
             continue
-        channel = outcome.closure.channel[vector]
-        owner = group[channel]
-        role = PRODUCER if produced[vector].any() else CONSUMER if consumed[vector].any() else CARRIER
-        low, high = int(owner.min()), int(owner.max())
-        for g in [low] if low == high >= 0 else np.unique(owner[owner >= 0]).tolist():
-            index = np.arange(len(owner)) if low == high else np.flatnonzero(owner == g)
-            lists[g].append(Member(name, dim, role, ordinal[channel[index]], index))
+        for g in np.unique(owners[owners >= 0]).tolist():
+            index = np.flatnonzero(owners == g)
+            lists[g].append(Member(name, dim, role, ordinal[start:stop][index], index))
     return lists
 
 
 def _couplers(outcome: Replay, group: np.ndarray, count: int) -> list[tuple[str, ...]]:
     found: list[dict[str, None]] = [{} for _ in range(count)]
     for name, vectors in outcome.joints:
-        for vector in vectors:
-            units = vector[vector >= 0]
-            if len(units):
-                for g in np.unique(group[outcome.closure.channel[units]]).tolist():
-                    if g >= 0:
-                        found[g][name] = None
+        flat, _ = _joined(vectors)
+        for g in np.unique(group[outcome.closure.channel[flat[flat >= 0]]]).tolist():
+            if g >= 0:
+                found[g][name] = None
     return [tuple(names) for names in found]
 
 
@@ -163,10 +188,11 @@ class _Factors:
         self.rows: list[tuple[int, int, int]] = []
         self._known: dict[int, int] = {}
         self._sizes = np.array([g.size for g in grouping.groups], np.int64)
+        self._owner = grouping.group[outcome.closure.channel]
 
     def index(self, vector: Vector) -> int:
         if id(vector) not in self._known:
-            owner = self.grouping.group[self.outcome.closure.channel[vector[vector >= 0]]]
+            owner = self._owner[vector[vector >= 0]]
             owner = owner[owner >= 0]
             factor = self._known[id(vector)] = len(self.base)
             self.base.append(len(vector) - len(owner))

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from fxprune.algebra.units import Reason, Ties, Vector
 from fxprune.registry import Operand
 
@@ -125,7 +127,7 @@ class Op:
         n = max((len(v) for v in vectors if len(v) != 1), default=1)
         full = [v for v in vectors if len(v) == n]
         # A fixed vector says nothing about its units, so that the output takes the units where there are any.
-        first = next((v for v in full if (v >= 0).all()), full[0])
+        first = next((v for v in full if not np.count_nonzero(v < 0)), full[0])
         for other in full:
             if other is not first:
                 self.tie(first, other)

@@ -96,16 +96,17 @@ class _Run:
         op = Op(len(self.calls) - 1, call.op, call.overload, [ref.shape for ref in outs], place, self.policy,
                 self.choices, self.notes)
         args, kwargs = mapped(call.args, operand), mapped(call.kwargs, operand)
-        results = self._couple(op, call, args, kwargs)
+        operands = _operands(args, kwargs)
+        results = self._couple(op, call, args, kwargs, operands)
         for ref, vectors in zip(outs, results, strict=True):
             dims[ref.id] = tuple(vectors)
-        self._weigh(_operands(args, kwargs), outs)
+        self._weigh(operands, outs)
         why = self.frozen.get(call.node) or self.frozen.get(len(self.calls) - 1)
         if why:
             # What arrives is held; a call that only makes something holds what it makes.
-            arriving = [o for o in _operands(args, kwargs) if not o.is_weight]
+            arriving = [o for o in operands if not o.is_weight]
             op.unknown(*(arriving or map(Operand, results)), why=why)
-        if sum(not o.is_param and len(o) > 1 for o in _operands(args, kwargs)) > 1:
+        if sum(not o.is_param and len(o) > 1 for o in operands) > 1:
             self.joints.append((call.op.partition("::")[2].rstrip("_"), tuple(v for r in results for v in r)))
 
     def _weigh(self, operands: list[Operand], outs: list[Ref]) -> None:
@@ -114,9 +115,9 @@ class _Run:
         change = self.weights.update if made else self.weights.difference_update
         change(ref.id for ref in outs)
 
-    def _couple(self, op: Op, call: Call, args: Any, kwargs: Any) -> list[tuple[Vector, ...]]:
+    def _couple(self, op: Op, call: Call, args: Any, kwargs: Any, operands: list[Operand]
+                ) -> list[tuple[Vector, ...]]:
         rule = rule_for(call.op)
-        operands = _operands(args, kwargs)
         if rule is None:
             return op.unknown(*operands, why=f"operator {call.op} has no rule; add one with fxprune.register_rule")
         try:

@@ -29,11 +29,18 @@ class View:
         """A boolean mask over a dim vector."""
         known = self._masks.get(id(vector))
         if known is None:
-            mask = np.ones(len(vector), bool)
-            free = vector >= 0
-            mask[free] = ~self._lost[self._closure.channel[vector[free]]]
-            known = self._masks[id(vector)] = (vector, mask)
+            known = self._masks[id(vector)] = (vector, self._mask(vector))
         return known[1]
+
+    def _mask(self, vector: Vector) -> np.ndarray:
+        mask = np.ones(len(vector), bool)
+        free = vector >= 0
+        count = np.count_nonzero(free)
+        if count == len(vector):
+            return ~self._lost[self._closure.channel[vector]]
+        if count:
+            mask[free] = ~self._lost[self._closure.channel[vector[free]]]
+        return mask
 
     def masks(self, ref: Ref) -> list[np.ndarray]:
         """The masks of all dimensions of a tensor (all true where the tape does not know it)."""
@@ -41,7 +48,7 @@ class View:
         return [np.ones(n, bool) for n in ref.shape] if vectors is None else [self.kept_of(v) for v in vectors]
 
     def lengths(self, ref: Ref) -> tuple[int, ...]:
-        return tuple(int(mask.sum()) for mask in self.masks(ref))
+        return tuple(int(np.count_nonzero(mask)) for mask in self.masks(ref))
 
     def refs(self, node: str) -> Mapping[tuple[Any, ...], Ref]:
         """The tensors of a node's value, by their path in it."""

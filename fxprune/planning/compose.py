@@ -28,9 +28,13 @@ class Lane:
     def whole(cls, length: int) -> "Lane":
         return cls(np.ones(length, bool), np.arange(length))
 
-    @property
-    def kept(self) -> tuple[int, ...]:
-        return tuple(self.takes[self.stays].tolist())
+    def kept(self, known: dict[bytes, tuple[int, ...]]) -> tuple[int, ...]:
+        """The kept indices; ``known`` holds those of other dimensions, most of which are cut alike."""
+        taken = self.takes[self.stays]
+        key = taken.tobytes()
+        if key not in known:
+            known[key] = tuple(taken.tolist())
+        return known[key]
 
 
 def compose(groups: Mapping[str, CouplingGroup], kept: Mapping[str, Sequence[int]], signature: Signature,
@@ -64,7 +68,8 @@ def compose(groups: Mapping[str, CouplingGroup], kept: Mapping[str, Sequence[int
             lane.stays[member.index[~stays[member.channel]]] = False
             if moved:
                 _move(lane, member, group, order)
-    first = {name: {dim: lanes[name][dim].kept for dim in sorted(lanes[name])} for name in lanes}
+    known: dict[bytes, tuple[int, ...]] = {}
+    first = {name: {dim: lanes[name][dim].kept(known) for dim in sorted(lanes[name])} for name in lanes}
     keep = {alias: dims for name, dims in first.items() for alias in aliases.get(name, (name,))}
     return {name: keep[name] for name in shapes if name in keep}
 

@@ -16,6 +16,7 @@ from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavaila
 from fxprune.rewrite.parts import Parts
 from fxprune.rewrite.site import Natural, Site, literals_of
 from fxprune.rewrite.slicing import sliced
+from fxprune.signature import named_modules
 
 
 def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
@@ -37,7 +38,7 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
         small = SingleGraphModule(root, evaluated, name)
     else:
         training = graphs[id(trained)] if trained else unavailable(captured.why)
-        small = DualGraphModule(root, evaluated, training, name, captured.held)
+        small = DualGraphModule(root, evaluated, training, name, captured.held, model.training)
     small.train(model.training)
     _training_flags(model, small)
     return small
@@ -45,9 +46,9 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
 
 def _training_flags(model: nn.Module, small: nn.Module) -> None:
     """Modules that the user froze in another mode stay as they are."""
-    flags = {name: module.training for name, module in model.named_modules()}
-    for name, module in small.named_modules():
-        if name and name in flags:
+    flags = {name: module.training for name, module in named_modules(model)}
+    for name, module in named_modules(small):
+        if name and flags.get(name, module.training) != module.training:
             module.training = flags[name]
 
 
@@ -70,7 +71,6 @@ class _Rewriter:
                 self._by_ref.setdefault(ref.id, (node, path))
         self._unused_sizes()
         self._guards(guards)
-        self.new.lint()
         return self.new
 
     def _unused_sizes(self) -> None:

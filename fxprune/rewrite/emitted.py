@@ -26,9 +26,11 @@ class SingleGraphModule(GraphModule):
     held: tuple[str, ...] = ()
 
     def __init__(self, root: nn.Module, graph: Graph, class_name: str = "GraphModule"):
-        super().__init__(root, graph, class_name)
+        # An empty graph first: GraphModule would copy, one by one, what the nodes refer to.
+        super().__init__(nn.Module(), Graph(), class_name)
         for holding in _HOLDINGS:
             self.__dict__[holding] = root.__dict__[holding]
+        self.graph = graph
 
     def _graphs(self) -> tuple[Graph, ...]:
         return (self.graph,)
@@ -64,14 +66,15 @@ class DualGraphModule(SingleGraphModule):
         class_name: the name that the module shows.
         held: submodules that stay in inference mode when the whole is set to train, as the original's own ``train``
             keeps them.
+        training: the mode to begin with.
     """
 
     def __init__(self, root: nn.Module, evaluated: Graph, trained: Graph, class_name: str = "GraphModule",
-                 held: tuple[str, ...] = ()):
-        super().__init__(root, evaluated, class_name)
-        self.evaluated, self.trained, self.held = self.graph, trained, held
-        trained.owning_module = self
-        self.train(True)
+                 held: tuple[str, ...] = (), training: bool = True):
+        super().__init__(root, trained if training else evaluated, class_name)
+        self.evaluated, self.trained, self.held = evaluated, trained, held
+        evaluated.owning_module = trained.owning_module = self
+        self.train(training)
 
     def train(self, mode: bool = True) -> "DualGraphModule":
         super().train(mode)

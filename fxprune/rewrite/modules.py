@@ -21,7 +21,7 @@ class Surroundings:
     out: list[np.ndarray]
 
     def length(self, masks: list[np.ndarray], dim: int) -> int:
-        return int(masks[dim].sum())
+        return int(np.count_nonzero(masks[dim]))
 
 
 Remember = Callable[[Surroundings], dict[str, Any]]

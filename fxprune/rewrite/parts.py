@@ -87,22 +87,27 @@ class Parts:
 
     def root(self) -> nn.Module:
         """A skeleton that holds all used parts under their names."""
-        root = nn.Module()
-        for target in sorted(self.used, key=lambda t: t.count(".")):
-            *path, leaf = target.split(".")
-            owner = root
-            for part in path:
+        owners = {"": nn.Module()}
+
+        def owned(path: str) -> nn.Module:
+            if path not in owners:
+                above, _, part = path.rpartition(".")
+                owner = owned(above)
                 if not hasattr(owner, part):
                     owner.add_module(part, nn.Module())
-                owner = getattr(owner, part)
-            value = self.used[target]
+                owners[path] = getattr(owner, part)
+            return owners[path]
+
+        for target in sorted(self.used, key=lambda t: t.count(".")):
+            path, _, leaf = target.rpartition(".")
+            owner, value = owned(path), self.used[target]
             if isinstance(value, nn.Module):
                 owner.add_module(leaf, value)
             elif isinstance(value, nn.Parameter):
                 owner.register_parameter(leaf, value)
             elif not hasattr(owner, leaf):
                 owner.register_buffer(leaf, value, persistent=target in self.persistent)
-        return root
+        return owners[""]
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

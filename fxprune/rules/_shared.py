@@ -25,7 +25,7 @@ def operands(*tree: Any) -> Iterator[Operand]:
 
 def free(vector: Vector) -> bool:
     """Whether any index of the vector is a unit."""
-    return bool((vector >= 0).any())
+    return np.count_nonzero(vector >= 0) > 0
 
 
 def is_weight(x: Operand) -> bool:

@@ -53,6 +53,23 @@ class Scaled(Steered):
         return self.head((x + self.a(x) if x.mean() > -9 else x) + y)
 
 
+class Counted(Steered):
+    """How many values are large decides on a factor."""
+
+    def forward(self, x):
+        found = x.flatten()[x.flatten() > 0.5]
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.head(self.a(x) + self.b(x)) * (2 if found.shape[0] > 100 else 1)
+
+
+class TakenApart(Steered):
+    """As many steps as there are positive values."""
+
+    def forward(self, x):
+        y = self.head(self.a(torch.relu(self.norm(self.stem(x)))))
+        return y + sum(value for value in y.flatten()[y.flatten() > 2 * y.std()])
+
+
 def compressed(model):
     torch.manual_seed(0)
     small = fxprune.compress(model.eval(), X, channels=0.5)
@@ -70,6 +87,15 @@ def test_a_shrunken_copy_of_the_same_class():
     for module in (copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
         assert torch.equal(module.eval()(X), small.eval()(X)) and fxprune.record(module).mode == "module"
     assert "data" in fxprune.record(small).coupling._captured.why
+
+
+@pytest.mark.parametrize("kind", [Counted, TakenApart])
+def test_a_length_that_the_data_decides_on_is_not_written_into_a_graph(kind):
+    model = kind()
+    small = compressed(model)
+    assert "depends on the data" in fxprune.record(small).coupling._captured.why
+    for scale in (0.01, 1, 30):  # no large value, some, many
+        assert small(scale * X).shape == X.shape[:1] + (4, 16, 16)
 
 
 def test_a_literal_freezes_exactly_the_group_that_it_holds():
