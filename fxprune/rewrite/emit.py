@@ -1,6 +1,7 @@
 """Emit the pruned GraphModule: rewrite the calls, slice what they use, put the guards in."""
 
 import operator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
-from fxprune.rewrite.parts import Parts
+from fxprune.rewrite.parts import Parts, Surroundings
 from fxprune.rewrite.site import Natural, Site, literals_of
 from fxprune.rewrite.slicing import sliced
 from fxprune.signature import named_modules
@@ -85,7 +86,7 @@ class _Rewriter:
             return
         target, args, kwargs = self._spelled(node)
         if node.op == "call_module":
-            target = self.parts.module(node.target, *self._around(node)) if node.target not in \
+            target = self.parts.module(node.target, partial(self._around, node)) if node.target not in \
                 self.view.traced.functions else self._function(node.target)
         if node.op == "get_attr":
             target = self._attribute(node)
@@ -168,7 +169,7 @@ class _Rewriter:
         """A node that the captured graph does not have; its name must not be one of those to come."""
         return self.new.create_node(kind, target, args, name="kept_size")
 
-    def _around(self, node: Node) -> tuple[Any, Any]:
+    def _around(self, node: Node) -> Surroundings:
         first = next((arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Node)), None)
         into = self.view.refs(first.name).get(()) if first is not None else None
         out = next(iter(self.view.refs(node.name).values()), None)

@@ -105,9 +105,19 @@ REMEMBERED: dict[type[nn.Module], Remember] = {
 }
 
 
+def _entry(module: nn.Module) -> Remember | None:
+    """The first class of the ancestry that the table knows decides."""
+    return next((REMEMBERED[kind] for kind in type(module).__mro__ if kind in REMEMBERED), None)
+
+
+def remembers(module: nn.Module) -> bool:
+    """Whether modules of this kind remember sizes at all."""
+    return _entry(module) is not None
+
+
 def remembered(module: nn.Module, sliced: nn.Module, into: list[np.ndarray], out: list[np.ndarray]) -> dict[str, Any]:
-    """The attributes of ``sliced`` that must change; the first class of the ancestry that the table knows decides."""
-    entry = next((REMEMBERED[kind] for kind in type(module).__mro__ if kind in REMEMBERED), None)
+    """The attributes of ``sliced`` that must change."""
+    entry = _entry(module)
     if entry is None or not into:
         return {}
     values = entry(Surroundings(module, sliced, into, out))

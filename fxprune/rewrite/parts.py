@@ -1,24 +1,29 @@
 """What the emitted graphs refer to: sliced parameters and buffers, and leaf modules around them."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fxprune.capture.structure import deep_copy
 from fxprune.planning import Plan
-from fxprune.rewrite.modules import remembered
+from fxprune.rewrite.modules import remembered, remembers
 from fxprune.rewrite.slicing import sliced_like
-from fxprune.signature import aliases, named_tensors
+from fxprune.signature import aliases, named_modules, named_tensors
+
+# The masks of a leaf module's first input and of its output, by dimension.
+Surroundings = tuple[list[np.ndarray], list[np.ndarray]]
 
 
 class Parts:
     """Collects what the graphs of one result use; every tensor is sliced once, under all of its names."""
 
     def __init__(self, model: nn.Module, plan: Plan):
-        self.model, self.plan = model, plan
+        self.plan = plan
         self.used: dict[str, Any] = {}
-        self.persistent = set(model.state_dict(keep_vars=True))
+        self._modules = dict(named_modules(model))
         self._tensors = dict(named_tensors(model))
         self._memo: dict[int, Any] = {}
         self._renumbered: dict[str, torch.Tensor] = {}
@@ -31,11 +36,12 @@ class Parts:
             self._memo[id(original)] = sliced_like(original, self.plan.keep.get(self._first[name], {}))
         return self._memo[id(original)]
 
-    def module(self, target: str, into: Any, out: Any) -> str:
+    def module(self, target: str, around: Callable[[], Surroundings]) -> str:
         """A copy of a leaf module with sliced tensors; returns its name in the result."""
-        module = self.model.get_submodule(target)
+        module = self._modules[target]
         for name, _ in named_tensors(module):
             self.tensor(f"{target}.{name}")
+        into, out = around() if remembers(module) else ([], [])
         if target not in self.used:
             self.used[target] = self._adjusted(self._copy(module), module, into, out)
             return target
@@ -106,8 +112,12 @@ class Parts:
             elif isinstance(value, nn.Parameter):
                 owner.register_parameter(leaf, value)
             elif not hasattr(owner, leaf):
-                owner.register_buffer(leaf, value, persistent=target in self.persistent)
+                owner.register_buffer(leaf, value, persistent=self._persistent(target))
         return owners[""]
+
+    def _persistent(self, name: str) -> bool:
+        path, _, leaf = name.rpartition(".")
+        return name in self._tensors and leaf not in self._modules[path]._non_persistent_buffers_set
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
