@@ -14,14 +14,16 @@ from fxprune.capture.capture import untouched_rng
 from fxprune.capture.inputs import Example
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
 from fxprune.planning import Plan
+from fxprune.signature import dtype_name
 from fxprune.verify.ledger import Ledger
 from fxprune.verify.order import Order
 from fxprune.verify.prepare import check_weights, pair
 from fxprune.verify.record import Verification
 from fxprune.verify.sides import DoesNotRun, Sides
 
-# Beyond this many parameters the comparison is made in float32.
+# Beyond this many parameters the comparison is made in the model's own precision first.
 DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 SEED = 20190
@@ -37,15 +39,21 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     count = sum(p.numel() for p in model.parameters())
     native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     native = native if native in TOLERANCE else torch.float32
-    if count >= DOUBLE_LIMIT:
-        return _attempt(model, small, plan, coupling, native, ())
+    first, then = (native, torch.float64) if count >= DOUBLE_LIMIT else (torch.float64, native)
     try:
-        return _attempt(model, small, plan, coupling, torch.float64, ())
+        return _attempt(model, small, plan, coupling, first, ())
     except DoesNotRun as error:
-        if native is torch.float64:
+        failed = error  # a dtype in the model's own Python (``x.float()``) may keep it from running in this one
+    except VerificationError as error:
+        if first is torch.float64:
             raise
-        # A dtype in the model's own Python (``x.float()``) keeps it from running in double precision.
-        return _attempt(model, small, plan, coupling, native, (f"not in float64: {error}",))
+        failed = error  # rounding may do as much, where a norm over few values magnifies it: double precision decides
+    if first is then:
+        raise failed
+    try:
+        return _attempt(model, small, plan, coupling, then, (f"not in {dtype_name(first)}: {failed}",))
+    except DoesNotRun as error:
+        raise (failed if then is torch.float64 else error) from None
 
 
 def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling, dtype: torch.dtype,
@@ -65,8 +73,8 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
         raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
         ledger.notes.append(f"not captured in train mode: {coupling._captured.why}")
-    return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance,
-                        str(dtype).removeprefix("torch."), tuple(ledger.runs), tuple(ledger.notes))
+    return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
+                        tuple(ledger.runs), tuple(ledger.notes))
 
 
 def _runs(coupling: Coupling) -> list[tuple[str, bool]]:

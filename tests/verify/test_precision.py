@@ -1,0 +1,63 @@
+"""In which precision a large model is compared, and what decides where rounding and error look alike."""
+
+import pytest
+import torch
+from torch import nn
+
+import fxprune
+from fxprune import VerificationError
+from fxprune.verify import verify as passes
+
+
+class Single(nn.Module):
+    """Its own Python asks for single precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x.float()).relu())
+
+
+X = torch.randn(2, 3, 8, 8)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every model counts as large, and no two numbers in single precision are close enough."""
+    monkeypatch.setattr(passes, "DOUBLE_LIMIT", 0)
+    monkeypatch.setitem(passes.TOLERANCE, torch.float32, -1.0)
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+
+def test_a_large_model_is_compared_in_its_own_precision(monkeypatch):
+    monkeypatch.setattr(passes, "DOUBLE_LIMIT", 0)
+    assert fxprune.record(fxprune.compress(net(), X, channels=0.5)).verification.dtype == "float32"
+
+
+def test_double_precision_decides_where_single_does_not(large):
+    proof = fxprune.record(fxprune.compress(net(), X, channels=0.5)).verification
+    assert proof.dtype == "float64" and proof.max_error < 1e-12
+    assert any("not in float32" in note and "differs" in note for note in proof.notes)
+
+
+def test_an_error_stays_one(large):
+    model = net()
+    small = fxprune.compress(model, X, channels=0.5, verify=False)
+    graph = small.graph
+    relu = next(node for node in graph.nodes if node.target == "2")
+    relu.replace_all_uses_with(relu.args[0])
+    graph.erase_node(relu)
+    small.recompile()
+    with pytest.raises(VerificationError, match="differs by"):
+        fxprune.verify(model, small, fxprune.record(small).plan)
+
+
+def test_where_only_single_precision_runs_its_word_stands(large):
+    with pytest.raises(VerificationError, match="differs by"):
+        fxprune.compress(Single(), X, channels=0.5)
