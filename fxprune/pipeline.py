@@ -63,11 +63,17 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 
 
 def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
-    """In module mode attention runs its own Python, which takes its scale from the width."""
+    """In module mode attention runs its own Python, which takes its scale from the width; and data may yet lead to a
+    layer that no run has called, so that what the layers beside it read must stay."""
     if captured.mode == GRAPH:
         return {}
     why = "nn.MultiheadAttention in module mode derives its scale from its width"
-    return {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    held = {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    for path in captured.unreached:
+        owner = path.rpartition(".")[0]
+        beside = [owner, *(f"{owner}.{name}".lstrip(".") for name, _ in model.get_submodule(owner).named_children())]
+        held |= dict.fromkeys(beside, f"data may lead to {path!r}, which no run has called")
+    return held
 
 
 def _differences(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
@@ -79,7 +85,7 @@ def _differences(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
     try:
         check(model, shrink(model, coupling, trial), trial, coupling)
     except VerificationError as error:
-        if error.node not in coupling._captured.modes["eval"].tape.modules:
+        if not any(error.node in traced.tape.modules for traced in coupling._captured.traced):
             raise
         return {error.node: f"a size in the model's Python steers its values: {error}"}
     return {}

@@ -1,9 +1,9 @@
 """Capture a model: one graph where ``train()`` and ``eval()`` agree, else one for each, and the tapes of the runs."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Captured:
         inputs: the example inputs' description.
         mode: ``"graph"``, or ``"module"`` where the model's Python could not be traced.
         held: leaf modules that the model's own ``train()`` keeps in inference mode.
+        ways: in module mode, further ways that data can lead through the model's Python: the variation of the inputs
+            that went there, and its tape.
         why: in module mode, what stood in the way; for a missing training graph, what that failed with.
     """
 
@@ -47,11 +49,19 @@ class Captured:
     mode: str
     why: str = ""
     held: tuple[str, ...] = ()
+    ways: Mapping[str, Traced] = field(default_factory=dict)
 
     @property
     def traced(self) -> list[Traced]:
-        """The distinct graphs."""
-        return list({id(t): t for t in self.modes.values()}.values())
+        """The distinct graphs, or tapes."""
+        return list({id(t): t for t in (*self.modes.values(), *self.ways.values())}.values())
+
+    @property
+    def unreached(self) -> list[str]:
+        """In module mode, the leaf modules with parameters that no run has called."""
+        called = {path for traced in self.traced for path in traced.tape.modules}
+        return [path for path, module in self.root.named_modules()
+                if is_leaf(module) and path not in called and any(True for _ in module.parameters())]
 
 
 def capture(model: nn.Module, example: Any = None) -> Captured:
@@ -102,15 +112,15 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
     with untouched_rng():
         try:
             return _graphs(model, names, described, real=False)
-        except (CaptureError, NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            first = error
+        except (CaptureError, NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError):
+            pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
         try:
             return _graphs(model, names, described, real=True, example=example)
         except InputError:
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
-        return _watched(model, example, described, why, first)
+        return _watched(model, example, described, why)
 
 
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
@@ -185,19 +195,32 @@ def _text(traced: Traced) -> list[tuple[Any, ...]]:
     return [*nodes, *functions, *((call.op, call.overload) for call in traced.tape.calls)]
 
 
-def _watched(model: nn.Module, example: Example, described: Inputs, why: str, first: Exception) -> Captured:
-    """The last resort: only watch the model run."""
-    root = deep_copy(model).eval()
-    observer = Observer(real=True)
-    names = example_inputs.placeholders(model, example)
-    example = _own(example)
-    introduce(observer, root, {}, names, example)
+def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:
+    """The last resort: only watch the model run, and run again on other values where some layers were not called."""
     try:
-        traced = watch(root, observer, example)
+        root, traced = _run(model, example)
     except Exception as error:
         raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: {error}"
                            ) from error
-    return Captured(root, {"eval": traced}, described, MODULE, why)
+    captured = Captured(root, {"eval": traced}, described, MODULE, why)
+    for variation in example_inputs.VARIATIONS:
+        if not captured.unreached:
+            break
+        try:
+            _, traced = _run(model, example_inputs.varied(example, variation))
+        except Exception:  # not every input is one that the model can take
+            continue
+        if set(traced.tape.modules) & set(captured.unreached):
+            captured = replace(captured, ways={**captured.ways, variation: traced})
+    return captured
+
+
+def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
+    """A copy of the model, and the tape of its run."""
+    root, observer = deep_copy(model).eval(), Observer(real=True)
+    example = _own(example)
+    introduce(observer, root, {}, example_inputs.placeholders(model, example), example)
+    return root, watch(root, observer, example)
 
 
 def _device(model: nn.Module) -> torch.device:

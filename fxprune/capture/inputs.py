@@ -114,6 +114,19 @@ def second_batch(inputs: Inputs) -> Callable[[TensorSpec], TensorSpec]:
     return change
 
 
+# What else an input could hold: data that steers a model's Python may lead it elsewhere.
+VARIATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "as it is": lambda x: x, "negated": torch.neg, "zero": torch.zeros_like, "positive": torch.abs,
+    "negative": lambda x: -x.abs(), "large": lambda x: 30 * x, "small": lambda x: x / 100,
+}
+
+
+def varied(example: Example, variation: str) -> Example:
+    """The example with all floating tensors changed, by the name of the change in ``VARIATIONS``."""
+    change = VARIATIONS[variation]
+    return tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
+
+
 def placeholders(model: nn.Module, example: Example) -> list[str]:
     """A name for each argument, as ``forward`` calls them.
 

@@ -22,7 +22,8 @@ def shrink(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
     """
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     small = deep_copy(model, slice_all(model, plan.keep))
-    remember(model, small, View(coupling, 0, lost))
+    for index in range(len(coupling._captured.traced)):
+        remember(model, small, View(coupling, index, lost))
     return small
 
 

@@ -63,12 +63,14 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
     order = Order(coupling, plan)
     with untouched_rng():
         names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
-        for number, (mode, second) in enumerate(_runs(coupling)):
-            traced = coupling._captured.modes[mode]
+        for number, (mode, second, variation) in enumerate(_runs(coupling)):
+            traced = coupling._captured.ways[variation] if variation else coupling._captured.modes[mode]
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
+            example = _example(model, plan, second, dtype, SEED + number)
             # New copies each time: what a model caches on itself in one run would change the next.
             sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order)
-            sides.run(mode, _example(model, plan, second, dtype, SEED + number), View(coupling, index, lost))
+            sides.run(mode, example_inputs.varied(example, variation) if variation else example,
+                      View(coupling, index, lost))
     if not ledger.runs:
         raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
@@ -77,11 +79,14 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
                         tuple(ledger.runs), tuple(ledger.notes))
 
 
-def _runs(coupling: Coupling) -> list[tuple[str, bool]]:
-    """Mode, and whether at the second batch size: both modes and both sizes, and all of them where graphs differ."""
-    if len(coupling._captured.traced) == 1 and "train" in coupling._captured.modes:
-        return [("eval", False), ("train", True)]
-    return [(mode, second) for mode in coupling._captured.modes for second in (False, True)]
+def _runs(coupling: Coupling) -> list[tuple[str, bool, str]]:
+    """Mode, whether at the second batch size, and the variation of the inputs' values: both modes and both sizes, and
+    all of them where graphs differ; in module mode every way through the model's Python that was found."""
+    captured = coupling._captured
+    if len(captured.traced) == 1 and "train" in captured.modes:
+        return [("eval", False, ""), ("train", True, "")]
+    runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]
+    return runs + [("eval", False, variation) for variation in captured.ways]
 
 
 def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype, seed: int) -> Example:

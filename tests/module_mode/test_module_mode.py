@@ -15,6 +15,8 @@ X = torch.randn(2, 3, 16, 16)
 class Steered(nn.Module):
     """Data decides what runs."""
 
+    limit = 0.4
+
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
@@ -23,7 +25,7 @@ class Steered(nn.Module):
 
     def forward(self, x):
         x = torch.relu(self.norm(self.stem(x)))
-        return self.head(x + (self.a(x) if x.mean() > 0 else self.b(x)))
+        return self.head(x + (self.a(x) if x.mean() > self.limit else self.b(x)))
 
 
 class Literal(Steered):
@@ -31,6 +33,7 @@ class Literal(Steered):
 
     def __init__(self):
         super().__init__()
+        self.b = None
         self.inner, self.out = nn.Conv2d(16, 12, 1), nn.Conv2d(12, 16, 1)
 
     def forward(self, x):
@@ -44,6 +47,7 @@ class Scaled(Steered):
 
     def __init__(self):
         super().__init__()
+        self.b = None
         self.inner, self.out = nn.Conv2d(16, 12, 1), nn.Conv2d(12, 16, 1)
 
     def forward(self, x):
@@ -63,7 +67,11 @@ class Counted(Steered):
 
 
 class TakenApart(Steered):
-    """As many steps as there are positive values."""
+    """As many steps as there are large values."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = None
 
     def forward(self, x):
         y = self.head(self.a(torch.relu(self.norm(self.stem(x)))))
@@ -87,6 +95,46 @@ def test_a_shrunken_copy_of_the_same_class():
     for module in (copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
         assert torch.equal(module.eval()(X), small.eval()(X)) and fxprune.record(module).mode == "module"
     assert "data" in fxprune.record(small).coupling._captured.why
+
+
+class Hidden(Steered):
+    """A branch that none of the variations of an input leads to."""
+
+    def __init__(self):
+        super().__init__()
+        self.free, self.last = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        if 0.1234 < x[0, 0, 0, 0] < 0.1235:
+            return self.b(self.stem(x))[:, :4]
+        return super().forward(x + self.free(x))
+
+
+def test_every_branch_that_data_leads_to_is_cut_alike():
+    model = Steered().eval()
+    small = compressed(model)
+    assert small.a.in_channels == small.b.in_channels == 8
+    plan = fxprune.record(small).plan
+    kept = torch.tensor(plan.keep["stem.weight"][0])
+    gone = torch.ones(16, dtype=torch.bool)
+    gone[kept] = False
+    masked = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in (masked.stem, masked.a, masked.b):
+            layer.weight[gone], layer.bias[gone] = 0, 0
+        masked.norm.weight[gone], masked.norm.bias[gone] = 0, 0
+    for x in (X, -X, X.abs(), -X.abs(), 9 * X):
+        assert torch.allclose(small(x), masked(x), atol=1e-5)
+
+
+def test_a_branch_that_was_never_met_holds_what_lies_beside_it():
+    model = Hidden().eval()
+    small = compressed(model)
+    groups = fxprune.record(small).coupling.groups
+    assert "no run has called" in str(groups["stem"].frozen) and groups["free.0"].frozen is None
+    x = X.clone()
+    x[0, 0, 0, 0] = 0.12345
+    assert torch.equal(small(x), model(x)) and small(X).shape == model(X).shape
 
 
 @pytest.mark.parametrize("kind", [Counted, TakenApart])
