@@ -19,7 +19,7 @@ from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture import attention
-from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, unchecked
+from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, without_checkpoints
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Book, Dim, plain, watched
 from fxprune.capture.spelling import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
@@ -286,7 +286,7 @@ class Tracer(Writer, TorchFunctionMode):
             with mock.patch.object(nn.Module, "__call__", call), \
                     mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
                     mock.patch.object(nn.MultiheadAttention, "forward", attention.forward), \
-                    mock.patch.object(checkpoint, "_checkpoint_without_reentrant_generator_impl", unchecked), \
+                    without_checkpoints(), \
                     mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
                     recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \
                     watched(self.book):

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from fxprune.algebra.units import Vector
-from fxprune.capture.capture import Captured
+from fxprune.capture.capture import MODULE, Captured
 from fxprune.coupling.grouping import Grouping
 from fxprune.coupling.op import Policy
 from fxprune.coupling.replay import Replay
@@ -53,6 +53,11 @@ class Coupling:
     def widths(self) -> np.ndarray:
         """The groups' present widths, int64 [G]."""
         return np.array([g.size for g in self.groups.values()], np.int64)
+
+    @property
+    def why(self) -> str:
+        """In module mode, what kept the model's Python from being traced; else nothing."""
+        return self._captured.why if self._captured is not None and self.mode == MODULE else ""
 
     @property
     def graph(self) -> nx.Graph:
