@@ -71,6 +71,10 @@ class Variant:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     args = parse(arguments)
+    if args.compact:
+        rows = [Row(**json.loads(line)) for path in args.compact for line in path.read_text().splitlines()]
+        print(compact(rows))
+        return rows
     if args.threads:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -106,8 +110,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int)
     add("--size", type=int, default=224)
     add("--device", default="cpu")
-    add("--out", type=Path, required=True)
-    return parser.parse_args(arguments)
+    add("--out", type=Path, help="the run's folder")
+    add("--compact", type=Path, nargs="+", metavar="ROWS", help="measure nothing: one table of these rows.jsonl")
+    args = parser.parse_args(arguments)
+    if args.out is None and not args.compact:
+        parser.error("name a folder: --out runs/latency")
+    return args
 
 
 def measured(name: str, batch: int, args: argparse.Namespace) -> Iterator[Row]:
@@ -171,6 +179,22 @@ def timed(run: Callable[[Tensor], object], x: Tensor) -> float:
     run(x)
     wait()
     return time.perf_counter() - started
+
+
+def compact(rows: Sequence[Row]) -> str:
+    """A line per network, budget and batch size; a column per way to run it and multiple of its widths."""
+    names = list(dict.fromkeys(r.model for r in rows))
+    columns = sorted({(WAYS.index(r.way), r.round_to) for r in rows})
+    lines = sorted({(names.index(r.model), -r.keep, r.batch) for r in rows})
+    found = {(names.index(r.model), -r.keep, r.batch, WAYS.index(r.way), r.round_to): r for r in rows}
+    cells = [(names[name], f"{-keep:.0%}", batch, *(_cell(found.get((name, keep, batch, *column)))
+                                                   for column in columns)) for name, keep, batch in lines]
+    headers = ("model", "MACs", "batch", *(f"{WAYS[way].replace('_', ' ')}, {step}" for way, step in columns))
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+
+
+def _cell(row: Row | None) -> str:
+    return f"{row.measured_ratio:.2f}× ({row.low:.2f}–{row.high:.2f})" if row else ""
 
 
 def report(rows: Sequence[Row], args: argparse.Namespace, load: float) -> str:

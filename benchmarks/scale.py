@@ -48,7 +48,8 @@ def main() -> None:
     names = [*map(str, DEPTHS), "vit"]
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         rows = pool.map(measured, names, chunksize=1)
-    print(tabulate(rows, ("net", "parameters (M)", "seconds", "MB"), tablefmt="github", floatfmt=("", ".1f", ".2f", "")))
+    headers = ("net", "parameters (M)", "seconds", "MB")
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".1f", ".2f", "")))
 
 
 if __name__ == "__main__":

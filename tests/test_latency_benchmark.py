@@ -27,6 +27,9 @@ def test_rows(latency, tmp_path, capsys):
     assert [(r.batch, r.way, r.round_to) for r in rows] == [
         (batch, way, step) for batch in (1, 2) for way in ("plain", "channels_last") for step in (1, 8)]
     assert all(r.macs_ratio >= 2 and 0 < r.low <= r.measured_ratio <= r.high for r in rows)
+    capsys.readouterr()
+    assert latency.main(["--compact", str(tmp_path / "rows.jsonl")]) == rows
+    assert "channels last, 8" in capsys.readouterr().out
     assert "MACs ratio" in (tmp_path / "table.md").read_text()
 
     log = tmp_path / "rows.jsonl"
