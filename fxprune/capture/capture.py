@@ -23,7 +23,7 @@ from fxprune.capture.values import tensors_in
 from fxprune.capture.watch import watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.groups import Inputs
-from fxprune.signature import named_tensors
+from fxprune.signature import named_modules, named_tensors
 
 GRAPH, MODULE = "graph", "module"
 
@@ -127,7 +127,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
             ) -> Captured:
     kernels = Kernels()
     evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
-    held, switches = (), any(type(module).train is not nn.Module.train for module in model.modules())
+    held, switches = (), any(type(module).train is not nn.Module.train for _, module in named_modules(model))
     if switches:  # some module's own ``train()`` may do more than set flags
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not switches:
@@ -224,7 +224,7 @@ def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    return next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.errors import InputError
 from fxprune.groups import Inputs, TensorSpec
+from fxprune.signature import named_tensors
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -32,7 +33,7 @@ def normalise(example: Any) -> Example:
 
 def check(model: nn.Module, example: Example) -> None:
     """Device and floating dtype must be the model's."""
-    weights = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    weights = [tensor for _, tensor in named_tensors(model) if tensor.is_floating_point()]
     if not weights:
         return
     devices, dtypes = {t.device for t in weights}, {t.dtype for t in weights}

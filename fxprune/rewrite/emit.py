@@ -95,7 +95,7 @@ class _Rewriter:
 
     def _create(self, node: Node, target: Any, args: Any, kwargs: Any) -> Node:
         new = self.new.create_node(node.op, target, args, kwargs, name=node.name)
-        new.meta = {key: value for key, value in node.meta.items() if key in ("source", "is_wrapped")}
+        new.meta.update((key, value) for key, value in node.meta.items() if key in ("source", "is_wrapped"))
         return new
 
     def _spelled(self, node: Node) -> tuple[Any, Any, Any]:

@@ -61,8 +61,7 @@ class Parts:
         return copied
 
     def _adjusted(self, copied: nn.Module, original: nn.Module, into: Any, out: Any) -> nn.Module:
-        for name, value in remembered(original, copied, into, out).items():
-            setattr(copied, name, value)
+        vars(copied).update(remembered(original, copied, into, out))
         return copied
 
     def attribute(self, target: str) -> None:
