@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from fxprune.capture.copying import deepcopy
+
 # All that an ``nn.Module`` holds by itself.
 _HOLDINGS = tuple(key for key in vars(nn.Module()) if key != "training")
 
@@ -41,7 +43,7 @@ class SingleGraphModule(GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SingleGraphModule":
         graphs = copy.deepcopy(self._graphs(), memo)
-        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, self._get_name(), self.held, self.training,
+        new = _rebuild(deepcopy(self._root(), memo), graphs, self._get_name(), self.held, self.training,
                        copy.copy(self.meta))
         memo[id(self)] = new
         return new

@@ -1,6 +1,5 @@
 """Run both sides of a verification, and compare them node by node."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from fxprune.capture import attention
 from fxprune.capture.contexts import without_checkpoints
 from fxprune.capture.inputs import Example
+from fxprune.capture.structure import deep_copy
 from fxprune.capture.values import tensors_in
 from fxprune.coupling.follow import Astray
 from fxprune.coupling.record import Coupling
@@ -136,7 +136,7 @@ class Sides:
                     with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
                             path, values.get(path, {}).pop((k,), None), value, context)):
                         return self.pruned(*example[0], **example[1])
-                compiled, again = copy.deepcopy(self.pruned), _own(example)
+                compiled, again = deep_copy(self.pruned), _own(example)
                 out = run_nodes(self.pruned, example, self.names, compare)
                 # The nodes were interpreted; users call the compiled forward.
                 _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")

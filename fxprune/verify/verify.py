@@ -12,6 +12,7 @@ from torch import nn
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
 from fxprune.capture.inputs import Example
+from fxprune.capture.structure import deep_copy
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -61,6 +62,7 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
     ledger = Ledger(TOLERANCE[dtype], notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     order = Order(coupling, plan)
+    full, pruned = pair(model, small, plan.keep, dtype, SEED)
     with untouched_rng():
         names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
         for number, (mode, second, variation) in enumerate(_runs(coupling)):
@@ -68,7 +70,7 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
             example = _example(model, plan, second, dtype, SEED + number)
             # New copies each time: what a model caches on itself in one run would change the next.
-            sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order)
+            sides = Sides(deep_copy(full), deep_copy(pruned), names, coupling, ledger, order)
             sides.run(mode, example_inputs.varied(example, variation) if variation else example,
                       View(coupling, index, lost))
     if not ledger.runs:
