@@ -41,7 +41,7 @@ def forward(mha: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tenso
 
 def _projected(mha: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
     if not mha._qkv_same_embed_dim:
-        weights = (mha.q_proj_weight, mha.k_proj_weight, mha.v_proj_weight)
+        weights: tuple[Tensor, ...] = (mha.q_proj_weight, mha.k_proj_weight, mha.v_proj_weight)
         biases = mha.in_proj_bias.chunk(3) if mha.in_proj_bias is not None else (None,) * 3
         return tuple(F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
     if query is key and key is value:

@@ -20,7 +20,7 @@ from fxprune.capture.structure import deep_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.values import tensors_in
-from fxprune.capture.watch import watch
+from fxprune.capture.watch import Watcher, watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.groups import Inputs
 from fxprune.signature import named_modules, named_tensors
@@ -83,7 +83,7 @@ def capture(model: nn.Module, example: Any = None) -> Captured:
 def _inferred(model: nn.Module) -> Captured:
     tried = []
     for guess, words in example_inputs.candidates(model):
-        shape = tuple(next(tree_iter(guess)).shape)
+        shape = tuple(next(iter(tree_iter(guess))).shape)
         try:
             described = example_inputs.describe(guess, f"shape {shape} from {words}")
             return _capture(model, guess, _with_range(model, described))
@@ -217,7 +217,7 @@ def _watched(model: nn.Module, example: Example, described: Inputs, why: str) ->
 
 def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
     """A copy of the model, and the tape of its run."""
-    root, observer = deep_copy(model).eval(), Observer(real=True)
+    root, observer = deep_copy(model).eval(), Watcher()
     example = _own(example)
     introduce(observer, root, {}, example_inputs.placeholders(model, example), example)
     return root, watch(root, observer, example)

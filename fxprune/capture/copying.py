@@ -26,7 +26,7 @@ def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
     >>> new[0].weight.equal(layer[0].weight), new[0].weight is layer[0].weight
     (True, False)
     """
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _ATOMS:
         return value
     known = memo.get(id(value))

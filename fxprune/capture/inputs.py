@@ -98,7 +98,7 @@ def _mapped(tree: Any, make: Callable[[TensorSpec], Any]) -> Any:
 def specs(inputs: Inputs) -> list[TensorSpec]:
     """All tensors of the description, in order."""
     found: list[TensorSpec] = []
-    _mapped((inputs.args, dict(inputs.kwargs)), lambda spec: found.append(spec) or spec)
+    _mapped((inputs.args, dict(inputs.kwargs)), found.append)
     return found
 
 
@@ -164,7 +164,7 @@ def candidates(model: nn.Module) -> Iterator[tuple[Example, str]]:
         raise InputError(f"example_inputs can only be inferred for one argument, and forward needs {len(needed)} "
                          f"({', '.join(p.name for p in needed)}); pass example_inputs=(…, …)")
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-    kind = {"device": weight.device, "dtype": weight.dtype} if weight is not None else {}
+    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype} if weight is not None else {}
     for shape, words in _shapes(model):
         if shape[0] is int:
             yield ((torch.zeros(shape[1:], dtype=torch.long, device=kind.get("device")),), {}), words

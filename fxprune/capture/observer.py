@@ -57,6 +57,7 @@ class Observer(TorchDispatchMode):
         self.unsteady: set[int] = set()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._known: dict[int, torch.Tensor] = {}
+        self._adopted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         """The tape's name for a tensor; the tensor is kept alive, so that ids stay unique."""
@@ -203,15 +204,12 @@ class Observer(TorchDispatchMode):
 
     def adopt(self, real: torch.Tensor) -> torch.Tensor:
         """A meta tensor that stands for a constant."""
-        found = getattr(self, "_adopted", None)
-        if found is None:
-            found = self._adopted = {}
-        if id(real) not in found:
+        if id(real) not in self._adopted:
             with _disable_current_modes():
                 meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
                 self.know(meta, real.detach().cpu().clone())
-            found[id(real)] = (real, meta)
-        return found[id(real)][1]
+            self._adopted[id(real)] = (real, meta)
+        return self._adopted[id(real)][1]
 
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         if not _tensors(out):

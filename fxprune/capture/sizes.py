@@ -152,8 +152,14 @@ def _concretizes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _BINARY = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
-_UNARY = {"neg": operator.neg, "pos": operator.pos, "abs": abs}
+_UNARY: dict[str, Callable[..., Any]] = {"neg": operator.neg, "pos": operator.pos, "abs": abs}
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_OTHERS: dict[str, Callable[..., Any]] = {
+    "round": _computes(round), "floor": _computes(math.floor), "ceil": _computes(math.ceil),
+    "bool": _concretizes(bool), "int": _concretizes(int), "hash": lambda self: hash(plain(self)),
+    "divmod": lambda self, other: (self // other, self % other), "deepcopy": lambda self, memo: self,
+    "reduce": lambda self: (type(plain(self)), (plain(self),)),
+}
 
 for _kind in (Size, Fraction):
     for _name in _BINARY:
@@ -163,14 +169,9 @@ for _kind in (Size, Fraction):
         setattr(_kind, f"__{_name}__", _computes(_function))
     for _name in _COMPARISONS:
         setattr(_kind, f"__{_name}__", _compares(getattr(operator, _name)))
-    _kind.__round__ = _computes(round)
-    _kind.__floor__, _kind.__ceil__ = _computes(math.floor), _computes(math.ceil)
-    _kind.__bool__, _kind.__int__ = _concretizes(bool), _concretizes(int)
-    _kind.__hash__ = lambda self: hash(plain(self))
-    _kind.__divmod__ = lambda self, other: (self // other, self % other)
-    _kind.__deepcopy__ = lambda self, memo: self
-    _kind.__reduce__ = lambda self: (type(plain(self)), (plain(self),))
-Fraction.__trunc__ = _concretizes(int)
+    for _name, _method in _OTHERS.items():
+        setattr(_kind, f"__{_name}__", _method)
+setattr(Fraction, "__trunc__", _concretizes(int))  # noqa: B010  (an assignment would be one to a method)
 
 _MATH = ("sqrt", "ceil", "floor", "log", "log2", "log10", "exp", "pow", "prod", "trunc", "gcd")
 
@@ -189,7 +190,7 @@ def watched(book: Book) -> Iterator[None]:
             return getattr(real_range, name)
 
     class Range(metaclass=Ranges):
-        def __new__(cls, *bounds: Any) -> range:
+        def __new__(cls, *bounds: Any) -> Any:
             for bound in bounds:
                 if isinstance(bound, Size):
                     book.guard(Apply(operator.eq, (bound.expression, plain(bound))), True)

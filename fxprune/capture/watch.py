@@ -12,13 +12,27 @@ from fxprune.capture.observer import Observer
 from fxprune.capture.spelling import is_leaf
 from fxprune.capture.traced import Traced
 from fxprune.capture.values import tensors_in
+from fxprune.tape import Ref
 
 
-def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
+class Watcher(Observer):
+    """True tensors, whose contents Python may read."""
+
+    def __init__(self) -> None:
+        super().__init__(real=True)
+
+    def data_dependent(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+
+def watch(root: nn.Module, observer: Watcher, example: Example) -> Traced:
     """Run ``root`` on real inputs; the tape's places are module paths."""
     names = {id(m): name for name, m in root.named_modules()}
     original = nn.Module.__call__
     path: list[str] = []
+
+    def first(value: Any) -> Ref | None:
+        return next((observer.ref(tensor) for tensor in tensors_in(value)), None)
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         path.append(names.get(id(module), path[-1] if path else ""))
@@ -26,14 +40,12 @@ def watch(root: nn.Module, observer: Observer, example: Example) -> Traced:
         try:
             out = original(module, *args, **kwargs)
             if is_leaf(module):
-                ends = [next((observer.ref(t) for t in tensors_in(ends)), None) for ends in ((args, kwargs), out)]
-                observer.tape.modules.setdefault(path[-1], []).append(tuple(ends))
+                observer.tape.modules.setdefault(path[-1], []).append((first((args, kwargs)), first(out)))
             return out
         finally:
             path.pop()
             observer.node = observer.source = path[-1] if path else ""
 
-    observer.data_dependent = lambda func, args, kwargs: func(*args, **kwargs)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

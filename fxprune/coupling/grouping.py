@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxprune.algebra.units import Reason, Vector
+from fxprune.algebra.units import Closure, Reason, Vector
 from fxprune.coupling.replay import Replay, Slot
 from fxprune.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Member
 
@@ -151,7 +151,7 @@ def _couplers(outcome: Replay, group: np.ndarray, count: int) -> list[tuple[str,
     return [tuple(names) for names in found]
 
 
-def _reason(closure: object, channel: int) -> Reason | None:
+def _reason(closure: Closure, channel: int) -> Reason | None:
     index = closure.frozen[channel]
     return None if index < 0 else closure.reasons[index]
 

@@ -82,14 +82,14 @@ class _Rewriter:
 
     def _copy(self, node: Node) -> None:
         if node.op == "placeholder":
-            self.nodes[node] = self.new.placeholder(node.target)
+            self.nodes[node] = self.new.placeholder(str(node.target))
             return
         target, args, kwargs = self._spelled(node)
         if node.op == "call_module":
-            target = self.parts.module(node.target, partial(self._around, node)) if node.target not in \
-                self.view.traced.functions else self._function(node.target)
+            target = self.parts.module(target, partial(self._around, node)) if target not in \
+                self.view.traced.functions else self._function(target)
         if node.op == "get_attr":
-            target = self._attribute(node)
+            target = self._attribute(node, target)
         args, kwargs = self._argument(args), self._argument(kwargs)
         self.nodes[node] = self._create(node, target, args, kwargs)
 
@@ -141,9 +141,10 @@ class _Rewriter:
         expression = node.meta["size"]
         if not any(self.view.shrinks(leaf) for leaf in leaves(expression)):
             return self.nodes[node]
-        return self._expression(expression, node)
+        return self._expression(expression)
 
-    def _expression(self, expression: Any, like: Node | None = None) -> Any:
+    def _expression(self, expression: Any) -> Any:
+        key: Any
         if isinstance(expression, Dim):
             if self.view.determined(expression):
                 return self.view.evaluate(expression, natural=False)
@@ -175,14 +176,14 @@ class _Rewriter:
         out = next(iter(self.view.refs(node.name).values()), None)
         return (self.view.masks(into) if into else []), (self.view.masks(out) if out else [])
 
-    def _attribute(self, node: Node) -> str:
-        constant = self.view.traced.constants.get(node.target)
+    def _attribute(self, node: Node, name: str) -> str:
+        constant = self.view.traced.constants.get(name)
         if constant is None:
-            self.parts.attribute(node.target)
-            return node.target
+            self.parts.attribute(name)
+            return name
         keep = {d: mask.nonzero()[0] for d, mask in enumerate(self.view.masks(self.view.refs(node.name)[()]))
                 if not mask.all()}
-        return self.parts.constant(node.target, sliced(constant, keep))
+        return self.parts.constant(name, sliced(constant, keep))
 
     def _function(self, name: str) -> str:
         return self.parts.function(name, self.view.traced.functions[name])
@@ -190,7 +191,7 @@ class _Rewriter:
     def _constant(self, value: torch.Tensor, source: Node | None) -> Node:
         """An index table of the shrunken graph: a buffer's own place where it came from one, else a new constant."""
         alone = source is not None and source.op == "get_attr" and len(source.users) == 1
-        if alone and self.parts.renumber(source.target, value):
+        if alone and self.parts.renumber(str(source.target), value):
             return self.nodes[source]
         return self.new.create_node("get_attr", self.parts.constant("_index", value))
 

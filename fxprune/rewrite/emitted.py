@@ -99,9 +99,10 @@ class DualGraphModule(SingleGraphModule):
 def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, held: tuple[str, ...], training: bool,
              meta: dict[str, Any]) -> SingleGraphModule:
     """A copy with the submodules' modes as they were; graphs come as such, or pickled as GraphModules."""
-    graphs = [getattr(graph, "graph", graph) for graph in graphs]
+    plain = [getattr(graph, "graph", graph) for graph in graphs]
     modes = {path: module.training for path, module in root.named_modules() if path}
-    new = SingleGraphModule(root, *graphs, name) if len(graphs) == 1 else DualGraphModule(root, *graphs, name, held)
+    new = SingleGraphModule(root, plain[0], name) if len(plain) == 1 \
+        else DualGraphModule(root, plain[0], plain[1], name, held, training)
     new.meta = meta
     for path, mode in modes.items():
         new.get_submodule(path).training = mode

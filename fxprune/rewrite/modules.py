@@ -15,8 +15,8 @@ class Surroundings:
     """A module of the original, its copy with sliced parameters, and masks of the kept indices of the first input and
     of the output, by dimension."""
 
-    module: nn.Module
-    sliced: nn.Module
+    module: Any
+    sliced: Any
     into: list[np.ndarray]
     out: list[np.ndarray]
 

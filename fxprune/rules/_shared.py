@@ -25,7 +25,7 @@ def operands(*tree: Any) -> Iterator[Operand]:
 
 def free(vector: Vector) -> bool:
     """Whether any index of the vector is a unit."""
-    return np.count_nonzero(vector >= 0) > 0
+    return bool(np.count_nonzero(vector >= 0))
 
 
 def is_weight(x: Operand) -> bool:

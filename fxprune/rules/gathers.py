@@ -50,7 +50,8 @@ def index(op, x, indices):
 def _covered(op, x: Operand, indices: list) -> list[int]:
     """The dims that are addressed. A mask covers as many as it has; one of unknown contents is told from the ranks:
     k dims become one, where an index of k dims would put k in place of one."""
-    covered, d = [], 0
+    covered: list[int] = []
+    d = 0
     for i in indices:
         if i is None:
             d += 1

@@ -3,6 +3,8 @@
 Composites that only call these (`hstack`, `column_stack`, `rot90`, …) have no rule of their own: they decompose.
 """
 
+from typing import Any
+
 import numpy as np
 
 from fxprune.registry import Operand, register_rule
@@ -161,7 +163,7 @@ def pad(op, x, pad, mode="constant", value=None):
     return padded(op, x, pad, None if mode == "constant" else {"replicate": "edge", "circular": "wrap"}.get(mode, mode))
 
 
-def padded(op, x: Operand, pad, mode: str | None = None) -> Vectors:
+def padded(op, x: Operand, pad, mode: Any = None) -> Vectors:
     """Pads from the last dimension on; negative amounts crop. Constants around units may go like units: they are
     fresh ones. A padded position is a position."""
     out = list(x.vectors)

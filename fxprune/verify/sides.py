@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -136,8 +136,9 @@ class Sides:
                     with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
                             path, values.get(path, {}).pop((k,), None), value, context)):
                         return self.pruned(*example[0], **example[1])
-                compiled, again = deep_copy(self.pruned), _own(example)
-                out = run_nodes(self.pruned, example, self.names, compare)
+                pruned, again = cast(GraphModule, self.pruned), _own(example)
+                compiled = cast(GraphModule, deep_copy(pruned))
+                out = run_nodes(pruned, example, self.names, compare)
                 # The nodes were interpreted; users call the compiled forward.
                 _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")
                 return out

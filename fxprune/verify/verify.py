@@ -41,6 +41,7 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     native = native if native in TOLERANCE else torch.float32
     first, then = (native, torch.float64) if count >= DOUBLE_LIMIT else (torch.float64, native)
+    failed: VerificationError
     try:
         return _attempt(model, small, plan, coupling, first, ())
     except DoesNotRun as error:
