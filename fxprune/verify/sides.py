@@ -1,5 +1,6 @@
 """Run both sides of a verification, and compare them node by node."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ class DoesNotRun(VerificationError):
 
 @dataclass(frozen=True)
 class Sides:
-    """The masked original and the pruned module, with the same random weights."""
+    """The masked original and the pruned module, with the same random weights.
+
+    Args:
+        share: ``(k, n)``: of the nodes compare the k-th of n shares, since the values of all do not fit in memory.
+    """
 
     full: nn.Module
     pruned: nn.Module
@@ -43,6 +48,7 @@ class Sides:
     coupling: Coupling
     ledger: Ledger
     order: Order
+    share: tuple[int, int] = (0, 1)
 
     def run(self, mode: str, example: Example, view: View) -> None:
         """One run of both, compared node by node."""
@@ -69,18 +75,27 @@ class Sides:
             out = self._result(example, values, context, view)
         if out is not _UNCAPTURED:
             _compare_outputs(expected, out, self.ledger, context)
-            self.ledger.runs.append((mode, batch))
+            if not self.share[0]:
+                self.ledger.runs.append((mode, batch))
+
+    def _held(self, node: str) -> bool:
+        """Whether the node's values are compared in this run."""
+        return zlib.crc32(node.encode()) % self.share[1] == self.share[0]
 
     def _reference(self, example: Example, view: View) -> tuple[Any, _Values]:
         """The original's output, and the kept part of every node's value."""
         values: _Values = {}
 
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
-            values[node] = {path: self.order.part(tensors[ref.id], view, ref).clone()
-                            for path, ref in view.refs(node).items() if ref.id in tensors}
+            if self._held(node):
+                values[node] = {path: self.order.part(tensors[ref.id], view, ref).clone()
+                                for path, ref in view.refs(node).items() if ref.id in tensors}
 
-        watched = self._modules(self.full, view, lambda path, k, ref, value: values.setdefault(path, {}).update(
-            {(k,): self.order.part(value, view, ref).clone()}))
+        def seen(path: str, number: int, ref: Ref, value: torch.Tensor) -> None:
+            if self._held(path):
+                values.setdefault(path, {})[number,] = self.order.part(value, view, ref).clone()
+
+        watched = self._modules(self.full, view, seen)
         args, kwargs = _own(example)
         with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
             return self.full(*args, **kwargs), values

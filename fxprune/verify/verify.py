@@ -5,6 +5,7 @@ compute over the kept ones; the emitted module must agree node by node, at the k
 mode, at the given and at a second batch size. Nothing here knows how the module was emitted.
 """
 
+import math
 
 import torch
 from torch import nn
@@ -12,7 +13,6 @@ from torch import nn
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
 from fxprune.capture.inputs import Example
-from fxprune.capture.structure import deep_copy
 from fxprune.coupling.record import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -28,6 +28,8 @@ from fxprune.verify.sides import DoesNotRun, Sides
 DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 SEED = 20190
+# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself.
+HELD = 4 << 30
 
 
 def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) -> Verification:
@@ -63,23 +65,30 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
     ledger = Ledger(TOLERANCE[dtype], notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     order = Order(coupling, plan)
-    full, pruned = pair(model, small, plan.keep, dtype, SEED)
     with untouched_rng():
         names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
         for number, (mode, second, variation) in enumerate(_runs(coupling)):
             traced = coupling._captured.ways[variation] if variation else coupling._captured.modes[mode]
             index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
-            example = _example(model, plan, second, dtype, SEED + number)
-            # New copies each time: what a model caches on itself in one run would change the next.
-            sides = Sides(deep_copy(full), deep_copy(pruned), names, coupling, ledger, order)
-            sides.run(mode, example_inputs.varied(example, variation) if variation else example,
-                      View(coupling, index, lost))
+            view, example = View(coupling, index, lost), _example(model, plan, second, dtype, SEED + number)
+            example = example_inputs.varied(example, variation) if variation else example
+            shares = _shares(view, dtype.itemsize * (1 + second))
+            for k in range(shares):
+                # New copies each time: what a model caches on itself in one run would change the next.
+                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order, (k, shares))
+                sides.run(mode, example, view)
     if not ledger.runs:
         raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
         ledger.notes.append(f"not captured in train mode: {coupling._captured.why}")
     return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
                         tuple(ledger.runs), tuple(ledger.notes))
+
+
+def _shares(view: View, itemsize: int) -> int:
+    """In how many runs the nodes are compared, so that no more than ``HELD`` bytes of their values are kept at once."""
+    values = {ref.id: ref for refs in view.tape.nodes.values() for ref in refs.values()}
+    return max(1, -(-sum(math.prod(view.lengths(ref)) for ref in values.values()) * itemsize // HELD))
 
 
 def _runs(coupling: Coupling) -> list[tuple[str, bool, str]]:

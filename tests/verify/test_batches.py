@@ -1,10 +1,12 @@
 """The second batch size: what holds a graph to one batch is said, and what prunes wrong is not excused."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import fxprune
+from fxprune.verify import verify as passes
 
 
 class Held(nn.Module):
@@ -47,3 +49,25 @@ def test_a_guard_speaks_at_run_time():
         assert "gt(size(0), 2) was False" in str(error) and "capture again" in str(error)
     else:
         raise AssertionError("the guard must refuse")
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2"])
+def test_values_that_do_not_fit_in_memory_are_compared_in_several_runs(monkeypatch, layer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Sigmoid(), nn.Conv2d(8, 4, 3))
+    x = torch.randn(2, 3, 8, 8)
+    plan = fxprune.plan(fxprune.analyze(model, x), model, channels=0.5)
+    small = fxprune.apply(model, plan)
+    at_once = fxprune.verify(model, small, plan)
+    monkeypatch.setattr(passes, "HELD", 1 << 12)
+    in_shares = fxprune.verify(model, small, plan)
+    assert in_shares.runs == at_once.runs == (("eval", 2), ("train", 3))
+    assert in_shares.max_error < 1e-12 and in_shares.nodes >= at_once.nodes
+    # A value that is wrong and goes nowhere is found in whichever run its node is compared.
+    node = next(node for node in small.graph.nodes if node.target == layer)
+    with small.graph.inserting_after(node):
+        wrong = small.graph.call_function(torch.mul, (node, 1.001))
+    node.name, wrong.name = "right", node.name
+    small.recompile()
+    with pytest.raises(fxprune.VerificationError, match="differs by"):
+        fxprune.verify(model, small, plan)
