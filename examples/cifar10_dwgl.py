@@ -92,6 +92,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--macs", type=float, help="the fraction kept, in place of the paper's")
     add("--ramp-rate", type=float, default=0.125, help="what the strength's factor grows by, four times an epoch")
     add("--ramp-limit", type=float, default=math.inf, help="the greatest factor: as far as another row's ramp went")
+    add("--cost-weighting", choices=("macs", "params"), help="strength by what a channel costs")
     add("--balance", action="store_true", help="let small and large voters reach zero together")
     add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
     add("--validation", action="store_true", help="hold out 5,000 training images; do not look at the test images")
@@ -180,6 +181,8 @@ class Experiment:
             options["direction"] = tuple(args.direction)
         if args.power:
             options["power"] = args.power
+        if args.cost_weighting:
+            options["cost_weighting"] = args.cost_weighting
         if self.recipe.ramp:
             until = min(self.recipe.family, default=self._target())
             every = max(len(self.train) // 128 // 4, 1)

@@ -34,6 +34,7 @@ from fxprune.penalties.arguments import check_coupling, checked_schedule, ends, 
 from fxprune.penalties.binding import Binding
 from fxprune.penalties.function import GroupNorms
 from fxprune.penalties.layout import Layout, key_of, planes_of
+from fxprune.penalties.prices import prices
 from fxprune.penalties.scales import scale_names, scales_of_voters
 from fxprune.penalties.schedules import Constant, Progress, Schedule
 from fxprune.penalties.terms import Term
@@ -52,6 +53,8 @@ class DWGL:
         direction: (a_min, a_max), 0 ≤ a_min ≤ a_max: the coefficients of a group's first and last channel.
         power: p > 0, how steeply the coefficients rise towards the last channels.
         size_weighting: c_b gets a factor √(number of weights in the block), as group lasso has it (Yuan & Lin 2006).
+        cost_weighting: ``"macs"`` or ``"params"``: c_b gets a factor, what a channel of its group costs over what one
+            costs on average, so that strength goes where a budget is saved (MorphNet, Gordon et al. 2018).
         include_scale: ‖W_b‖² = ‖filter‖² + scale², of the normalisation right behind the voter. *Ours.*
         consumers: besides, Σ_consumers Σ_i a_i ‖W_{:,i}‖₂ over the slices that read the channel (the channel-wise
             term of Wen et al. 2016).
@@ -76,9 +79,9 @@ class DWGL:
     """
 
     def __init__(self, coupling: "Coupling", strength: float = 1e-4, direction: tuple[float, float] = (1.0, 4.0),
-                 power: float = 1.0, *, size_weighting: bool = False, include_scale: bool = False,
-                 consumers: bool = False, joint: bool = False, schedule: Schedule | None = None,
-                 groups: str | Iterable[str] = "auto"):
+                 power: float = 1.0, *, size_weighting: bool = False, cost_weighting: str | None = None,
+                 include_scale: bool = False, consumers: bool = False, joint: bool = False,
+                 schedule: Schedule | None = None, groups: str | Iterable[str] = "auto"):
         check_coupling(coupling)
         self.coupling = coupling
         self.strength = number("strength", strength, "strength=1e-4")
@@ -87,6 +90,7 @@ class DWGL:
         self.consumers, self.joint = bool(consumers), bool(joint)
         self.schedule = Constant() if schedule is None else checked_schedule(schedule)
         self.groups = selected(coupling.groups, groups)
+        self._prices = prices(coupling, self.groups, cost_weighting)
         self.progress: Progress = self.schedule.start()
         shapes = {name: shape for name, shape, _ in coupling.signature.entries}
         self._voters, self._terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
@@ -214,7 +218,7 @@ class DWGL:
         return voters, voters + [t for g in self.groups.values() for t in blocks.consumer_terms(g, parameters)]
 
     def _coefficients(self, term: Term, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
-        coefficients = blocks.direction_of(term.size, self.direction, self.power)
+        coefficients = blocks.direction_of(term.size, self.direction, self.power) * self._prices[term.group]
         return coefficients * np.sqrt(blocks.weights_of(term, shapes)) if self.size_weighting else coefficients
 
     def _rebalance(self, balance: Sequence[float]) -> None:

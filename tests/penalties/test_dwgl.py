@@ -11,6 +11,7 @@ from penalty_nets import VOTERS, residual
 from scipy.optimize import minimize
 from torch import nn
 
+import fxprune
 from fxprune import analyze
 from fxprune import plan as draw
 from fxprune.penalties import DWGL, Ramp, WarmUp
@@ -344,3 +345,17 @@ def test_tiny_filters_of_half_precision_have_finite_gradients(coupling):
     norms = rows(model.stem.weight.grad.float()).norm(dim=1)
     alive = rows(model.stem.weight).any(dim=1)
     assert torch.isfinite(norms).all() and (norms[alive] > 0.3).all()
+
+
+def test_cost_weighting_is_what_a_channel_costs_over_the_average(model, coupling):
+    plain, priced = DWGL(coupling), DWGL(coupling, cost_weighting="macs")
+    ratio = {t.group: c for t, c in zip(priced._terms, np.split(
+        priced._base / plain._base, np.cumsum([t.size for t in plain._terms])[:-1]), strict=True)}
+    widths, whole = coupling.widths, coupling.costs.macs(coupling.widths)
+    saved = {name: whole - coupling.costs.macs(widths - np.eye(len(widths), dtype=int)[place])
+             for place, name in enumerate(coupling.costs.groups) if name in priced.groups}
+    average = sum(saved[n] * coupling.groups[n].size for n in saved) / sum(coupling.groups[n].size for n in saved)
+    for name, factors in ratio.items():
+        assert factors == pytest.approx(np.full(len(factors), saved[name] / average))
+    with pytest.raises(fxprune.InputError, match="cost_weighting must be 'macs', 'params' or None, got 'flops'"):
+        DWGL(coupling, cost_weighting="flops")
