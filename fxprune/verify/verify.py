@@ -80,7 +80,8 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
     if not ledger.runs:
         raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
-        ledger.notes.append(f"not captured in train mode: {coupling._captured.why}")
+        what = "module mode, compared in eval mode only" if coupling.why else "not captured in train mode"
+        ledger.notes.append(f"{what}: {coupling._captured.why}")
     return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
                         tuple(ledger.runs), tuple(ledger.notes))
 

@@ -116,4 +116,4 @@ def proven(model: nn.Module, small: nn.Module, done: Any) -> dict[str, Any]:
     plan = fxprune.Plan.from_widths(done.coupling, model, widths, criterion=Unequal())
     second = pipeline.check(model, pipeline.carry_out(model, done.coupling, plan), plan, done.coupling)
     return {"error": max(first.max_error, second.max_error), "nodes": first.nodes, "dtype": first.dtype,
-            "runs": first.runs, "notes": [*first.notes, *second.notes]}
+            "runs": first.runs, "notes": [_SITE.sub("", note) for note in (*first.notes, *second.notes)]}
