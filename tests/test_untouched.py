@@ -100,6 +100,33 @@ FAILURES = {
 }
 
 
+class Keeping(nn.Module):
+    """Caches what it computed, graph and all, in a part whose class has copying of its own."""
+
+    class Part(nn.Linear):
+        def __getstate__(self):
+            return vars(self).copy()
+
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.head = self.Part(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.part(x).relu())
+
+
+def test_activations_that_hang_on_their_graph_are_no_obstacle():
+    model, x = Keeping(), torch.randn(3, 6)
+    model(x)
+    last = model.part.last
+    small = fxprune.compress(model, x, channels=0.5)
+    assert small(x).shape == (3, 2) and model.part.last is last and last.grad_fn is not None
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures_leave_it_alone(model, name):
     untouched(model, lambda: FAILURES[name](model), fxprune.FxpruneError)

@@ -64,7 +64,6 @@ class Ties:
     _index: dict[Reason, int] = field(default_factory=lambda: {Reason(POSITION): 0})
     _pairs: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
-    _tied: dict[tuple[int, int], tuple[Vector, Vector]] = field(default_factory=dict)
     _fixed: dict[tuple[int, int], Vector] = field(default_factory=dict)
 
     def fresh(self, n: int) -> Vector:
@@ -89,10 +88,8 @@ class Ties:
         """Index by index, ``a`` and ``b`` are kept or removed together; vectors of one length."""
         if len(a) != len(b):
             raise ValueError(f"ties need vectors of one length, got {len(a)} and {len(b)}")
-        # Inference and training graphs say the same of the same weights.
-        if a is b or not len(a) or (id(a), id(b)) in self._tied:
+        if a is b or not len(a):
             return
-        self._tied[id(a), id(b)] = (a, b)  # held, so that ids stay unique
         fixed_a, fixed_b = a < 0, b < 0
         held_a, held_b = np.count_nonzero(fixed_a), np.count_nonzero(fixed_b)
         if held_a == held_b == 0:

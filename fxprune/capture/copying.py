@@ -38,10 +38,17 @@ def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
         return value if kind is tuple else memo.setdefault(id(value), kind(value))
     if isinstance(value, nn.Module) and _plain(kind):
         return _module(value, memo)
-    if isinstance(value, torch.Tensor) and not value.is_leaf:
-        # A cached activation that still hangs on its graph cannot be deep-copied; its value can.
+    if isinstance(value, nn.Module):  # copied by its own means, which know nothing of the activations that it caches
+        memo |= {id(item): item.detach().clone() for module in value.modules() for item in vars(module).values()
+                 if _hangs(item) and id(item) not in memo}
+    if _hangs(value):
         return memo.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(value, memo)
+
+
+def _hangs(value: Any) -> bool:
+    """Whether it is a tensor that still hangs on its graph: such a one cannot be deep-copied; its value can."""
+    return isinstance(value, torch.Tensor) and not value.is_leaf
 
 
 def _filled(new: dict[Any, Any], old: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
