@@ -3,6 +3,11 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+# So many objects may pass for old between two full collections: what some compressions of a small net make, and half
+# of what torch itself holds. A result that is thrown away hangs in cycles, and waits for one.
+LIMIT = 200_000
 
 
 @contextmanager
@@ -15,4 +20,28 @@ def collected_later() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            _passed.grow_old()
             gc.enable()
+
+
+@dataclass
+class _Passed:
+    """What passed for old since the last full collection."""
+
+    objects: int = 0
+    collections: int = 0
+
+    def grow_old(self) -> None:
+        """The next collection, of the young, would visit all that was made; to call it old only moves lists."""
+        collections = gc.get_stats()[-1]["collections"]
+        if collections != self.collections:
+            self.objects, self.collections = 0, collections
+        self.objects += gc.get_count()[0]
+        if self.objects > LIMIT:
+            gc.collect()
+        elif not gc.get_freeze_count():  # what the user froze stays so
+            gc.freeze()
+            gc.unfreeze()
+
+
+_passed = _Passed()

@@ -37,11 +37,10 @@ def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     for name, module in named_modules(model):
-        prefix = name and f"{name}."
         for own in (module._parameters, module._buffers):
-            for key, tensor in own.items():
-                if tensor is not None:
-                    yield prefix + key, tensor
+            if own:
+                prefix = name and f"{name}."
+                yield from [(prefix + key, tensor) for key, tensor in own.items() if tensor is not None]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -60,6 +60,10 @@ class Tape:
     modules: dict[str, list[tuple[Ref | None, Ref | None]]] = field(default_factory=dict)
 
 
+# What arguments mostly are, besides tensors.
+_PLAIN = {int, float, bool, str, type(None)}
+
+
 def refs(tree: Any) -> Iterator[Ref]:
     """The tensors in nested arguments, in order.
 
@@ -82,6 +86,8 @@ def mapped(tree: Any, change: Callable[[Any], Any], leaf: type = Ref) -> Any:
     """The same nest with every ``leaf`` (a ``Ref``, or a tensor) replaced by ``change(leaf)``."""
     if isinstance(tree, leaf):
         return change(tree)
+    if type(tree) in _PLAIN:
+        return tree
     if isinstance(tree, (list, tuple)):
         items = [mapped(item, change, leaf) for item in tree]
         return items if isinstance(tree, list) else tuple(items)

@@ -30,6 +30,43 @@ def test_convolutions(spatial, kernel, stride, padding, dilation, spread):
         tuple(conv(x, weight, None, *numbers, 2).shape)
 
 
+@given(st.lists(sizes, min_size=1, max_size=3), sizes, st.booleans())
+def test_linear(shape, out, bias):
+    x, weight = torch.empty(*shape, 3, device="meta"), torch.empty(out, 3, device="meta")
+    args = (x, weight, torch.empty(out, device="meta") if bias else None)
+    assert shape_of("aten::linear", args, {}) == tuple(aten.linear(*args).shape)
+
+
+@given(st.integers(1, 3), st.lists(sizes, min_size=3, max_size=3))
+def test_adaptive_pools(spatial, out):
+    x, size = torch.empty(2, 4, *range(7, 7 + spatial), device="meta"), out[:spatial]
+    pool = getattr(aten, f"adaptive_avg_pool{spatial}d")
+    assert shape_of(f"aten::adaptive_avg_pool{spatial}d", (x, size), {}) == tuple(pool(x, size).shape)
+
+
+@given(st.lists(sizes, min_size=1, max_size=4), st.lists(sizes, min_size=1, max_size=3), st.data())
+def test_concatenations(shape, lengths, data):
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    parts = [torch.empty([n if d == dim % len(shape) else m for d, m in enumerate(shape)], device="meta")
+             for n in lengths]
+    assert shape_of("aten::cat", (parts, dim), {}) == tuple(aten.cat(parts, dim).shape)
+
+
+@pytest.mark.parametrize("name, args", [
+    ("aten::cat", ([torch.empty(2, 3), torch.empty(2, 4)], 0)),
+    ("aten::cat", ([torch.empty(2, 3), torch.empty(0)], 0)),
+    ("aten::cat", ([torch.empty(2, 3), torch.empty(2, 3, dtype=torch.float64)], 0)),
+    ("aten::cat", ([torch.empty(2, 3)], 2)),
+    ("aten::linear", (torch.empty(2, 4), torch.empty(5, 3), None)),
+    ("aten::linear", (torch.empty(3), torch.empty(5, 3), None)),
+    ("aten::linear", (torch.empty(2, 3), torch.empty(5, 3), torch.empty(4))),
+    ("aten::adaptive_avg_pool2d", (torch.empty(3, 8, 8), [1, 1])),
+    ("aten::mul", (2.0, torch.empty(3))),
+])
+def test_what_does_not_fit_is_left_to_the_kernel(name, args):
+    assert shape_of(name, args, {}) is None
+
+
 @pytest.mark.parametrize("args, kwargs", [
     ((torch.empty(2, 3), torch.empty(2, 3, dtype=torch.float64)), {}),
     ((torch.empty(2, 3).t(), torch.empty(3, 2)), {}),

@@ -65,11 +65,15 @@ class Ties:
     _pairs: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
     _fixed: dict[tuple[int, int], Vector] = field(default_factory=dict)
+    _runs: dict[int, Vector] = field(default_factory=dict)
+    _whole: list[tuple[Vector, Vector]] = field(default_factory=list)
 
     def fresh(self, n: int) -> Vector:
         """A vector of ``n`` new units."""
         start, self.count = self.count, self.count + n
-        return np.arange(start, self.count)
+        vector = np.arange(start, self.count)
+        self._runs[id(vector)] = vector
+        return vector
 
     def fixed(self, n: int, reason: Reason = Reason(POSITION)) -> Vector:
         """A vector of ``n`` fixed indices (a zero-stride array, since positions are many and all alike)."""
@@ -90,6 +94,9 @@ class Ties:
             raise ValueError(f"ties need vectors of one length, got {len(a)} and {len(b)}")
         if a is b or not len(a):
             return
+        if id(a) in self._runs and id(b) in self._runs:
+            self._whole.append((a, b))
+            return
         fixed_a, fixed_b = a < 0, b < 0
         held_a, held_b = np.count_nonzero(fixed_a), np.count_nonzero(fixed_b)
         if held_a == held_b == 0:
@@ -103,21 +110,50 @@ class Ties:
                 self._frozen.append((by[0][held], -1 - by[1][held]))
 
     def close(self) -> Closure:
-        """Close all ties (``scipy.sparse.csgraph``): linear in units and ties."""
+        """Close all ties (``scipy.sparse.csgraph``): linear in units and ties.
+
+        Most ties join whole fresh vectors, index by index. Those are closed first, as one node each, so that the graph
+        over units holds only what is left.
+        """
         if not self.count:
             return Closure(np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(self.reasons))
-        rows = np.concatenate([a for a, _ in self._pairs] or [np.zeros(0, np.int64)])
-        cols = np.concatenate([b for _, b in self._pairs] or [np.zeros(0, np.int64)])
-        graph = coo_array((np.ones(len(rows)), (rows, cols)), (self.count, self.count))
-        components, channel = connected_components(graph, directed=False)
+        unit = self._joined()
+        own = unit == np.arange(self.count)
+        number = np.cumsum(own) - 1
+        rows, cols = (number[unit[np.concatenate([np.zeros(0, np.int64), *(pair[side] for pair in self._pairs)])]]
+                      for side in (0, 1))
+        components, label = _components(rows, cols, int(number[-1]) + 1)
+        channel = label[number[unit]]
         frozen = np.full(components, -1, np.int64)
         # Written in reverse, so that the first reason that was met is the one that stays.
         for units, reasons in reversed(self._frozen):
             frozen[channel[units[::-1]]] = reasons[::-1]
-        return Closure(channel.astype(np.int64), frozen, tuple(self.reasons))
+        return Closure(channel, frozen, tuple(self.reasons))
+
+    def _joined(self) -> np.ndarray:
+        """For every unit the first of those that whole vectors tie it with."""
+        unit, pairs = np.arange(self.count), len(self._whole)
+        ends = np.array([pair[side][0] for side in (0, 1) for pair in self._whole], np.int64)
+        starts, first, place = np.unique(ends, return_index=True, return_inverse=True)
+        lengths = [len(self._whole[index % pairs][0]) for index in first.tolist()]
+        label = _components(place[:pairs], place[pairs:], len(starts))[1]
+        leaders = starts[np.unique(label, return_index=True)[1]][label]
+        for start, shift, length in zip(starts.tolist(), (leaders - starts).tolist(), lengths, strict=True):
+            if shift:
+                unit[start:start + length] += shift
+        return unit
 
     def _reason(self, reason: Reason) -> int:
         if reason not in self._index:
             self._index[reason] = len(self.reasons)
             self.reasons.append(reason)
         return self._index[reason]
+
+
+def _components(rows: np.ndarray, cols: np.ndarray, count: int) -> tuple[int, np.ndarray]:
+    """How many connected components there are, and that of every node."""
+    if not count:
+        return 0, np.zeros(0, np.int64)
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, cols)), (count, count))
+    components, label = connected_components(graph, directed=False)
+    return components, label.astype(np.int64)

@@ -127,8 +127,8 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
             ) -> Captured:
     kernels = Kernels()
     evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
-    held, switches = (), any(type(module).train is not nn.Module.train for _, module in named_modules(model))
-    if switches:  # some module's own ``train()`` may do more than set flags
+    held, switches = (), _switches(model)
+    if switches:
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not switches:
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
@@ -144,7 +144,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
 def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,
            example: Example | None) -> tuple[Traced, nn.Module]:
     root, contents = (deep_copy(model), {}) if observer.real else structural_copy(model)
-    root.train(training)
+    _set_mode(root, training)
     args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer).trace(args, kwargs, names)
@@ -154,6 +154,21 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Obse
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
     drop_dead(traced.graph, traced.tape)
     return traced, root
+
+
+def _switches(model: nn.Module) -> bool:
+    """Whether some module's own ``train()`` may do more than set a flag."""
+    own = {type(module) for _, module in named_modules(model)}
+    return any(kind.train is not nn.Module.train or issubclass(kind, torch.jit.ScriptModule) for kind in own)
+
+
+def _set_mode(root: nn.Module, training: bool) -> None:
+    """``train()``, which takes a call and a checked assignment for every module; most need neither."""
+    if _switches(root):
+        root.train(training)
+        return
+    for _, module in named_modules(root):
+        vars(module)["training"] = training
 
 
 def _own(example: Example) -> Example:
@@ -185,14 +200,17 @@ def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Ten
 
 def _same(a: Traced, b: Traced) -> bool:
     """Whether two graphs are one: the same calls of the same constants, and of the same operators inside modules."""
-    constants = all(torch.equal(x, y) for x, y in zip(a.constants.values(), b.constants.values(), strict=False))
-    return constants and _text(a) == _text(b)
+    if len(a.graph.nodes) != len(b.graph.nodes) or len(a.tape.calls) != len(b.tape.calls):
+        return False
+    constants = zip(a.constants.values(), b.constants.values(), strict=False)
+    texts = zip(_text(a), _text(b), strict=False)
+    return all(x == y for x, y in texts) and all(torch.equal(x, y) for x, y in constants)
 
 
-def _text(traced: Traced) -> list[tuple[Any, ...]]:
-    nodes = [(n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes]
-    functions = [(name, module.function) for name, module in traced.functions.items()]
-    return [*nodes, *functions, *((call.op, call.overload) for call in traced.tape.calls)]
+def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
+    yield from ((n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes)
+    yield from ((name, module.function) for name, module in traced.functions.items())
+    yield from ((call.op, call.overload) for call in traced.tape.calls)
 
 
 def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:

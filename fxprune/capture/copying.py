@@ -8,7 +8,7 @@ import copy
 import copyreg
 import types
 from collections import OrderedDict
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch import nn
 
 _ATOMS = {int, float, complex, bool, str, bytes, type, type(None), type(...), types.FunctionType,
           types.BuiltinFunctionType, torch.dtype, torch.device}
+
+# Every module's own; nobody else refers to them.
+_HOLDINGS = frozenset(vars(nn.Module()))
 
 
 def deepcopy(value: Any, memo: dict[int, Any]) -> Any:
@@ -60,14 +63,15 @@ def _filled(new: dict[Any, Any], old: dict[Any, Any], memo: dict[int, Any]) -> d
 
 def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     new = memo[id(module)] = type(module).__new__(type(module))
-    state: dict[str, Any] = {}
-    for name, item in vars(module).items():
+    state = vars(module).copy()
+    state.pop("_compiled_call_impl", None)  # a compiled forward is not copied, as nn.Module's __getstate__ has it
+    for name, item in state.items():
         kind = type(item)
         if kind in _ATOMS:
-            state[name] = item
-        elif kind is OrderedDict and not item and not vars(item) and id(item) not in memo:
-            state[name] = memo[id(item)] = OrderedDict()  # the many hooks that there are not
-        elif name != "_compiled_call_impl":  # a compiled forward is not copied, as nn.Module's __getstate__ has it
+            continue
+        if name in _HOLDINGS and (kind is dict or kind is OrderedDict and not vars(item)) and not item:
+            state[name] = kind()  # a module's own: the many hooks that there are not
+        else:
             state[name] = deepcopy(item, memo)
     if type(new).__setstate__ is nn.Module.__setstate__:
         vars(new).update(state)  # which is all that it does for the state of this very version
@@ -76,7 +80,7 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return new
 
 
-@cache
+@lru_cache(maxsize=512)
 def _plain(kind: type) -> bool:
     """Whether a class leaves copying and pickling to ``object`` and ``nn.Module``: its state is its ``__dict__``."""
     if kind in copyreg.dispatch_table or any(hasattr(kind, name) for name in ("__deepcopy__", "__getnewargs__",

@@ -57,6 +57,7 @@ class Observer(TorchDispatchMode):
         self.unsteady: set[int] = set()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._known: dict[int, torch.Tensor] = {}
+        self._storages: set[int] = set()  # those that hold something known
         self._adopted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def ref(self, tensor: torch.Tensor) -> Ref:
@@ -70,10 +71,14 @@ class Observer(TorchDispatchMode):
     def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """``tensor`` is a constant with these contents."""
         if value.numel() <= KNOWN_LIMIT:
-            self._known[id(tensor)] = value
+            self._remember(tensor, value)
             if not value.is_floating_point() and not value.is_complex():
                 with _disable_current_modes():
                     self.tape.values[self.ref(tensor).id] = value.numpy().copy()
+
+    def _remember(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        self._known[id(tensor)] = value
+        self._storages.add(self.tape.storages[self.ref(tensor).id])
 
     def known(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self._known.get(id(tensor))
@@ -84,7 +89,7 @@ class Observer(TorchDispatchMode):
             other = tensor.detach()
         self._seen[id(other)] = (other, self.ref(tensor))
         if id(tensor) in self._known:
-            self._known[id(other)] = self._known[id(tensor)]
+            self._remember(other, self._known[id(tensor)])
         return other
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,7 +118,7 @@ class Observer(TorchDispatchMode):
         if out is not args[0]:
             self._seen[id(out)] = (out, self.ref(args[0]))
             if known is not None:
-                self._known[id(out)] = known.contiguous()
+                self._remember(out, known.contiguous())
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -136,8 +141,10 @@ class Observer(TorchDispatchMode):
         if name in LIKE_FIRST and args[0].is_floating_point():
             return args[0] if name.endswith("_") else _like(args[0])
         shape = shape_of(name, args, kwargs)
-        if shape is not None:
-            return torch.empty(shape, dtype=args[0].dtype, device="meta")
+        if shape is not None and not name.endswith("_"):
+            return torch.empty(shape, dtype=_tensors(args)[0].dtype, device="meta")
+        if shape is not None and shape == tuple(args[0].shape):
+            return args[0]
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         out = self.kernels(func, args, kwargs)
@@ -156,27 +163,23 @@ class Observer(TorchDispatchMode):
     def _learn(self, out: Any, value: Any) -> None:
         for tensor, real in zip(tree_iter(out), tree_iter(value), strict=True):
             if isinstance(tensor, torch.Tensor) and real.numel() <= KNOWN_LIMIT:
-                self._known[id(tensor)] = real
-                self.ref(tensor)
+                self._remember(tensor, real)
                 if not real.is_floating_point() and not real.is_complex():
                     self.tape.values[self.ref(tensor).id] = real.detach().cpu().numpy().copy()
 
     def _forget(self, func: Any, args: Any, out: Any) -> None:
         """A constant that something unknown was written into is a constant no more, nor are its views."""
-        if not facts(func).mutable or not self._known:
+        if not facts(func).mutable:
             return
-        for tensor in tree_iter(out):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            storages = self.tape.storages
-            storage = storages[self.ref(tensor).id]
-            for key in [k for k in self._known if k in self._seen and storages[self._seen[k][1].id] == storage]:
+        storages = self.tape.storages
+        for storage in self._storages.intersection(storages[self.ref(tensor).id] for tensor in _tensors(out)):
+            for key in [k for k in self._known if storages[self._seen[k][1].id] == storage]:
                 self._known.pop(key)
                 self.tape.values.pop(self._seen[key][1].id, None)
+            self._storages.discard(storage)
 
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
-        tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
-        if all(id(t) in self._known for t in tensors):
+        if all(id(t) in self._known for t in _tensors(args, kwargs)):
             return func(*tree_map_only(torch.Tensor, lambda t: self._known[id(t)], args), **kwargs)
         return self.data_dependent(func, args, kwargs)
 
@@ -218,7 +221,6 @@ class Observer(TorchDispatchMode):
             self._mark(func, args, kwargs, out)
         args, kwargs, outs = mapped((tuple(args), dict(kwargs), out), self.ref, torch.Tensor)
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
-
 
     def _mark(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         tensors = _tensors(args, kwargs)

@@ -6,6 +6,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +28,10 @@ _REVERSED = {"__rsub__": operator.sub, "__rpow__": operator.pow, "__rdiv__": ope
              "__rmod__": operator.mod}
 
 
+# What arguments mostly are, and what has nothing to look for inside.
+PLAIN = {int, float, bool, str, type(None), torch.Tensor, nn.Parameter}
+
+
 class Flag(int):
     """A module's ``training``, which notes that somebody asked: if nobody does, one graph serves both modes."""
 
@@ -39,9 +44,14 @@ class Flag(int):
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one node: those of ``torch.nn`` that hold no other modules' logic, and scripted ones."""
-    if isinstance(module, torch.jit.ScriptModule):
+    return _is_leaf(type(module))
+
+
+@lru_cache(maxsize=512)
+def _is_leaf(kind: type) -> bool:
+    if issubclass(kind, torch.jit.ScriptModule):
         return True
-    return type(module).__module__.startswith(("torch.nn.modules", "torch.ao.nn")) and not isinstance(module, _ENTERED)
+    return kind.__module__.startswith(("torch.nn.modules", "torch.ao.nn")) and not issubclass(kind, _ENTERED)
 
 
 def spelling(func: Any, name: str, args: Any) -> tuple[str, Any, Any]:
@@ -59,6 +69,8 @@ def spelling(func: Any, name: str, args: Any) -> tuple[str, Any, Any]:
 
 def bare(tree: Any) -> Any:
     """Arguments as the operator takes them: plain numbers instead of sizes."""
+    if type(tree) in PLAIN:
+        return tree
     if isinstance(tree, (Size, Fraction)):
         return plain(tree)
     if isinstance(tree, Flag):
@@ -96,6 +108,11 @@ def frames() -> Iterator[types.FrameType]:
 def user_frame() -> types.FrameType:
     """The innermost frame that belongs neither to torch nor to fxprune."""
     for frame in frames():
-        if not frame.f_code.co_filename.startswith(_LIBRARY):
+        if not _of_library(frame.f_code.co_filename):
             return frame
     return sys._getframe(1)
+
+
+@cache
+def _of_library(file: str) -> bool:
+    return file.startswith(_LIBRARY)

@@ -14,7 +14,7 @@ from torch.fx import Graph, Node
 
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Apply, Dim, Fraction, Size
-from fxprune.capture.spelling import Flag, frames, is_record
+from fxprune.capture.spelling import PLAIN, Flag, frames, is_record
 from fxprune.capture.values import tensors_in
 from fxprune.errors import CaptureError
 from fxprune.signature import named_tensors
@@ -77,6 +77,8 @@ class Writer:
     def _argument(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return self._tensor_node(value)
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, (Size, Fraction)):
             return self._size_node(value.expression)
         if isinstance(value, Flag):

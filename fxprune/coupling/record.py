@@ -97,13 +97,17 @@ class Coupling:
     def _lost(self, kept: Mapping[str, Any]) -> np.ndarray:
         """Per channel, whether it goes."""
         grouping = self._grouping
-        lost = np.zeros(len(grouping.group), bool)
-        for index, name in enumerate(self.groups):
-            if name in kept:
-                gone = np.ones(self.groups[name].size, bool)
-                gone[np.asarray(kept[name], np.int64)] = False
-                here = np.flatnonzero(grouping.group == index)
-                lost[here] = gone[grouping.ordinal[here]]
+        ends = np.cumsum([group.size for group in self.groups.values()], dtype=np.int64)
+        gone = np.zeros(ends[-1] if len(ends) else 0, bool)
+        starts = dict(zip(self.groups, [0, *ends.tolist()], strict=False))
+        for name in kept.keys() & starts.keys():
+            here = gone[starts[name]:starts[name] + self.groups[name].size]
+            here[:] = True
+            here[np.asarray(kept[name], np.int64)] = False
+        placed = grouping.group >= 0
+        lost = np.zeros(len(placed), bool)
+        first = np.array(list(starts.values()), np.int64)
+        lost[placed] = gone[first[grouping.group[placed]] + grouping.ordinal[placed]]
         return lost
 
     def _recorded(self, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ class Replay:
     slots: dict[Slot, Vector]
     joints: list[tuple[str, tuple[Vector, ...]]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+
+    @cached_property
+    def weighted(self) -> np.ndarray:
+        """Which channels lie in a parameter or buffer."""
+        weighted = np.zeros(len(self.closure.frozen), bool)
+        if self.slots:
+            weighted[self.closure.channel[np.concatenate(list(self.slots.values()))]] = True
+        return weighted
 
 
 def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str]) -> Replay:

@@ -19,10 +19,7 @@ class View:
         self.traced = captured.traced[tape_index]
         self.tape: Tape = self.traced.tape
         self.dims = outcome.dims[tape_index]
-        self._closure, self._lost = outcome.closure, lost
-        self._weighted = np.zeros(len(outcome.closure.frozen), bool)
-        for vector in outcome.slots.values():
-            self._weighted[outcome.closure.channel[vector]] = True
+        self._closure, self._lost, self._weighted = outcome.closure, lost, outcome.weighted
         self._masks: dict[int, tuple[Vector, np.ndarray]] = {}
 
     def kept_of(self, vector: Vector) -> np.ndarray:

@@ -40,17 +40,16 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
     else:
         training = graphs[id(trained)] if trained else unavailable(captured.why)
         small = DualGraphModule(root, evaluated, training, name, captured.held, model.training)
-    small.train(model.training)
     _training_flags(model, small)
     return small
 
 
-def _training_flags(model: nn.Module, small: nn.Module) -> None:
-    """Modules that the user froze in another mode stay as they are."""
+def _training_flags(model: nn.Module, small: SingleGraphModule) -> None:
+    """The mode that the model is in; modules that the user froze in another stay in that."""
     flags = {name: module.training for name, module in named_modules(model)}
     for name, module in named_modules(small):
-        if name and flags.get(name, module.training) != module.training:
-            module.training = flags[name]
+        vars(module)["training"] = flags.get(name, model.training)
+    small._switch(model.training)
 
 
 class _Rewriter:

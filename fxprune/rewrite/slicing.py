@@ -15,11 +15,10 @@ LARGE, ROWS = 1 << 20, 64
 
 def sliced(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     """A new tensor with only the kept indices of the given dimensions, in their order; the memory format stays."""
-    with torch.no_grad():
-        out = _picked(tensor.detach(), {dim: _index(tuple(kept)).to(tensor.device) for dim, kept in keep.items()})
-        if out.dim() == 4 and _channels_last(tensor):
-            return out.clone(memory_format=torch.channels_last)
-        return out.clone() if out.data_ptr() == tensor.data_ptr() or not keep else out.contiguous()
+    out = _picked(tensor.detach(), {dim: _index(tuple(kept)).to(tensor.device) for dim, kept in keep.items()})
+    if out.dim() == 4 and _channels_last(tensor):
+        return out.clone(memory_format=torch.channels_last)
+    return out.clone() if not keep or out.data_ptr() == tensor.data_ptr() else out.contiguous()
 
 
 def _picked(tensor: torch.Tensor, keep: dict[int, torch.Tensor]) -> torch.Tensor:
