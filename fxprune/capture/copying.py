@@ -70,7 +70,7 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         if kind in _ATOMS:
             continue
         if name in _HOLDINGS and (kind is dict or kind is OrderedDict and not vars(item)) and not item:
-            state[name] = kind()  # a module's own: the many hooks that there are not
+            state[name] = type(item)()  # a module's own: the many hooks that there are not
         else:
             state[name] = deepcopy(item, memo)
     if type(new).__setstate__ is nn.Module.__setstate__:

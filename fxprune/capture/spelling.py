@@ -44,7 +44,7 @@ class Flag(int):
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one node: those of ``torch.nn`` that hold no other modules' logic, and scripted ones."""
-    return _is_leaf(type(module))
+    return _is_leaf(type(module))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=512)

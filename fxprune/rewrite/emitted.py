@@ -1,9 +1,11 @@
 """The emitted modules: GraphModules that survive copying and pickling whole, with one graph or with two.
 
-``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent.
+``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent. It also writes
+its code anew whenever it gets a graph; here that waits until somebody wants the code, of whichever graph it is then.
 """
 
 import copy
+import weakref
 from typing import Any
 
 import torch
@@ -14,6 +16,23 @@ from fxprune.capture.copying import deepcopy
 
 # All that an ``nn.Module`` holds by itself.
 _HOLDINGS = tuple(key for key in vars(nn.Module()) if key != "training")
+# What looks at the code: to run it, and to show it.
+_METHODS, _TEXTS = ("forward", "__call__"), ("_code", "_lineno_map", "_prologue_start")
+
+
+class _Unwritten:
+    """In the place of a GraphModule's methods until their code is written, which is when somebody asks for one. Every
+    GraphModule has a class of its own."""
+
+    def __init__(self, module: "SingleGraphModule", name: str):
+        self._module, self._name = weakref.ref(module), name
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        module = self._module()
+        if module is None:
+            raise AttributeError(f"{self._name!r} of a module that is gone")
+        module.recompile()
+        return getattr(owner if instance is None else instance, self._name)
 
 
 class SingleGraphModule(GraphModule):
@@ -32,11 +51,28 @@ class SingleGraphModule(GraphModule):
         super().__init__(nn.Module(), Graph(), class_name)
         for holding in _HOLDINGS:
             self.__dict__[holding] = root.__dict__[holding]
-        self.graph = graph
+        self._take(graph)
+
+    def _take(self, graph: Graph) -> None:
+        """Set the graph, as assigning to ``graph`` does; its code waits."""
+        self._graph, graph.owning_module = graph, self
+        for name in _TEXTS:
+            self.__dict__.pop(name, None)
+        for name in _METHODS:
+            setattr(type(self), name, _Unwritten(self, name))
 
     def recompile(self) -> Any:
-        """Not for the empty graph to begin with: nobody calls it."""
+        """Write the code of the graph; none for the empty one to begin with, which nobody calls."""
+        for name in _METHODS:
+            if isinstance(vars(type(self)).get(name), _Unwritten):
+                delattr(type(self), name)
         return super().recompile() if len(self._graph.nodes) else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _TEXTS:
+            self.recompile()
+            return self.__dict__[name]
+        return super().__getattr__(name)
 
     def _graphs(self) -> tuple[Graph, ...]:
         return (self.graph,)
@@ -93,7 +129,7 @@ class DualGraphModule(SingleGraphModule):
         self.training = mode
         graph = self.trained if mode else self.evaluated
         if graph is not self._graph:
-            self.graph = graph
+            self._take(graph)
         return self
 
     def _graphs(self) -> tuple[Graph, ...]:
