@@ -33,7 +33,7 @@ from dwgl_recipes import PAPER, ROWS, Recipe, SparseLearning
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
 from torch import nn
-from training import Config, evaluate, fit
+from training import AfterStep, Config, evaluate, fit
 
 import fxprune
 from fxprune.models import cifar_resnet
@@ -165,7 +165,7 @@ class Experiment:
             self._fit(model, config, "penalised", extra_loss=penalty)
         else:
             dwgl = self._dwgl(model)
-            self._fit(model, config, "penalised", state=dwgl, after_step=_proximal(dwgl))
+            self._fit(model, config, "penalised", state=dwgl, after_step=self._proximal(dwgl))
             votes = dwgl.votes(model, THRESHOLD)
             (args.out / "votes.txt").write_text(votes.report() + "\n")
             pruned = {rule: 1 - votes.fraction(rule) for rule in ("intersection", "majority", "joint", "union")}
@@ -191,6 +191,16 @@ class Experiment:
         if args.balance:
             dwgl.balance_(model)
         return dwgl
+
+    def _proximal(self, dwgl: fxprune.DWGL) -> AfterStep:
+        def after_step(model: nn.Module, lr: float) -> None:
+            before = dwgl.progress
+            dwgl.proximal_(model, lr)
+            dwgl.step(model)
+            if dwgl.progress.factor != before.factor:
+                self._log({"event": "ramp", **asdict(dwgl.progress), "was": before.factor})
+
+        return after_step
 
     def _plans(self, model: nn.Module) -> dict[str, fxprune.Plan]:
         """Suffix of the files' names -> plan."""
@@ -248,14 +258,6 @@ class Experiment:
     def _log(self, record: dict[str, object]) -> None:
         with (self.args.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
-
-
-def _proximal(dwgl: fxprune.DWGL):
-    def after_step(model: nn.Module, lr: float) -> None:
-        dwgl.proximal_(model, lr)
-        dwgl.step(model)
-
-    return after_step
 
 
 def table(rows: Sequence[Row]) -> str:
