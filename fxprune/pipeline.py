@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from fxprune.capture.capture import GRAPH, Captured, capture
+from fxprune.capture.capture import GRAPH, capture
 from fxprune.collecting import collected_later
-from fxprune.coupling.couple import couple, refuse
+from fxprune.coupling.couple import refuse
 from fxprune.coupling.op import Policy
 from fxprune.coupling.record import Coupling
 from fxprune.draw import plan as draw
-from fxprune.errors import CaptureError, InputError, PlanError, VerificationError
+from fxprune.errors import InputError, PlanError
 from fxprune.fold import Folded, applied, fold
 from fxprune.penalties import DWGL
 from fxprune.permutable import permutable
@@ -21,13 +21,10 @@ from fxprune.planning import Plan
 from fxprune.record import Record, attach, found_record, record
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.shrink import shrink
-from fxprune.rewrite.trial import random_cut, refusals
+from fxprune.settled import settled
 from fxprune.signature import aliases, signature_of
 from fxprune.trained import Fit, trained
 from fxprune.verify import Verification, check
-
-# How many rounds of freezing an operator's channels and trying again.
-TRIALS = 12
 
 
 @collected_later()
@@ -50,45 +47,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     8
     """
     refuse(model)
-    captured = capture(model, example_inputs)
-    policy, frozen = policy or Policy(), dict(_held(model, captured))
-    for _ in range(TRIALS):
-        coupling = couple(model, captured, policy, frozen)
-        found = refusals(model, coupling) or _differences(model, coupling)
-        if not set(found) - set(frozen):
-            return coupling
-        frozen.update(found)
-    raise CaptureError(f"the model must run with fewer channels, and still failed after {TRIALS} freezes (last: "
-                       f"{found}); ignore the layers around that operator")
-
-
-def _held(model: nn.Module, captured: Captured) -> dict[str | int, str]:
-    """In module mode attention runs its own Python, which takes its scale from the width; and data may yet lead to a
-    layer that no run has called, so that what the layers beside it read must stay."""
-    if captured.mode == GRAPH:
-        return {}
-    why = "nn.MultiheadAttention in module mode derives its scale from its width"
-    held = {path: why for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    for path in captured.unreached:
-        owner = path.rpartition(".")[0]
-        beside = [owner, *(f"{owner}.{name}".lstrip(".") for name, _ in model.get_submodule(owner).named_children())]
-        held |= dict.fromkeys(beside, f"data may lead to {path!r}, which no run has called")
-    return held
-
-
-def _differences(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
-    """In module mode a size may steer values, too: the first module whose values a random plan changes."""
-    if coupling.mode == GRAPH or not coupling.prunable:
-        return {}
-    trial = Plan.build(coupling.groups, random_cut(coupling), signature=coupling.signature, inputs=coupling.inputs,
-                       digest="", aliases=aliases(model), mode=coupling.mode)
-    try:
-        check(model, shrink(model, coupling, trial), trial, coupling)
-    except VerificationError as error:
-        if not any(error.node in traced.tape.modules for traced in coupling._captured.traced):
-            raise
-        return {error.node: f"a size in the model's Python steers its values: {error}"}
-    return {}
+    return settled(model, capture(model, example_inputs), policy or Policy())
 
 
 def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,

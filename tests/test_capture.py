@@ -194,3 +194,23 @@ def test_a_power_is_written_so_that_the_emitted_code_finds_it():
 
     small = fxprune.compress(Squared(), torch.randn(2, 4), channels=0.5)
     assert small(torch.randn(2, 4)).shape == (2, 2)
+
+
+class Placed(nn.Module):
+    """Asks where its tensors are."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        y = y.relu() if y.device.type == "cpu" and y.is_cpu and not y.is_cuda and not y.is_meta else y.sigmoid()
+        return self.b(y.to(x.device) + torch.ones(1, device=self.b.weight.device).to("cpu"))
+
+
+def test_a_model_sees_the_device_that_it_is_on():
+    model, x = Placed(), torch.randn(2, 6)
+    small = fxprune.compress(model, x, channels=0.5)
+    assert fxprune.record(small).mode == "graph" and "relu" in small.code and "sigmoid" not in small.code
+    assert small.double()(x.double()).dtype == torch.float64

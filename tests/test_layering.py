@@ -24,7 +24,7 @@ TIERS = (
     {"capture", "activations"},
     {"coupling"},
     {"draw", "permutable", "rewrite", "verify"},
-    {"fold"},
+    {"fold", "settled"},
     {"order", "nested"},
     {"trained", "record"},
     {"pipeline"},

@@ -147,7 +147,7 @@ def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Obse
     _set_mode(root, training)
     args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
-    traced = Tracer(root, observer).trace(args, kwargs, names)
+    traced = Tracer(root, observer, _device(model)).trace(args, kwargs, names)
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
     for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name

@@ -43,6 +43,8 @@ RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multin
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
           "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
 
+META = torch.device("meta")
+
 
 class Observer(TorchDispatchMode):
     """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
@@ -146,7 +148,9 @@ class Observer(TorchDispatchMode):
         if shape is not None and shape == tuple(args[0].shape):
             return args[0]
         if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": torch.device("meta")}
+            kwargs = {**kwargs, "device": META}
+        if any(isinstance(arg, torch.device) for arg in args):
+            args = [META if isinstance(arg, torch.device) else arg for arg in args]
         out = self.kernels(func, args, kwargs)
         if isinstance(out, torch.Tensor) and out.is_meta:
             return out
@@ -208,7 +212,8 @@ class Observer(TorchDispatchMode):
     def adopt(self, real: torch.Tensor) -> torch.Tensor:
         """A meta tensor that stands for a constant."""
         if id(real) not in self._adopted:
-            with _disable_current_modes():
+            # A view of the one must be possible where one of the other is: not of a tensor of inference mode.
+            with _disable_current_modes(), torch.inference_mode(False):
                 meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
                 self.know(meta, real.detach().cpu().clone())
             self._adopted[id(real)] = (real, meta)

@@ -32,6 +32,7 @@ from fxprune.tape import refs
 # Functions of torch whose Python holds sizes.
 _ENTERED_FUNCTIONS = {nn.functional.multi_head_attention_forward}
 _TENSOR_PROPERTIES = {"T", "mT", "H", "mH", "real", "imag"}
+_DEVICES = {f"is_{kind}": kind for kind in ("cpu", "cuda", "meta", "mps", "xpu")}
 # What reads contents without an operator.
 _READS = {"numpy", "tolist", "__array__", "__dlpack__"}
 _LENGTHS = {"numel": None, "nelement": None, "__len__": 0}
@@ -43,10 +44,12 @@ class Tracer(Writer, TorchFunctionMode):
     Args:
         root: the copy that is run; its parameters are on the meta device, or true ones where ``observer.real``.
         observer: writes the tape of the same run.
+        device: where the model's tensors are, which its Python may ask for.
     """
 
-    def __init__(self, root: nn.Module, observer: Observer):
+    def __init__(self, root: nn.Module, observer: Observer, device: torch.device):
         super().__init__(root, observer, Graph())
+        self.device = device
         self.book = Book({}, where=lambda: self.observer.source, data=observer.unsteady.__contains__)
         self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
@@ -217,6 +220,8 @@ class Tracer(Writer, TorchFunctionMode):
             return self._shape(tensor)
         if name == "device":
             return self._device(tensor)
+        if name in _DEVICES:
+            return self.device.type == _DEVICES[name]
         if name == "data":
             return self.__torch_function__(torch.Tensor.detach, (), (tensor,))
         start = self._start()
@@ -247,8 +252,7 @@ class Tracer(Writer, TorchFunctionMode):
         return total
 
     def _device(self, tensor: torch.Tensor) -> torch.device:
-        with torch._C.DisableTorchFunction():
-            device = torch.device(str(tensor.device))
+        device = torch.device(str(self.device))
         self._origins[id(device)] = Origin(device, None, (tensor, "device"))
         return device
 

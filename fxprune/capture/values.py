@@ -8,19 +8,25 @@ import torch
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in containers, dataclasses, and objects that hold tensors as attributes, in order."""
-    yield from _tensors(value, set())
+    """All tensors in containers, dataclasses, and objects that hold tensors as attributes, in order; what stands in two
+    places counts twice.
+
+    >>> shared = [torch.zeros(1)]
+    >>> len(list(tensors_in({"a": shared, "b": shared})))
+    2
+    """
+    yield from _tensors(value, ())
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+def _tensors(value: Any, around: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """``around`` are the containers that it lies in, one of which it may be."""
     if isinstance(value, torch.Tensor):
         yield value
         return
-    if id(value) in seen or isinstance(value, (torch.nn.Module, type)):
+    if id(value) in around or isinstance(value, (torch.nn.Module, type)):
         return
-    seen.add(id(value))
     for item in _items(value):
-        yield from _tensors(item, seen)
+        yield from _tensors(item, (*around, id(value)))
 
 
 def _items(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
+from fxprune.capture.inputs import Example
 from fxprune.capture.structure import deep_copy
 from fxprune.coupling.follow import Astray, Follower
 from fxprune.coupling.record import Coupling
@@ -58,10 +59,11 @@ def _literals(view: View) -> dict[str | int, str]:
 
 
 class _Lockstep(Follower):
-    """Compares the channels of every operator's outputs with what the plan predicts."""
+    """Stands at every operator while it runs; where the run follows the tape strictly, compares the channels of its
+    outputs with what the plan predicts."""
 
-    def __init__(self, view: View):
-        super().__init__(view.tape)
+    def __init__(self, view: View, strict: bool):
+        super().__init__(view.tape, strict)
         self.view = view
 
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
@@ -70,12 +72,21 @@ class _Lockstep(Follower):
         # Until the operator has run, the tape stands at it.
         self.position -= 1
         out = func(*args, **kwargs)
-        for ref, tensor in zip(refs(call.outs), _tensors(out), strict=True):
+        if self.strict:
+            self._compare(call, _tensors(out))
+        self.position += 1
+        return out
+
+    def _compare(self, call: Call, outs: list[torch.Tensor]) -> None:
+        recorded = list(refs(call.outs))
+        if len(recorded) != len(outs):
+            if all(mask.all() for ref in refs(call.args) for mask in self.view.masks(ref)):
+                raise Astray("data decides on how many tensors an operator gives")
+            raise _Deviates(f"it gives {len(outs)} tensors where it gave {len(recorded)}")
+        for ref, tensor in zip(recorded, outs, strict=True):
             for dim, mask in enumerate(self.view.masks(ref)):
                 if not mask.all() and tensor.shape[dim] != mask.sum():
                     raise _Deviates(f"its output has {tensor.shape[dim]} channels where {mask.sum()} are planned")
-        self.position += 1
-        return out
 
 
 class _Deviates(Exception):
@@ -92,20 +103,26 @@ def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], vie
     small = deep_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     fast = torch.backends.mha.get_fastpath_enabled()
-    mode = _Lockstep(view)
     with untouched_rng(), torch.inference_mode():
         args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
         try:
             remember(model, small, view)
             torch.backends.mha.set_fastpath_enabled(False)
-            with mode:
-                small(*args, **kwargs)
-        except Astray:  # data steers its Python another way than before: nothing more can be compared
-            return {}
+            return _stepped(small, (args, kwargs), view, strict=True)
         except LiteralError as error:
             return {error.node: error.why}
-        except Exception as error:
-            return {mode.position: f"a size in the model's Python holds it: {error}"}
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _stepped(small: nn.Module, example: Example, view: View, strict: bool) -> dict[str | int, str]:
+    """The operator at which the run ends early."""
+    mode = _Lockstep(view, strict)
+    try:
+        with mode:
+            small(*example[0], **example[1])
+    except Astray:  # data steers its Python another way than before: operators tell no more than whether they run
+        return _stepped(small, example, view, strict=False) if strict else {}
+    except Exception as error:
+        return {min(mode.position, len(mode.calls) - 1): f"a size in the model's Python holds it: {error}"}
     return {}

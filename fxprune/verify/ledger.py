@@ -1,20 +1,26 @@
 """What was compared, and how two tensors differ."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.errors import VerificationError
+from fxprune.verify.undecided import Undecided
 
 LOWEST = 1e30
+# What rounding may do, once the model's own Python has gone down to such a precision (``x.float()`` in a norm): about a
+# thousand units in the last place.
+ROUNDING = {torch.float32: 1e-4, torch.complex64: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 
 @dataclass
 class Ledger:
-    """What was compared so far."""
+    """What was compared so far; ``tolerance`` is that of the comparison's dtype, or of a lower one that was met."""
 
     tolerance: float
+    dtype: torch.dtype = torch.float64
     error: float = 0.0
     count: int = 0
     worst: str = ""
@@ -25,15 +31,17 @@ class Ledger:
         if reference.shape != got.shape:
             raise VerificationError.at(where, f"node {where!r} must have shape {list(reference.shape)} after pruning, "
                                        f"got {list(got.shape)} ({context})")
+        if reference.dtype is not self.dtype:
+            self.tolerance = max(self.tolerance, ROUNDING.get(reference.dtype, 0.0))
         with _disable_current_modes():
             error = difference(reference, got)
         self.count += 1
         if error >= self.error or not self.worst:
             self.error, self.worst = error, where
         if not error <= self.tolerance:
-            raise VerificationError.at(where, f"node {where!r} must equal the masked original to {self.tolerance:g}, "
-                                       f"and differs by {error:.3g} ({context}); the result is wrong and was not "
-                                       "returned")
+            kind = VerificationError if math.isfinite(error) else Undecided
+            raise kind.at(where, f"node {where!r} must equal the masked original to {self.tolerance:g}, and "
+                          f"differs by {error:.3g} ({context}); the result is wrong and was not returned")
 
 
 def difference(reference: torch.Tensor, got: torch.Tensor) -> float:

@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from fxprune.algebra.masks import fitted
 from fxprune.coupling.follow import Follower
 from fxprune.coupling.view import View
-from fxprune.errors import VerificationError
 from fxprune.registry import Rule, rule_for
 from fxprune.tape import Call, Ref, refs
 from fxprune.verify.determined import run
 from fxprune.verify.parts import indices, kept_part
+from fxprune.verify.undecided import Undecided
 
 
 class Deterministic(TorchDispatchMode):
@@ -80,8 +80,8 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
     try:
         out = run(func, small_args, small_kwargs)
     except Exception as error:
-        raise VerificationError(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
-                                f"{type(error).__name__}: {error}") from error
+        raise Undecided(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
+                        f"{type(error).__name__}: {error}") from error
     out = _laid_out(out, view, list(refs(call.outs)))
     return args[0].copy_(out) if call.op.endswith("_") else out
 

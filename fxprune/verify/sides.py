@@ -25,13 +25,10 @@ from fxprune.verify.ledger import Ledger
 from fxprune.verify.masked import Deterministic, Masked
 from fxprune.verify.nodes import placed, run_nodes
 from fxprune.verify.order import Order
+from fxprune.verify.undecided import Undecided
 
 _UNCAPTURED = object()
 _Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
-
-
-class DoesNotRun(VerificationError):
-    """One side raised."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Sides:
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 if self._original_runs(example):
-                    raise DoesNotRun(f"the original must run with its removed channels masked, as it does without "
+                    raise Undecided(f"the original must run with its removed channels masked, as it does without "
                                      f"({context}), and raised {what}") from error
                 self.ledger.notes.append(f"the original does not run in {context}: {what}")
                 return
@@ -163,12 +160,12 @@ class Sides:
             if str(error).startswith("fxprune: captured"):
                 self.ledger.notes.append(f"{context}: {error}")
                 return _UNCAPTURED
-            raise DoesNotRun(f"the result must run where the original does ({context}): {error}") from error
+            raise Undecided(f"the result must run where the original does ({context}): {error}") from error
         except Exception as error:
             if not self._captured_runs(example, view):
                 self.ledger.notes.append(f"{context}: a size in the model's Python holds it to the captured batch size")
                 return _UNCAPTURED
-            raise DoesNotRun(f"the result must run where the original does ({context}), and raised "
+            raise Undecided(f"the result must run where the original does ({context}), and raised "
                               f"{type(error).__name__}: {error}") from error
 
     def _captured_runs(self, example: Example, view: View) -> bool:

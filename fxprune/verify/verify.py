@@ -22,7 +22,8 @@ from fxprune.verify.ledger import Ledger
 from fxprune.verify.order import Order
 from fxprune.verify.prepare import check_weights, pair
 from fxprune.verify.record import Verification
-from fxprune.verify.sides import DoesNotRun, Sides
+from fxprune.verify.sides import Sides
+from fxprune.verify.undecided import Undecided
 
 # Beyond this many parameters the comparison is made in the model's own precision first.
 DOUBLE_LIMIT = 50_000_000
@@ -46,8 +47,8 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     failed: VerificationError
     try:
         return _attempt(model, small, plan, coupling, first, ())
-    except DoesNotRun as error:
-        failed = error  # a dtype in the model's own Python (``x.float()``) may keep it from running in this one
+    except Undecided as error:
+        failed = error
     except VerificationError as error:
         if first is torch.float64:
             raise
@@ -56,13 +57,13 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
         raise failed
     try:
         return _attempt(model, small, plan, coupling, then, (f"not in {dtype_name(first)}: {failed}",))
-    except DoesNotRun as error:
+    except Undecided as error:
         raise (failed if then is torch.float64 else error) from None
 
 
 def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling, dtype: torch.dtype,
              notes: tuple[str, ...]) -> Verification:
-    ledger = Ledger(TOLERANCE[dtype], notes=list(notes))
+    ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
     lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     order = Order(coupling, plan)
     with untouched_rng():
@@ -78,7 +79,7 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling,
                 sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order, (k, shares))
                 sides.run(mode, example, view)
     if not ledger.runs:
-        raise DoesNotRun(f"nothing could be compared: {'; '.join(ledger.notes)}")
+        raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in coupling._captured.modes:
         what = "module mode, compared in eval mode only" if coupling.why else "not captured in train mode"
         ledger.notes.append(f"{what}: {coupling._captured.why}")

@@ -57,6 +57,45 @@ class Scaled(Steered):
         return self.head((x + self.a(x) if x.mean() > -9 else x) + y)
 
 
+class Borrowed(nn.Module):
+    """Its view takes the number of channels from another tensor than the one that is viewed."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.out = nn.Conv2d(16, 32, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        y = self.wide(x).view(batch, 2, 16, height * width)
+        return self.out(y.mean(1).view(batch, channels, height, width))
+
+
+class Attending(Steered):
+    """What arrives at an operator is held, and yet it is refused."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = None
+        self.inner, self.borrowed = nn.Conv2d(16, 12, 1), Borrowed()
+        self.out = nn.Conv2d(12, 16, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + self.borrowed(x)
+        return self.head((x + self.a(x) if x.mean() > -9 else x) + self.out(self.inner(x)))
+
+
+class Block(nn.Module):
+    """A width in its Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.out = nn.Conv2d(16, 12, 1), nn.Conv2d(12, 16, 1)
+
+    def forward(self, x):
+        return self.out(self.inner(x).view(len(x), 12, -1).mean(-1)[..., None, None])
+
+
 class Counted(Steered):
     """How many values are large decides on a factor."""
 
@@ -150,6 +189,29 @@ def test_a_length_that_the_data_decides_on_is_not_written_into_a_graph(kind):
 def test_a_literal_freezes_exactly_the_group_that_it_holds():
     coupling = fxprune.record(compressed(Literal())).coupling
     assert "12" in str(coupling.groups["inner"].frozen) or "size" in str(coupling.groups["inner"].frozen)
+    assert coupling.groups["stem"].frozen is None
+
+
+def test_a_size_of_another_tensor_freezes_what_its_module_reads():
+    coupling = fxprune.record(compressed(Attending())).coupling
+    assert "invalid for input" in str(coupling.groups["stem"].frozen)
+    assert coupling.groups["inner"].frozen is None
+
+
+def test_what_is_refused_in_one_block_is_frozen_in_all_of_its_class():
+    class Many(Steered):
+        def __init__(self):
+            super().__init__()
+            self.b, self.blocks = None, nn.ModuleList(Block() for _ in range(30))
+
+        def forward(self, x):
+            x = torch.relu(self.norm(self.stem(x)))
+            for block in self.blocks:
+                x = x + block(x)
+            return self.head(x + self.a(x) if x.mean() > -9 else x)
+
+    coupling = fxprune.analyze(Many().eval(), X)
+    assert all(coupling.groups[f"blocks.{k}.inner"].frozen for k in range(30))
     assert coupling.groups["stem"].frozen is None
 
 

@@ -288,3 +288,25 @@ def interpolation_to_the_size_of_another():
         return m.head(torch.cat([y, x], 1))
 
     return Net(run, a=conv(3, 6), head=conv(9, 2))
+
+
+@case("a")
+def table_held_as_a_plain_attribute():
+    """Neither a parameter nor a buffer; its items are taken one by one, and used as numbers."""
+
+    def run(m, x):
+        y = m.head(m.a(x).relu())
+        return y * torch.cat([y.new_full((1, 1, 1), m.steps[index]) for index in range(2)])
+
+    net = Net(run, a=conv(3, 8), head=conv(8, 2))
+    net.steps = torch.tensor([1.5, 2.5])
+    return net
+
+
+@case("a")
+def output_that_holds_one_list_twice():
+    def run(m, x):
+        features = [m.head(m.a(x).relu())]
+        return {"many": {"features": features}, "one": {"features": features}}
+
+    return Net(run, a=conv(3, 8), head=conv(8, 2))

@@ -61,3 +61,42 @@ def test_an_error_stays_one(large):
 def test_where_only_single_precision_runs_its_word_stands(large):
     with pytest.raises(VerificationError, match="differs by"):
         fxprune.compress(Single(), X, channels=0.5)
+
+
+class Lowered(nn.Module):
+    """Part of it is computed in single precision, whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 64), nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        y = (y.float().exp().cumsum(-1)).to(y.dtype)
+        return self.c(y.log().relu())
+
+
+class Limits(nn.Module):
+    """A mask that is filled with its dtype's lowest number, twice over."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        scores = self.a(x) @ self.a(x).transpose(-1, -2)
+        lowest = torch.zeros_like(scores).masked_fill(scores.abs() >= 0, torch.finfo(scores.dtype).min)
+        weights = (scores + lowest + lowest).softmax(-1).nan_to_num(0.5)
+        return self.b(weights @ self.a(x))
+
+
+def test_a_lower_precision_in_the_model_widens_what_rounding_may_do():
+    torch.manual_seed(0)
+    proof = fxprune.record(fxprune.compress(Lowered(), torch.randn(2, 5, 6), channels=0.5)).verification
+    assert proof.dtype == "float64" and proof.tolerance == 1e-4
+
+
+def test_where_one_precision_leaves_its_range_the_other_decides():
+    torch.manual_seed(0)
+    proof = fxprune.record(fxprune.compress(Limits(), torch.randn(2, 5, 6), channels=0.5)).verification
+    assert proof.dtype == "float32" and "differs by inf" in proof.notes[0]

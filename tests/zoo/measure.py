@@ -21,8 +21,7 @@ from fxprune import pipeline
 # Where packages lie on the machine that measures is nobody's business.
 _SITE = re.compile(r"/\S*site-packages/")
 # The passes, by the function of the pipeline that runs them.
-PASSES = {"capture": "capture", "couple": "coupling", "refusals": "coupling", "draw": "plan", "carry_out": "rewrite",
-          "check": "verify"}
+PASSES = {"capture": "capture", "settled": "coupling", "draw": "plan", "carry_out": "rewrite", "check": "verify"}
 BOUNDARIES = ("model input", "model output")
 
 
