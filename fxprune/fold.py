@@ -18,6 +18,7 @@ from torch import nn
 from fxprune.capture import attention
 from fxprune.capture import inputs as example_inputs
 from fxprune.capture.capture import untouched_rng
+from fxprune.capture.contexts import compiling
 from fxprune.capture.structure import deep_copy
 from fxprune.capture.values import tensors_in
 from fxprune.coupling.follow import Follower
@@ -100,7 +101,8 @@ def fold(model: nn.Module, coupling: Coupling, plan: Plan, calibration: Any = No
     view = View(coupling, 0, coupling._lost({name: group.kept for name, group in plan.groups.items()}))
     held = _held(model, coupling, plan)
     sums = _Sums()
-    with untouched_rng(), torch.no_grad(), torch.inference_mode(), attention.written_out():
+    with untouched_rng(), torch.no_grad(), torch.inference_mode(), attention.written_out(), \
+            compiling(bool(coupling.eager)):
         for args, kwargs in _batches(model, plan, calibration):
             with _Contributions(view, coupling.mode == "graph", sums):
                 held(*args, **kwargs)

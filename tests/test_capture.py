@@ -214,3 +214,28 @@ def test_a_model_sees_the_device_that_it_is_on():
     small = fxprune.compress(model, x, channels=0.5)
     assert fxprune.record(small).mode == "graph" and "relu" in small.code and "sigmoid" not in small.code
     assert small.double()(x.double()).dtype == torch.float64
+
+
+class Careful(nn.Module):
+    """Looks at its data, unless it is told that there is none to look at."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x, mask):
+        hidden = self.a(x).relu()
+        if torch.compiler.is_compiling() or not mask.all():
+            hidden = hidden * mask
+        return self.b(hidden)
+
+
+def test_what_runs_under_torch_compile_is_captured_where_the_rest_reads_data():
+    model, example = Careful(), (torch.randn(2, 6), torch.ones(2, 1))
+    small = fxprune.compress(model, example, channels=0.5, fold_constants=True)
+    coupling = fxprune.record(small).coupling
+    assert coupling.mode == "graph" and "reads a tensor's contents" in coupling.eager
+    assert "under torch.compile" in coupling.report() and "is_nonzero" in coupling.report("json")
+    assert not torch.compiler.is_compiling()
+    mask = torch.tensor([[1.0], [0.0]])
+    assert torch.equal(small(example[0], mask)[1], small.b.bias)

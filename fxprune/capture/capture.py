@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture import inputs as example_inputs
+from fxprune.capture.contexts import compiling
 from fxprune.capture.inputs import Example
 from fxprune.capture.kernels import Kernels
 from fxprune.capture.liveness import drop_dead
@@ -41,6 +42,8 @@ class Captured:
         ways: in module mode, further ways that data can lead through the model's Python: the variation of the inputs
             that went there, and its tape.
         why: in module mode, what stood in the way; for a missing training graph, what that failed with.
+        eager: where the graph is what the model runs under ``torch.compile`` (``torch.compiler.is_compiling()``): what
+            stood in the way of the graph of what it runs without.
     """
 
     root: nn.Module
@@ -48,6 +51,7 @@ class Captured:
     inputs: Inputs
     mode: str
     why: str = ""
+    eager: str = ""
     held: tuple[str, ...] = ()
     ways: Mapping[str, Traced] = field(default_factory=dict)
 
@@ -112,7 +116,11 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
     with untouched_rng():
         try:
             return _graphs(model, names, described, real=False)
-        except (CaptureError, NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError):
+        except CaptureError as error:
+            captured = _compiling(model, names, described, str(error))
+            if captured is not None:
+                return captured
+        except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError):
             pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
         try:
             return _graphs(model, names, described, real=True, example=example)
@@ -121,6 +129,15 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
         except Exception as error:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
         return _watched(model, example, described, why)
+
+
+def _compiling(model: nn.Module, names: list[str], described: Inputs, why: str) -> Captured | None:
+    """What the model runs when it is told that it is being compiled, should that be without a look at the data."""
+    with compiling(True):
+        try:
+            return replace(_graphs(model, names, described, real=False), eager=why)
+        except Exception:  # the reasons that are told are those of the model as it runs by itself
+            return None
 
 
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
@@ -135,7 +152,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
     try:
         trained, _ = _trace(model, names, described, Observer(real, kernels), training=True, example=example)
     except Exception as error:
-        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held)
+        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held=held)
     if _same(trained, evaluated):
         trained = evaluated
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)

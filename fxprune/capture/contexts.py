@@ -5,7 +5,7 @@ a wrapped function only if it has a traced argument, and unpickling a ``GraphMod
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -67,6 +67,11 @@ def recorded_autocast(record: Callable[..., Node]) -> Iterator[None]:
 
     with mock.patch.object(torch.autocast, "__enter__", entered), mock.patch.object(torch.autocast, "__exit__", left):
         yield
+
+
+def compiling(wanted: bool) -> AbstractContextManager[Any]:
+    """``torch.compiler.is_compiling()`` says so, where that is wanted: libraries ask it before they read data."""
+    return mock.patch.object(torch.compiler, "is_compiling", lambda: True) if wanted else nullcontext()
 
 
 # What torch runs around a checkpointed function, by its name in the installed version.

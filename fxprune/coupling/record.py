@@ -60,6 +60,12 @@ class Coupling:
         return self._captured.why if self._captured is not None and self.mode == MODULE else ""
 
     @property
+    def eager(self) -> str:
+        """Where the graph is what the model runs under ``torch.compile``, what kept it from being what the model runs
+        without; else nothing."""
+        return self._captured.eager if self._captured is not None else ""
+
+    @property
     def graph(self) -> nx.Graph:
         """The coupling as a networkx graph (see `fxprune.coupling.graph`)."""
         from fxprune.coupling.graph import graph

@@ -83,7 +83,7 @@ def _json(coupling: "Coupling", _: int | None) -> str:
         "params": coupling.costs.params(widths),
         "groups": [{**asdict(row), "prunable": row.prunable} for row in rows(coupling)],
         "operators_without_rule": dict(coupling.unknown),
-        "unused": list(coupling.unused), "why": coupling.why,
+        "unused": list(coupling.unused), "why": coupling.why, "eager": coupling.eager,
     }, indent=2)
 
 
@@ -152,6 +152,8 @@ def _summary(coupling: "Coupling") -> str:
 def _below(coupling: "Coupling") -> list[str]:
     """What a reader of the table should know besides."""
     lines = [f"module mode, since the model's Python cannot be traced: {coupling.why}"] if coupling.why else []
+    if coupling.eager:
+        lines.append(f"the graph of what the model runs under torch.compile; without, {coupling.eager}")
     for op, source in coupling.unknown.items():
         lines.append(f"no rule: {op}{f' ({short(source)})' if source else ''} froze what it met; add a rule with "
                      f"@fxprune.register_rule({op!r}), see docs/adding-an-operator.md")

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture import attention
-from fxprune.capture.contexts import without_checkpoints
+from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.inputs import Example
 from fxprune.capture.structure import deep_copy
 from fxprune.capture.values import tensors_in
@@ -52,7 +52,8 @@ class Sides:
         batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
         context = f"{mode} mode, batch {batch}"
         self.full.train(mode == "train"), self.pruned.train(mode == "train")
-        with torch.inference_mode(), attention.written_out(), without_checkpoints():
+        eager = self.coupling._captured.eager
+        with torch.inference_mode(), attention.written_out(), without_checkpoints(), compiling(bool(eager)):
             try:
                 expected, values = self._reference(example, view)
             except VerificationError:

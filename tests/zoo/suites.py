@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tests.zoo import packages
+
 Case = tuple[nn.Module, tuple[Any, ...]]
 
 DETECTORS = ("fasterrcnn", "fcos", "keypointrcnn", "maskrcnn", "retinanet", "ssd")
@@ -71,4 +73,5 @@ SUITES: dict[str, tuple[Callable[[], list[str]], Callable[[str], Case]]] = {
     "torchvision": (torchvision_names, build_torchvision),
     "timm": (timm_names, build_timm),
     "beyond": (beyond_names, build_beyond),
+    "packages": (packages.names, packages.build),
 }
