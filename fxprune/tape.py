@@ -59,6 +59,12 @@ class Tape:
     ran: list[Call] = field(default_factory=list)
     modules: dict[str, list[tuple[Ref | None, Ref | None]]] = field(default_factory=dict)
 
+    @property
+    def read(self) -> set[str]:
+        """The parameters and buffers that some call reads."""
+        seen = {ref.id for call in self.calls for ref in refs((call.args, call.kwargs))}
+        return {name for number, name in self.params.items() if number in seen}
+
 
 # What arguments mostly are, besides tensors.
 _PLAIN = {int, float, bool, str, type(None)}

@@ -62,10 +62,11 @@ class Captured:
 
     @property
     def unreached(self) -> list[str]:
-        """In module mode, the leaf modules with parameters that no run has called."""
-        called = {path for traced in self.traced for path in traced.tape.modules}
+        """In module mode, the leaf modules with parameters that no run has called, nor read in any other way."""
+        met = {path for traced in self.traced for path in traced.tape.modules}
+        met |= {name.rpartition(".")[0] for traced in self.traced for name in traced.tape.read}
         return [path for path, module in self.root.named_modules()
-                if is_leaf(module) and path not in called and any(True for _ in module.parameters())]
+                if is_leaf(module) and path not in met and any(True for _ in module.parameters())]
 
 
 def capture(model: nn.Module, example: Any = None) -> Captured:
@@ -226,7 +227,7 @@ def _same(a: Traced, b: Traced) -> bool:
 
 def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
     yield from ((n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes)
-    yield from ((name, module.function) for name, module in traced.functions.items())
+    yield from ((name, module.key) for name, module in traced.functions.items())
     yield from ((call.op, call.overload) for call in traced.tape.calls)
 
 

@@ -213,7 +213,7 @@ class Observer(TorchDispatchMode):
         """A meta tensor that stands for a constant."""
         if id(real) not in self._adopted:
             # A view of the one must be possible where one of the other is: not of a tensor of inference mode.
-            with _disable_current_modes(), torch.inference_mode(False):
+            with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.inference_mode(False):
                 meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
                 self.know(meta, real.detach().cpu().clone())
             self._adopted[id(real)] = (real, meta)

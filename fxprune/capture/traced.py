@@ -15,7 +15,7 @@ class AutogradFunction(nn.Module):
 
     def __init__(self, function: type[torch.autograd.Function]):
         super().__init__()
-        self.function = function
+        self.function = self.key = function
 
     def forward(self, *args: Any) -> Any:
         return self.function.apply(*args)

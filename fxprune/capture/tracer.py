@@ -53,7 +53,6 @@ class Tracer(Writer, TorchFunctionMode):
         self.book = Book({}, where=lambda: self.observer.source, data=observer.unsteady.__contains__)
         self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
-        self.functions: dict[str, nn.Module] = {}
         self._call = nn.Module.__call__
         self._regions: list[tuple[bool, Node]] = []
 
@@ -68,6 +67,7 @@ class Tracer(Writer, TorchFunctionMode):
             stack.enter_context(self)
             out = self._call(self.root, *args, **kwargs)
             self._assigned(buffers)
+        self.returning = True
         self.graph.output(self._argument(out))
         return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.functions,
                       self._tensors, bool(self.asked), out)

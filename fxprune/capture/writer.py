@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, Node
 
+from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Apply, Dim, Fraction, Size
 from fxprune.capture.spelling import PLAIN, Flag, frames, is_record
@@ -45,6 +46,8 @@ class Writer:
         self.states = {id(t): name for name, t in reversed(list(named_tensors(root)))}
         self.constants: dict[str, torch.Tensor] = {}
         self.asked: list[bool] = []
+        self.functions: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
+        self.returning = False
         self._origins: dict[int, Origin] = {}
         self._sizes: dict[Any, Node] = {}
         self._dtypes: dict[torch.dtype, tuple[torch.Tensor, types.CodeType]] = {}
@@ -104,9 +107,16 @@ class Writer:
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
             return self.graph.call_function(type(value), (), self._argument(fields))
         if next(tensors_in(value), None) is not None:
-            raise CaptureError(f"a {type(value).__name__} holds tensors, and a graph can only hold containers and "
-                               "dataclasses")
+            return self._object(value)
         return value
+
+    def _object(self, value: Any) -> Node:
+        if not self.returning:
+            raise CaptureError(f"a {type(value).__name__} holds tensors, and a call in a graph can only be given "
+                               "containers and dataclasses")
+        name = f"_object_{len(self.functions)}"
+        self.functions[name], leaves = taken_apart(value)
+        return self.graph.create_node("call_module", name, self._argument(tuple(leaves)))
 
     def _dict(self, value: dict[Any, Any]) -> Any:
         items = {key: self._argument(item) for key, item in value.items()}
@@ -122,12 +132,13 @@ class Writer:
         if name is None:
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = self._contents(tensor)
-        if not self.observer.real and tensor.device.type != "meta":
+        stray = not self.observer.real and not _is_meta(tensor)
+        if stray:
             self.observer.adopt(tensor)
         node = self.graph.get_attr(name) if name in self.states.values() else self.graph.create_node("get_attr", name)
         self._origins[id(tensor)] = Origin(tensor, node)
         self.observer.tape.nodes.setdefault(node.name, {})[()] = self.observer.ref(
-            tensor if self.observer.real or tensor.device.type == "meta" else self.observer.adopt(tensor))
+            self.observer.adopt(tensor) if stray else tensor)
         return node
 
     def _contents(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -136,7 +147,7 @@ class Writer:
         if known is not None:
             return known
         number = self.observer.ref(tensor).id
-        if tensor.is_meta or any(ref.id == number for call in self.observer.tape.calls for ref in refs(call.outs)):
+        if _is_meta(tensor) or any(ref.id == number for call in self.observer.tape.calls for ref in refs(call.outs)):
             raise CaptureError("a tensor is used that was computed out of the tracer's sight, as by a hook of a layer "
                                f"of torch.nn (at {self.observer.source})")
         return tensor
@@ -186,3 +197,9 @@ class Writer:
             function, args = make()
             self._sizes[key] = self.graph.call_function(function, args)
         return self._sizes[key]
+
+
+def _is_meta(tensor: torch.Tensor) -> bool:
+    """Where it is in truth; while a model is traced, it is told of the device that its own tensors are on."""
+    with torch._C.DisableTorchFunction():
+        return tensor.is_meta

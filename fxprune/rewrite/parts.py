@@ -84,8 +84,8 @@ class Parts:
         return name
 
     def function(self, name: str, module: nn.Module) -> str:
-        """The same for a user's autograd functions."""
-        while name in self.used and self.used[name].function is not module.function:
+        """The same for modules that the model does not have."""
+        while name in self.used and self.used[name].key != module.key:
             name += "_"
         self.used[name] = module
         return name

@@ -177,6 +177,17 @@ def test_a_branch_that_was_never_met_holds_what_lies_beside_it():
     assert torch.equal(small(x), model(x)) and small(X).shape == model(X).shape
 
 
+def test_a_layer_that_is_never_called_but_read_holds_nothing():
+    class Reads(Steered):
+        def forward(self, x):
+            x = torch.relu(self.norm(self.stem(x)))
+            y = nn.functional.conv2d(x, self.b.weight, self.b.bias, padding=1)
+            return self.head(self.a(y) if x.mean() > -9 else y)
+
+    coupling = fxprune.record(compressed(Reads())).coupling
+    assert coupling.mode == "module" and coupling.groups["b"].frozen is None
+
+
 @pytest.mark.parametrize("kind", [Counted, TakenApart])
 def test_a_length_that_the_data_decides_on_is_not_written_into_a_graph(kind):
     model = kind()
