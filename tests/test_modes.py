@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -62,3 +63,23 @@ def test_the_mode_of_the_original_is_kept():
     for mode in (True, False):
         model = Switching().train(mode)
         assert fxprune.compress(model, X, channels=0.5).training is mode and model.training is mode
+
+
+class Drops(nn.Module):
+    """Reads a number that it drew, in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x, scale):
+        y = self.a(x).relu() * scale
+        return self.b(y * 0 if self.training and torch.rand([]) < 0.5 else y)
+
+
+def test_a_missing_training_graph_takes_its_arguments_and_says_so():
+    small = fxprune.compress(Drops().eval(), (torch.randn(2, 6), torch.ones(())), channels=0.5)
+    assert small(torch.randn(3, 6), torch.ones(())).shape == (3, 3)
+    small.train()
+    with pytest.raises(AssertionError, match="could not be captured in training mode"):
+        small(torch.randn(3, 6), torch.ones(()))

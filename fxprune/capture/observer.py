@@ -30,6 +30,8 @@ SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_c
 # Torch leaves it out where a tensor is contiguous already, which depends on sizes and backends, so that it is never met
 # for certain: its result is the tensor that it was given.
 SAME = "aten::contiguous"
+# How a number becomes a tensor where it is written by index, on some devices only.
+NUMBER = "aten::scalar_tensor"
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
 # Their meta kernels are Python decompositions, and give a tensor like their first (in place: that tensor).
 LIKE_FIRST = {f"aten::{name}" for name in """
@@ -54,6 +56,7 @@ class Observer(TorchDispatchMode):
         self.tape = Tape()
         self.kernels = kernels or Kernels()
         self.node, self.source = "", ""
+        self.writing = False  # by index, just now
         self.real = real
         # Tensors whose shape the contents of the input decide on, or may: what is made of one is taken for one.
         self.unsteady: set[int] = set()
@@ -102,6 +105,8 @@ class Observer(TorchDispatchMode):
         how = observed(func, args)
         if name == "aten::lift_fresh":
             return args[0] if self.real or args[0].device.type == "meta" else self._constant(func, args[0])
+        if name == NUMBER and self.writing and not self.real:
+            return self._constant(func, func(*args, **{**kwargs, "device": torch.device("cpu")}))
         if name == SAME:
             return self._same(func, *self._on_meta(args, kwargs))
         if how == "skip":

@@ -109,6 +109,7 @@ class Tracer(Writer, TorchFunctionMode):
         plain_args = bare(args)
         if name in ("__getitem__", "__setitem__"):
             plain_args = (plain_args[0], self._known_index(plain_args[1]), *plain_args[2:])
+        self.observer.writing = name == "__setitem__"
         out = self._run(lambda: func(*plain_args, **bare(kwargs)))
         if name in _READS and self.observer.known(args[0]) is None:
             raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "

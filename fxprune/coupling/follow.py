@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fxprune.capture.observer import observed
+from fxprune.capture.observer import NUMBER, observed
 from fxprune.errors import FxpruneError
 from fxprune.tape import Call, Tape
 
@@ -46,7 +46,7 @@ class Follower(TorchDispatchMode):
         if self.position < len(self.calls) and self.calls[self.position].op == name:
             self.position += 1
             return self.calls[self.position - 1]
-        if not any("Tensor" in str(returned.type) for returned in func._schema.returns):
+        if name == NUMBER or not any("Tensor" in str(returned.type) for returned in func._schema.returns):
             return None
         if self.strict:
             expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"

@@ -38,7 +38,7 @@ def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
     if trained is captured.modes["eval"] and not captured.held:
         small = SingleGraphModule(root, evaluated, name)
     else:
-        training = graphs[id(trained)] if trained else unavailable(captured.why)
+        training = graphs[id(trained)] if trained else unavailable(captured.why, evaluated)
         small = DualGraphModule(root, evaluated, training, name, captured.held, model.training)
     _training_flags(model, small)
     return small

@@ -149,10 +149,12 @@ def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, held: tuple[st
     return new._switch(training)
 
 
-def unavailable(why: str) -> Graph:
-    """A training graph for a model that could not be captured in training mode: it says so."""
+def unavailable(why: str, evaluated: Graph) -> Graph:
+    """A training graph for a model that could not be captured in training mode: it takes what the other takes, and says
+    so."""
     graph = Graph()
-    graph.placeholder("args")
+    for name in (str(node.target) for node in evaluated.nodes if node.op == "placeholder"):
+        graph.placeholder(name)
     graph.call_function(torch._assert, (False, f"fxprune: this model could not be captured in training mode ({why}); "
                                                "call eval() first"))
     graph.output(None)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from fxprune.capture.sizes import leaves
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
 from fxprune.registry import LITERALS, Literals
@@ -92,12 +91,12 @@ class Site:
         return length
 
     def _recomputed(self, arg: Node, length: int) -> Any:
-        """A literal where the weights alone determine the size; in ``batch * 8`` only the 8 may be replaced."""
+        """In ``batch * 8`` only the 8 may be replaced; a batch of one leaves no trace in what is known of a size."""
         expression = arg.meta["size"]
         natural = self.view.evaluate(expression, natural=True)
         if natural == length:
             return Natural(arg)
-        if not natural or all(map(self.view.determined, leaves(expression))):
+        if not natural:
             return length
         common = math.gcd(length, natural)
         return Natural(arg, length // common, natural // common)

@@ -42,12 +42,14 @@ class Masked(Follower):
     def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], strict: bool = True):
         super().__init__(view.tape, strict)
         self.view, self.done = view, done
+        self.live = {id(call) for call in view.tape.calls}
         self.values: dict[int, torch.Tensor] = {}
 
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
         if call is None:
             return run(func, args, kwargs)
-        out = compute(self.view, call, func, args, kwargs)
+        # Of a call of which nothing comes, nothing is known of its operands.
+        out = compute(self.view, call, func, args, kwargs) if id(call) in self.live else run(func, args, kwargs)
         self._remember(call, out)
         return out
 

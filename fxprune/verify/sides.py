@@ -62,7 +62,7 @@ class Sides:
                 # Its Python went another way than when it was captured: then a guard of the result must speak.
                 if self._result(example, {}, context, view) is _UNCAPTURED:
                     return
-                raise VerificationError(f"{error} ({context})") from error
+                raise Undecided(f"{error} ({context})") from error
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 if self._original_runs(example):

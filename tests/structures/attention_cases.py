@@ -3,7 +3,7 @@
 import math
 
 import torch
-from cases import Net, case, tokens
+from cases import Net, case, param, tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -208,3 +208,20 @@ def swiglu_with_rms_norm():
         return m.head(m.norm(m.down(F.silu(gate) * value)))
 
     return Net(run, up=nn.Linear(10, 24), down=nn.Linear(12, 8), norm=nn.RMSNorm(8), head=nn.Linear(8, 3))
+
+
+@case("embed qkv proj", lambda batch: (torch.randn(batch, 4, 4, 5),), policy=WHOLE)
+def heads_beside_windows_in_one_dimension():
+    """Batch, windows and heads share a dimension, whose length for a single picture follows from weights alone."""
+
+    def run(m, x):
+        y = (m.embed(x) + m.positions).reshape(-1, 4, 8)
+        windows = y.shape[0]
+        qkv = m.qkv(y).reshape(windows, 4, 3, 4, 3).permute(2, 0, 3, 1, 4).reshape(3, windows * 4, 4, -1)
+        q, k, v = qkv.unbind(0)
+        y = (q @ k.transpose(1, 2)).softmax(-1) @ v
+        y = y.reshape(windows, 4, 4, -1).permute(0, 2, 1, 3).reshape(windows, 4, -1)
+        return m.head(m.proj(y))
+
+    return Net(run, embed=nn.Linear(5, 8), positions=param(1, 4, 4, 8), qkv=nn.Linear(8, 36), proj=nn.Linear(12, 6),
+               head=nn.Linear(6, 2))

@@ -25,7 +25,8 @@ SMALL = {
     "maxvit": ("timm", "test_maxxvit", {}, 64),
 }
 QUICK = ("unet_2d", "fpn", "yolo_c2f", "dcgan_generator", "esrgan_generator", "lstm", "gru_bidirectional", "tcn",
-         "llama_block", "nn_transformer_encoder", "hf_bert", "hf_swin")
+         "llama_block", "nn_transformer_encoder", "hf_bert", "hf_swin", "hf_bert_with_mask", "hf_llama_with_cache",
+         "hf_sam_vision", "hf_dpt")
 
 
 def build(library, name, options, size):

@@ -9,7 +9,11 @@ TOKENS = torch.arange(14).reshape(2, 7) % 30 + 3
 PICTURE = torch.rand(2, 3, 32, 32)
 TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
         "vocab_size": 60, "max_position_embeddings": 32}
-# Class, config class, options, inputs.
+MASK = torch.ones(2, 7, dtype=torch.long)
+SPEECH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+          "conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 8,
+          "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 2, "layerdrop": 0.0}
+# Class, config class, options, inputs. Those "with_…" return caches, or look at their masks unless they are compiled.
 MODELS: dict[str, tuple[str, str, dict[str, Any], tuple[Any, ...]]] = {
     "bert": ("BertModel", "BertConfig", TEXT, (TOKENS,)),
     "bert_classifier": ("BertForSequenceClassification", "BertConfig", TEXT, (TOKENS,)),
@@ -44,10 +48,23 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], tuple[Any, ...]]] = {
                  "max_source_positions": 20, "max_target_positions": 16, "num_mel_bins": 8, "pad_token_id": 0,
                  "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "use_cache": False},
                 (torch.rand(2, 8, 40), None, TOKENS[:, :5])),
-    "wav2vec2": ("Wav2Vec2Model", "Wav2Vec2Config",
-                 {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-                  "conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 8,
-                  "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 2}, (torch.rand(2, 400),)),
+    "wav2vec2": ("Wav2Vec2Model", "Wav2Vec2Config", SPEECH, (torch.rand(2, 400),)),
+    "bert_with_mask": ("BertModel", "BertConfig", TEXT, (TOKENS, MASK)),
+    "gpt2_with_cache": ("GPT2LMHeadModel", "GPT2Config",
+                        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 60, "n_positions": 32}, (TOKENS,)),
+    "llama_with_cache": ("LlamaForCausalLM", "LlamaConfig", {**TEXT, "num_key_value_heads": 2}, (TOKENS, MASK)),
+    "roformer_with_mask": ("RoFormerModel", "RoFormerConfig", TEXT, (TOKENS, MASK)),
+    "wav2vec2_with_mask": ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config",
+                           {**SPEECH, "classifier_proj_size": 16, "apply_spec_augment": False},
+                           (torch.rand(2, 400), torch.ones(2, 400, dtype=torch.long))),
+    "dpt": ("DPTForDepthEstimation", "DPTConfig",
+            {"image_size": 64, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+             "intermediate_size": 64, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 16, 24, 32],
+             "fusion_hidden_size": 16}, (torch.rand(1, 3, 64, 64),)),
+    "sam_vision": ("SamVisionModel", "SamVisionConfig",
+                   {"image_size": 64, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 2,
+                    "num_attention_heads": 4, "output_channels": 16, "global_attn_indexes": [1], "window_size": 2,
+                    "mlp_dim": 64}, (torch.rand(1, 3, 64, 64),)),
 }
 
 
