@@ -83,7 +83,8 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
         out = run(func, small_args, small_kwargs)
     except Exception as error:
         raise Undecided(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
-                        f"{type(error).__name__}: {error}") from error
+                        f"{type(error).__name__}: {error}; where it takes certain widths only, pass round_to=8, or 16"
+                        ) from error
     out = _laid_out(out, view, list(refs(call.outs)))
     return args[0].copy_(out) if call.op.endswith("_") else out
 
