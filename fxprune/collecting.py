@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# So many objects may pass for old between two full collections: what some compressions of a small net make, and half
-# of what torch itself holds. A result that is thrown away hangs in cycles, and waits for one.
+# So many objects may pass for old between two full collections: what some compressions of a small net make, and about
+# as many as torch itself holds. A result that is thrown away hangs in cycles, and waits for one.
 LIMIT = 200_000
 
 

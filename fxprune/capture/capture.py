@@ -227,7 +227,7 @@ def _same(a: Traced, b: Traced) -> bool:
 
 def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
     yield from ((n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes)
-    yield from ((name, module.key) for name, module in traced.functions.items())
+    yield from ((name, module.key) for name, module in traced.added.items())
     yield from ((call.op, call.overload) for call in traced.tape.calls)
 
 

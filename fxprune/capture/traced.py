@@ -23,13 +23,14 @@ class AutogradFunction(nn.Module):
 
 @dataclass
 class Traced:
-    """One graph and what was seen while it was made."""
+    """One graph and what was seen while it was made; ``added`` are modules that it has and the model has not, each with
+    a ``key`` that tells it from others."""
 
     graph: Graph
     tape: Any
     guards: tuple[Guard, ...]
     constants: dict[str, torch.Tensor]
-    functions: dict[str, nn.Module]
+    added: dict[str, nn.Module]
     tensors: dict[int, torch.Tensor]
     asked_training: bool
     output: Any = None

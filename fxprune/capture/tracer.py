@@ -69,7 +69,7 @@ class Tracer(Writer, TorchFunctionMode):
             self._assigned(buffers)
         self.returning = True
         self.graph.output(self._argument(out))
-        return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.functions,
+        return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
                       self._tensors, bool(self.asked), out)
 
     def _buffers(self) -> dict[tuple[nn.Module, str], torch.Tensor]:
@@ -195,8 +195,8 @@ class Tracer(Writer, TorchFunctionMode):
     def _autograd(self, function: type[torch.autograd.Function], args: Any) -> Any:
         if any(callable(arg) and not isinstance(arg, torch.Tensor) for arg in args):
             raise CaptureError(f"the autograd function {function.__name__} calls a function that it is given")
-        name = f"_function_{len(self.functions)}"
-        module = self.functions[name] = AutogradFunction(function)
+        name = f"_function_{len(self.added)}"
+        module = self.added[name] = AutogradFunction(function)
         # Without gradients, since tensors of inference mode cannot be saved for backward.
         return self._leaf(name, torch.no_grad()(module.forward), args, {})
 

@@ -46,7 +46,7 @@ class Writer:
         self.states = {id(t): name for name, t in reversed(list(named_tensors(root)))}
         self.constants: dict[str, torch.Tensor] = {}
         self.asked: list[bool] = []
-        self.functions: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
+        self.added: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
         self.returning = False
         self._origins: dict[int, Origin] = {}
         self._sizes: dict[Any, Node] = {}
@@ -114,8 +114,8 @@ class Writer:
         if not self.returning:
             raise CaptureError(f"a {type(value).__name__} holds tensors, and a call in a graph can only be given "
                                "containers and dataclasses")
-        name = f"_object_{len(self.functions)}"
-        self.functions[name], leaves = taken_apart(value)
+        name = f"_object_{len(self.added)}"
+        self.added[name], leaves = taken_apart(value)
         return self.graph.create_node("call_module", name, self._argument(tuple(leaves)))
 
     def _dict(self, value: dict[Any, Any]) -> Any:

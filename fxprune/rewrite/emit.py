@@ -86,7 +86,7 @@ class _Rewriter:
         target, args, kwargs = self._spelled(node)
         if node.op == "call_module":
             target = self.parts.module(target, partial(self._around, node)) if target not in \
-                self.view.traced.functions else self._function(target)
+                self.view.traced.added else self._added(target)
         if node.op == "get_attr":
             target = self._attribute(node, target)
         args, kwargs = self._argument(args), self._argument(kwargs)
@@ -184,8 +184,8 @@ class _Rewriter:
                 if not mask.all()}
         return self.parts.constant(name, sliced(constant, keep))
 
-    def _function(self, name: str) -> str:
-        return self.parts.function(name, self.view.traced.functions[name])
+    def _added(self, name: str) -> str:
+        return self.parts.added(name, self.view.traced.added[name])
 
     def _constant(self, value: torch.Tensor, source: Node | None) -> Node:
         """An index table of the shrunken graph: a buffer's own place where it came from one, else a new constant."""

@@ -83,7 +83,7 @@ class Parts:
         self.used[name] = value
         return name
 
-    def function(self, name: str, module: nn.Module) -> str:
+    def added(self, name: str, module: nn.Module) -> str:
         """The same for modules that the model does not have."""
         while name in self.used and self.used[name].key != module.key:
             name += "_"

@@ -175,7 +175,7 @@ class Sides:
         if self.coupling.mode != "graph":
             return True
         traced, root = view.traced, self.coupling._captured.root
-        known = {**traced.constants, **traced.functions}
+        known = {**traced.constants, **traced.added}
         targets = {node.target for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
         parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
         meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)

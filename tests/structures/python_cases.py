@@ -4,7 +4,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 
 import torch
-from cases import Net, case, conv, image, param
+from cases import Net, case, conv, image, param, tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -310,3 +310,28 @@ def output_that_holds_one_list_twice():
         return {"many": {"features": features}, "one": {"features": features}}
 
     return Net(run, a=conv(3, 8), head=conv(8, 2))
+
+
+@case("a")
+def number_written_by_index():
+    """On some devices the number becomes a tensor first, by an operator of its own."""
+
+    def run(m, x):
+        mask = torch.zeros(x.shape[0], x.shape[2], dtype=x.dtype, device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
+        mask[(rows, rows - rows)] = 1
+        return m.head(m.a(x) * mask[:, None, :, None])
+
+    return Net(run, a=conv(3, 8), head=conv(8, 2))
+
+
+@case("a", tokens())
+def call_of_which_nothing_comes():
+    """A layer norm over channels that may go, whose result is thrown away."""
+
+    def run(m, x):
+        y = m.a(x)
+        m.norm(y)
+        return m.head(y)
+
+    return Net(run, a=nn.Linear(10, 8), norm=nn.LayerNorm(8), head=nn.Linear(8, 2))

@@ -1,5 +1,7 @@
 """In which precision a large model is compared, and what decides where rounding and error look alike."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -88,6 +90,29 @@ class Limits(nn.Module):
         lowest = torch.zeros_like(scores).masked_fill(scores.abs() >= 0, torch.finfo(scores.dtype).min)
         weights = (scores + lowest + lowest).softmax(-1).nan_to_num(0.5)
         return self.b(weights @ self.a(x))
+
+
+class Remembered(nn.Module):
+    """A table that it makes once for each dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()) + table(x.dtype)
+
+
+@cache
+def table(dtype):
+    return torch.linspace(0, 1, 3, dtype=dtype)
+
+
+def test_what_python_remembers_for_one_dtype_sends_the_other_astray():
+    model, x = Remembered(), torch.randn(2, 6)
+    model(x)
+    proof = fxprune.record(fxprune.compress(model, x, channels=0.5)).verification
+    assert proof.dtype == "float32" and "must run as it was captured" in proof.notes[0]
 
 
 def test_a_lower_precision_in_the_model_widens_what_rounding_may_do():

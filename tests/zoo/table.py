@@ -17,7 +17,8 @@ relative difference from the masked original over all nodes, in eval and in trai
 every group and at random unequal widths; times are processor seconds on one thread, *verify* for both plans; memory
 is the process's peak. timm's models get their own input size; torchvision's get 64 × 64 pictures unless their layers
 fix another size, since structure does not depend on it (MACs are those of that size). *beyond* are small nets of
-other kinds, written or configured for this; *packages* are ultralytics' and segmentation-models-pytorch's own.
+other kinds, written or configured for this; *packages* are ultralytics' and segmentation-models-pytorch's own
+(``pip install`` them first).
 """
 
 
