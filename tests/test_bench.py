@@ -153,6 +153,7 @@ def test_a_plan_of_another_model(place, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_compiled():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     small = fxprune.compress(model, torch.randn(1, 3, 8, 8), channels=0.5)
