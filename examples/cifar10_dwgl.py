@@ -184,7 +184,8 @@ class Experiment:
         if args.cost_weighting:
             options["cost_weighting"] = args.cost_weighting
         if self.recipe.ramp:
-            until = min(self.recipe.family, default=self._target())
+            # The widest of a family: what is at zero has no gradient, and would be dead weight in the wider ones.
+            until = max(self.recipe.family, default=self._target())
             every = max(len(self.train) // 128 // 4, 1)
             options["schedule"] = Ramp(until, args.ramp_rate, every, args.ramp_limit, THRESHOLD, after=0.0)
         dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
@@ -222,14 +223,15 @@ class Experiment:
         small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=batch)
         folds = {f.layer: [f.into, f.inexact] for f in fxprune.record(small).folds}
         self._log({"event": f"folded{name}", "into, inexact": folds})
-        total = args.finetune_epochs + (0 if self.recipe.penalty else args.epochs)
-        cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
-        config = Config(epochs=total, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay, seed=args.seed,
-                        warmup=min(0.5, total))
+        before = args.epochs if self.recipe.penalty else 0
+        total = args.epochs + args.finetune_epochs
+        cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, before, plan)
+        config = Config(epochs=total - before, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay,
+                        seed=args.seed, warmup=min(0.5, total - before))
         self._fit(small, config, f"finetuned{name}")
         save_model(small, str(args.out / f"small{name}.safetensors"))
         accuracy = evaluate(small, self.test.images, self.test.labels)
-        return [cut, self._row(f"fine-tuned{name}", accuracy, small, args.epochs + args.finetune_epochs, plan)]
+        return [cut, self._row(f"fine-tuned{name}", accuracy, small, total, plan)]
 
     def _fit(self, model: nn.Module, config: Config, name: str, **hooks: object) -> None:
         fit(model, self.train, self.test, config, self.args.out / name, label=f"{self.args.row} {name}",

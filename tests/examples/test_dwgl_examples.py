@@ -1,6 +1,9 @@
 """The DWGL examples on a handful of random images: every row runs, resumes, and writes what it says."""
 
 import json
+import re
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +46,8 @@ def test_a_row(setting, row):
         assert (setting / row / "trained.safetensors").exists() and rows[-1]["macs_pruned"] == 0
         return
     assert [r["network"] for r in rows] == ["original", "cut", "fine-tuned"]
+    # A one-shot row spends the epochs of the penalty on fine-tuning.
+    assert [r["epochs"] for r in rows] == [0, 0 if row == "l1" else 1, 2]
     assert rows[-1]["macs_pruned"] >= 0.5206 and rows[-1]["params_pruned"] > 0
     assert (setting / row / "plan.json").exists() and (setting / row / "small.safetensors").exists()
 
@@ -81,3 +86,15 @@ def test_sparse_learning_is_its_formula():
     factor = 2 ** (4 * (norm.max() - norm) / (norm.max() - norm.min()))
     torch.testing.assert_close(net[0].weight.grad, 0.5 * factor[:, None] * net[0].weight)
     torch.testing.assert_close(net[2].weight.grad, 0.5 * factor[None] * net[2].weight)
+
+
+def test_the_commands_of_the_results_are_valid(monkeypatch):
+    """As a shell expands them, with a ``python`` that only says what it is given."""
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    blocks = re.findall(r"^```bash\n(.*?)^```$", (root / "docs/results.md").read_text(), re.S | re.M)
+    shell = "\n".join(['python() { printf "%s\n" "$*"; }', *blocks])
+    said = subprocess.run(["bash", "-euc", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+    commands = [line.split()[1:] for line in said if line.startswith("examples/cifar10_dwgl.py")]
+    rows = {cifar10_dwgl.parse(command).row for command in commands}
+    assert rows >= {"baseline", "group-lasso", "dwgl-paper", "joint", "l1", "sparse-learning", "nested"}
