@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fxprune.coupling.record import Coupling
 
 BY = ("activation", "bn_scale", "l1", "l2")
-TOLERANCE = 1e-6
+# Relative to the largest output: in double precision, and where rounding to less adds up over the layers.
+TOLERANCE, ROUNDED = 1e-6, 1e-3
 LARGEST_IN_DOUBLE = 50_000_000
 
 
@@ -149,18 +150,20 @@ def _verify(model: nn.Module, ordered: nn.Module, coupling: "Coupling") -> None:
     if any(t.is_meta for _, t in named_tensors(model)):
         return
     small = sum(p.numel() for p in model.parameters()) < LARGEST_IN_DOUBLE
-    outputs = _outputs((model, ordered), coupling, torch.float64 if small else None)
+    outputs, dtype = _outputs((model, ordered), coupling, torch.float64 if small else None)
     for a, b in zip(*outputs, strict=True):
         error = (a.double() - b.double()).abs().max().item() if a.numel() else 0.0
         scale = max(a.double().abs().max().item() if a.numel() else 0.0, 1.0)
-        if not error <= TOLERANCE * scale * (1 if small else 1e3):
+        if not error <= scale * (TOLERANCE if dtype else ROUNDED):
             raise VerificationError(f"the ordered copy must compute the same function, but its output differs by "
                                     f"{error:.3g} of {scale:.3g}; this is a fault of fxprune: please report it, and "
                                     "leave fxprune.order out")
 
 
-def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dtype | None) -> list[list[torch.Tensor]]:
-    """The floating outputs of each model on the same inputs; in the models' own dtype where the wide one fails."""
+def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dtype | None,
+             ) -> tuple[list[list[torch.Tensor]], torch.dtype | None]:
+    """The floating outputs of each model on the same inputs, and the dtype: None, the models' own, where the wide one
+    fails (their Python asks for float32)."""
     found = []
     try:
         for model in models:
@@ -177,4 +180,4 @@ def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dty
         if dtype is None:
             raise
         return _outputs(models, coupling, None)
-    return found
+    return found, dtype

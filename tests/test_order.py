@@ -11,7 +11,7 @@ from torch import nn
 from fxprune import analyze
 from fxprune.errors import InputError
 from fxprune.models import resnet20
-from fxprune.order import BY, order
+from fxprune.order import BY, ROUNDED, TOLERANCE, order
 
 VISION = torchvision.models
 
@@ -102,6 +102,28 @@ def test_the_copy_computes_the_same(name):
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
     assert set(permutation.groups) == set(coupling.prunable), permutation.report()
     assert any((p != np.arange(len(p))).any() for p in permutation.groups.values())
+
+
+class AsksForFloat32(nn.Module):
+    """Cannot run in double precision, and rounding adds up over its turns, as in RAFT."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.back = nn.Linear(8, 64), nn.Linear(64, 8)
+
+    def forward(self, x):
+        x = x.float()
+        for _ in range(16):
+            x = x + torch.sin(6 * self.back(torch.relu(self.wide(x))))
+        return x
+
+
+def test_rounding_is_no_fault():
+    torch.manual_seed(0)
+    model, x = AsksForFloat32(), torch.randn(4, 8)
+    ordered, _ = order(model, analyze(model, x))
+    error = (model(x) - ordered(x)).abs().max() / model(x).abs().max()
+    assert TOLERANCE < error < ROUNDED
 
 
 def test_training_mode_computes_the_same():
