@@ -98,3 +98,10 @@ def test_the_commands_of_the_results_are_valid(monkeypatch):
     commands = [line.split()[1:] for line in said if line.startswith("examples/cifar10_dwgl.py")]
     rows = {cifar10_dwgl.parse(command).row for command in commands}
     assert rows >= {"baseline", "group-lasso", "dwgl-paper", "joint", "l1", "sparse-learning", "nested"}
+
+
+def test_the_kept_checkpoints_are_verified(setting, capsys):
+    cifar10_dwgl.main(["--check", "--data", str(setting / "cifar.npz"), "--device", "cpu"])
+    cut = [line for line in capsys.readouterr().out.splitlines() if "cut" in line]
+    assert ["yes" in line for line in cut] == [True, True]
+    assert "52.82%" in cut[0] and "76.04%" in cut[1]
