@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from fxprune import analyze
-from fxprune.coupling.record import Coupling
+from fxprune.coupling.coupling import Coupling
 from fxprune.models import cifar_resnet
-from fxprune.penalties import DWGL
+from fxprune.training import DWGL
 
 STRENGTH = 1e-6
 

@@ -37,7 +37,7 @@ from training import AfterStep, Config, evaluate, fit
 
 import fxprune
 from fxprune.models import cifar_resnet
-from fxprune.penalties import Ramp
+from fxprune.training import Ramp
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 THRESHOLD = 1e-3

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fxprune
-from fxprune.penalties import DWGL, Ramp, Votes
 from fxprune.report.heatmap import heatmap
+from fxprune.training import DWGL, Ramp, Votes
 
 Data = tuple[Tensor, Tensor]
 BATCH = 64

@@ -3,10 +3,9 @@
 A model goes in, a smaller model that computes a defined function comes out, and the compiler proves its own result.
 """
 
+from fxprune.api import analyze, apply, compress, verify
 from fxprune.artefacts import load, save
-from fxprune.coupling.op import Policy
-from fxprune.coupling.record import Coupling
-from fxprune.draw import plan
+from fxprune.coupling.coupling import Coupling
 from fxprune.errors import (
     ArtefactError,
     BudgetError,
@@ -18,16 +17,17 @@ from fxprune.errors import (
     UnsupportedError,
     VerificationError,
 )
-from fxprune.groups import CouplingGroup
-from fxprune.measure import Comparison, Latency, compare, measure
-from fxprune.nested import nested
-from fxprune.order import order
-from fxprune.penalties import DWGL, Constant, Ramp, Votes, WarmUp
-from fxprune.pipeline import analyze, apply, compress, verify
+from fxprune.ir.groups import CouplingGroup
+from fxprune.latency.clock import Comparison, Latency, compare, measure
 from fxprune.planning import Plan
-from fxprune.record import Record, record
-from fxprune.registry import register_literals, register_rule
-from fxprune.verify import Verification
+from fxprune.planning.draw import plan
+from fxprune.planning.family import nested
+from fxprune.results import Record, record
+from fxprune.rewrite.ordering import order
+from fxprune.rules.op import Policy
+from fxprune.rules.registry import register_literals, register_rule
+from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
+from fxprune.verification import Verification
 
 __all__ = [
     "DWGL",

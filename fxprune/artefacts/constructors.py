@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.artefacts.spelling import literal
+from fxprune.artefacts.source_values import literal
 from fxprune.errors import UnsupportedError
 
 # Arguments that may be one number for all dimensions.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fxprune.artefacts.constructors import constructor
-from fxprune.artefacts.spelling import is_name, literal
+from fxprune.artefacts.source_values import is_name, literal
 from fxprune.errors import UnsupportedError
 
 INDENT = "    "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from fxprune.artefacts.spelling import bracketed, function, is_name, literal
+from fxprune.artefacts.source_values import bracketed, function, is_name, literal
 from fxprune.capture.contexts import CONTEXTS, enter_autocast, exit_autocast, switch_grad
 from fxprune.errors import UnsupportedError
 

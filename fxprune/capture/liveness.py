@@ -3,7 +3,7 @@
 from torch.fx import Graph, Node
 
 from fxprune.capture.contexts import is_context
-from fxprune.tape import Tape, refs
+from fxprune.ir.tape import Tape, refs
 
 
 def drop_dead(graph: Graph, tape: Tape) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fxprune.capture.call_forms import Flag
 from fxprune.capture.sizes import Fraction, Size
-from fxprune.capture.spelling import Flag
 
 # What nodes can stand for.
 _LEAVES = (torch.Tensor, Size, Fraction, Flag, torch.device)

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture.kernels import Kernels
-from fxprune.capture.shapes import shape_of
+from fxprune.capture.quick_shapes import shape_of
 from fxprune.errors import CaptureError
-from fxprune.registry import RULES, rule_for
-from fxprune.tape import Call, Ref, Tape, mapped
+from fxprune.ir.tape import Call, Ref, Tape, mapped
+from fxprune.rules.registry import RULES, rule_for
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
 KNOWN_LIMIT = 1 << 22

@@ -7,7 +7,7 @@ from torch import nn
 
 from fxprune.capture.copying import deepcopy
 from fxprune.errors import InputError
-from fxprune.signature import named_tensors
+from fxprune.ir.signature import named_tensors
 
 
 def structural_copy(model: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:

@@ -18,16 +18,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fxprune.capture import attention
+from fxprune.capture import multihead
+from fxprune.capture.call_forms import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
 from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, without_checkpoints
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Book, Dim, plain, watched
-from fxprune.capture.spelling import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Origin, Writer
 from fxprune.errors import CaptureError
-from fxprune.signature import named_modules
-from fxprune.tape import refs
+from fxprune.ir.signature import named_modules
+from fxprune.ir.tape import refs
 
 # Functions of torch whose Python holds sizes.
 _ENTERED_FUNCTIONS = {nn.functional.multi_head_attention_forward}
@@ -290,7 +290,7 @@ class Tracer(Writer, TorchFunctionMode):
         try:
             with mock.patch.object(nn.Module, "__call__", call), \
                     mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
-                    mock.patch.object(nn.MultiheadAttention, "forward", attention.forward), \
+                    mock.patch.object(nn.MultiheadAttention, "forward", multihead.forward), \
                     without_checkpoints(), \
                     mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
                     recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.fx import Graph
 
-from fxprune.capture.inputs import Example
+from fxprune.capture.call_forms import is_leaf
 from fxprune.capture.observer import Observer
-from fxprune.capture.spelling import is_leaf
 from fxprune.capture.traced import Traced
-from fxprune.capture.values import tensors_in
-from fxprune.tape import Ref
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.tape import Ref
+from fxprune.ir.trees import tensors_in
 
 
 class Watcher(Observer):

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 import fxprune.rules  # noqa: F401  (fills the registry)
-from fxprune.capture.capture import Captured
+from fxprune.capture.capturing import Captured
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.grouping import costs, group_channels
-from fxprune.coupling.op import Policy
-from fxprune.coupling.record import Coupling
 from fxprune.coupling.replay import Replay, Slot, replay
 from fxprune.errors import InputError, UnsupportedError
+from fxprune.ir.signature import named_modules, named_tensors, signature_of
 from fxprune.planning.frozen import Frozen
-from fxprune.signature import named_modules, named_tensors, signature_of
+from fxprune.rules.op import Policy
 
 
 def refuse(model: Any) -> None:
@@ -71,6 +71,6 @@ def _layers(outcome: Replay) -> dict[str, Slot]:
 
 def _unknown(outcome: Replay) -> dict[str, str]:
     """Operators without a rule, and where they stand in the user's source."""
-    from fxprune.registry import rule_for
+    from fxprune.rules.registry import rule_for
 
     return {call.op: call.source for call in reversed(outcome.calls) if rule_for(call.op) is None}

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from fxprune.algebra.units import Vector
-from fxprune.coupling.explain import explain
+from fxprune.coupling.explanation import explain
 from fxprune.coupling.replay import Replay, Slot, units_of
-from fxprune.groups import CARRIER
+from fxprune.ir.groups import CARRIER
+from fxprune.ir.units import Vector
 
 if TYPE_CHECKING:
-    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.coupling import Coupling
 
 __all__ = ["Slots", "explain", "graph"]
 

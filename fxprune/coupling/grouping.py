@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxprune.algebra.units import Closure, Reason, Vector
 from fxprune.coupling.replay import Replay, Slot
-from fxprune.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Member
+from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Member
+from fxprune.ir.units import Closure, Reason, Vector
 
 UNREAD = Reason("nothing produces these channels")
 

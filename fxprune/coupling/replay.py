@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fxprune.algebra.units import Closure, Reason, Vector
-from fxprune.coupling.op import Notes, Op, Policy
-from fxprune.registry import Operand, rule_for
-from fxprune.tape import Call, Ref, Tape, mapped, refs
+from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
+from fxprune.ir.units import Closure, Reason, Vector
+from fxprune.rules.op import Notes, Op, Policy
+from fxprune.rules.registry import Operand, rule_for
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fxprune.algebra.units import Vector
 from fxprune.capture.sizes import Apply, Dim
-from fxprune.coupling.record import Coupling
-from fxprune.tape import Ref, Tape
+from fxprune.coupling.coupling import Coupling
+from fxprune.ir.tape import Ref, Tape
+from fxprune.ir.units import Vector
 
 
 class View:

@@ -1,6 +1,6 @@
 """The plan and its file format."""
 
-from fxprune.planning.parts import GroupPlan
-from fxprune.planning.record import Plan
+from fxprune.planning.group_plan import GroupPlan
+from fxprune.planning.pruning_plan import Plan
 
 __all__ = ["GroupPlan", "Plan"]

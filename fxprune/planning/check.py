@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fxprune.errors import PlanError, unknown
-from fxprune.groups import CouplingGroup, Signature
-from fxprune.planning.compose import compose
+from fxprune.ir.groups import CouplingGroup, Signature
+from fxprune.planning.composition import compose
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
 REDRAW = "draw it again with fxprune.plan"

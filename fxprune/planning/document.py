@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
-from fxprune.groups import Signature
+from fxprune.ir.groups import Signature
 from fxprune.planning.check import check_indices
 from fxprune.planning.frozen import thaw
-from fxprune.planning.nests import inputs_from_json, inputs_to_json
-from fxprune.planning.parts import GroupPlan
+from fxprune.planning.group_plan import GroupPlan
+from fxprune.planning.input_specs import inputs_from_json, inputs_to_json
 from fxprune.planning.ranges import from_text, to_text
 from fxprune.planning.reader import Reader
 
 if TYPE_CHECKING:
-    from fxprune.planning.record import Plan
+    from fxprune.planning.pruning_plan import Plan
 
 FORMAT, VERSION = "fxprune-plan", 1
 MODES = ("graph", "module")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fxprune.tape import Call, Tape, refs
+from fxprune.ir.tape import Call, Tape, refs
 
 if TYPE_CHECKING:
-    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.coupling import Coupling
 
 LAYER, OPERATOR, INPUT, OUTPUT = "layer", "operator", "input", "output"
 

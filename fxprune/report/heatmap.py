@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from fxprune.errors import InputError, unknown
-from fxprune.penalties import Votes
 from fxprune.report.canvas import figure, write
+from fxprune.training import Votes
 
 # Inches: of one row, of the picture, and of what stands around a panel.
 ROW, WIDTH, MARGIN = 0.28, 5.2, 0.85

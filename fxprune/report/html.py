@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fxprune.coupling.places import at, short
+from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, unknown
-from fxprune.groups import PRODUCER, CouplingGroup
+from fxprune.ir.groups import PRODUCER, CouplingGroup
 from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
-from fxprune.report.folder import write_together
 from fxprune.report.layout import curve, places
 from fxprune.report.numbers import percent, si
+from fxprune.report.page_files import write_together
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 if TYPE_CHECKING:
-    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.coupling import Coupling
     from fxprune.planning import Plan
 
 TEMPLATES = Path(__file__).parent / "templates"

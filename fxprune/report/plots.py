@@ -14,9 +14,9 @@ import numpy as np
 
 from fxprune.errors import InputError, unknown
 from fxprune.planning import Plan
-from fxprune.record import Record
 from fxprune.report.canvas import figure, write
 from fxprune.report.numbers import percent, si
+from fxprune.results import Record
 
 # Two colours that differ in lightness as well, for prints and for eyes that see few hues.
 KEPT, GONE, GREY = "#2166ac", "#f4a582", "#c8ccd0"

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fxprune.groups import Count, CouplingGroup, Inputs, Member, TensorSpec
+from fxprune.ir.groups import Count, CouplingGroup, Inputs, Member, TensorSpec
 
 if TYPE_CHECKING:
-    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.coupling import Coupling
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from fxprune.coupling.places import at, short
+from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, unknown
 from fxprune.report.numbers import percent, si
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 if TYPE_CHECKING:
-    from fxprune.coupling.record import Coupling
+    from fxprune.coupling.coupling import Coupling
 
 HEADERS = ("group", "channels", "voters", "consumers", "tied by", "params", "MACs", "prunable")
 ALIGN = ("left", "right", "left", "left", "left", "right", "right", "left")

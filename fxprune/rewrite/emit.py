@@ -10,14 +10,14 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves
-from fxprune.coupling.record import Coupling
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
+from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
-from fxprune.rewrite.parts import Parts, Surroundings
 from fxprune.rewrite.site import Natural, Site, literals_of
 from fxprune.rewrite.slicing import sliced
-from fxprune.signature import named_modules
+from fxprune.rewrite.submodules import Parts, Surroundings
 
 
 def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:

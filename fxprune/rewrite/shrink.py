@@ -5,13 +5,13 @@ import numpy as np
 from torch import nn
 
 from fxprune.capture.structure import deep_copy
-from fxprune.coupling.record import Coupling
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
+from fxprune.ir.tape import Ref
 from fxprune.planning import Plan
-from fxprune.rewrite.modules import remembered
+from fxprune.rewrite.module_sizes import remembered
 from fxprune.rewrite.site import LiteralError
 from fxprune.rewrite.slicing import slice_all
-from fxprune.tape import Ref
 
 
 def shrink(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:

@@ -11,8 +11,8 @@ from torch.fx import Node
 
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
-from fxprune.registry import LITERALS, Literals
-from fxprune.tape import Ref
+from fxprune.ir.tape import Ref
+from fxprune.rules.registry import LITERALS, Literals
 
 
 class LiteralError(FxpruneError):

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxprune.capture import inputs as example_inputs
-from fxprune.capture.capture import untouched_rng
-from fxprune.capture.inputs import Example
+from fxprune.capture.capturing import untouched_rng
+from fxprune.capture.follower import Astray, Follower
 from fxprune.capture.structure import deep_copy
-from fxprune.coupling.follow import Astray, Follower
-from fxprune.coupling.record import Coupling
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
-from fxprune.planning.compose import compose
+from fxprune.ir import example_inputs
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.signature import aliases
+from fxprune.ir.tape import Call, refs
+from fxprune.planning.composition import compose
 from fxprune.rewrite.shrink import remember
 from fxprune.rewrite.site import LiteralError, Site, literals_of
 from fxprune.rewrite.slicing import slice_all
-from fxprune.signature import aliases
-from fxprune.tape import Call, refs
 
 
 def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:

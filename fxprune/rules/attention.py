@@ -5,8 +5,8 @@ them. Heads and batches run along.
 from collections.abc import Sequence
 from typing import Any
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Kept, broadcast, cost, freeze_dims, operands
+from fxprune.rules.operands import Kept, broadcast, cost, freeze_dims, operands
+from fxprune.rules.registry import Operand, register_rule
 
 OVER_KEYS = "attention's softmax runs over it"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fxprune.algebra.masks import remaining_groups
-from fxprune.algebra.units import Vector
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Kept, Vectors, argument, cost, nth, with_argument
+from fxprune.ir.masks import remaining_groups
+from fxprune.ir.units import Vector
+from fxprune.rules.operands import Kept, Vectors, argument, cost, nth, with_argument
+from fxprune.rules.registry import Operand, register_rule
 
 KERNEL = "a position in the kernel"
 POSITIONS = "a convolution slides over it"

@@ -1,7 +1,7 @@
 """``einsum``: equal letters are tied, letters that are not in the output are summed over."""
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import BROADCAST, cost, free, is_weight
+from fxprune.rules.operands import BROADCAST, cost, free, is_weight
+from fxprune.rules.registry import Operand, register_rule
 
 DIAGONAL = "a letter is repeated: a diagonal is read"
 

@@ -4,8 +4,8 @@ A constant or a draw from one distribution is the same all along a dimension, so
 meets loses channels; its sizes are then rewritten. A range, a window or a mask has a meaning for every index.
 """
 
-from fxprune.registry import register_rule
-from fxprune.rules._shared import Vectors, broadcast, fixed_outputs, freeze_dims, operands
+from fxprune.rules.operands import Vectors, broadcast, fixed_outputs, freeze_dims, operands
+from fxprune.rules.registry import register_rule
 
 CONSTANT = """
 zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor

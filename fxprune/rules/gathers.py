@@ -6,8 +6,8 @@ they are not, what it addresses is frozen, because a position is only a name as 
 
 import numpy as np
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import axis, broadcast, free, freeze_dims, operands, replaced
+from fxprune.rules.operands import axis, broadcast, free, freeze_dims, operands, replaced
+from fxprune.rules.registry import Operand, register_rule
 
 BY_INDEX = "addressed by an index that is not known"
 TABLE = "rows of a table, looked up by index"

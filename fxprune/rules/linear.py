@@ -5,8 +5,8 @@ other dimension; a product of two activations does neither, but only the channel
 (``mixes``).
 """
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, broadcast, cost, is_weight, replaced
+from fxprune.rules.operands import Vectors, broadcast, cost, is_weight, replaced
+from fxprune.rules.registry import Operand, register_rule
 
 
 def without_parameter(*operands: Operand, **kwargs: object) -> bool:

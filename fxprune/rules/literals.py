@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fxprune.algebra.masks import remaining_groups
-from fxprune.registry import register_literals
+from fxprune.ir.masks import remaining_groups
+from fxprune.rules.registry import register_literals
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 

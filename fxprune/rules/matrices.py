@@ -1,7 +1,7 @@
 """Transforms that take whole dimensions: Fourier transforms, factorisations, inverses."""
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import axes, broadcast, freeze_dims, operands
+from fxprune.rules.operands import axes, broadcast, freeze_dims, operands
+from fxprune.rules.registry import Operand, register_rule
 
 FOURIER = """
 fft ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 hfft2 ihfft2 fftn ifftn rfftn irfftn hfftn ihfftn

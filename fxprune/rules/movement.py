@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import BROADCAST, Vectors, axes, axis, broadcast, free, freeze_dims, replaced
+from fxprune.rules.operands import BROADCAST, Vectors, axes, axis, broadcast, free, freeze_dims, replaced
+from fxprune.rules.registry import Operand, register_rule
 
 
 @register_rule("aten::cat", "aten::concat", "aten::concatenate")

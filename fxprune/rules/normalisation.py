@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fxprune.algebra.masks import remaining_groups
-from fxprune.algebra.units import Vector
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Kept, Vectors, free
+from fxprune.ir.masks import remaining_groups
+from fxprune.ir.units import Vector
+from fxprune.rules.operands import Kept, Vectors, free
+from fxprune.rules.registry import Operand, register_rule
 
 
 def per_channel(op, x: Operand, *params: Operand | None) -> None:

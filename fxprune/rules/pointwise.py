@@ -7,8 +7,8 @@ Where a function has no value at zero, or an infinite one, a removed channel mus
 turn what reads it into a non-number. Verification computes these over the kept channels alone (``mixes``).
 """
 
-from fxprune.registry import register_rule
-from fxprune.rules._shared import BROADCAST, broadcast
+from fxprune.rules.operands import BROADCAST, broadcast
+from fxprune.rules.registry import register_rule
 
 UNARY = """
 abs absolute acos arccos asin asinh arcsin arcsinh atan atanh arctan arctanh angle bitwise_not ceil celu conj _conj

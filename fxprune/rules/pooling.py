@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, freeze_dims, nth, operands
 from fxprune.rules.movement import blocks
+from fxprune.rules.operands import Vectors, freeze_dims, nth, operands
+from fxprune.rules.registry import Operand, register_rule
 
 WINDOW = "a window slides over it"
 

@@ -7,9 +7,9 @@ given share their hidden units index by index.
 
 import numpy as np
 
-from fxprune.algebra.units import Vector
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, cost
+from fxprune.ir.units import Vector
+from fxprune.rules.operands import Vectors, cost
+from fxprune.rules.registry import Operand, register_rule
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 

@@ -4,8 +4,8 @@ A reduced dimension may lose channels: the result is then that of the kept ones 
 positions (`argmax`, `topk`, `sort`) or every index weighs against all others (softmax) the dimension is frozen.
 """
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, axes, axis, broadcast, free, freeze_dims, replaced
+from fxprune.rules.operands import Vectors, axes, axis, broadcast, free, freeze_dims, replaced
+from fxprune.rules.registry import Operand, register_rule
 
 NAMES_POSITIONS = "its positions are the result"
 

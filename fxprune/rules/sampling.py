@@ -1,8 +1,8 @@
 """Resampling of positions: interpolation and grids. Channels run along."""
 
-from fxprune.registry import register_rule
-from fxprune.rules._shared import freeze_dims
+from fxprune.rules.operands import freeze_dims
 from fxprune.rules.pooling import over_positions
+from fxprune.rules.registry import register_rule
 
 RESAMPLED = "it is resampled"
 UPSAMPLE = {

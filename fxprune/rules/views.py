@@ -1,4 +1,4 @@
-"""Reshapes: a split of dimensions into atoms and a merge of atoms into dimensions (`fxprune.algebra.views`).
+"""Reshapes: a split of dimensions into atoms and a merge of atoms into dimensions (`fxprune.ir.reshapes`).
 
 Two decisions are taken here, both by `Op.choose`, so that the next candidate is tried where the first is frozen:
 which factor of a split dimension carries its channels, and which of several free factors a merged dimension keeps.
@@ -9,10 +9,10 @@ from math import prod
 
 import numpy as np
 
-from fxprune.algebra import views
-from fxprune.algebra.units import Vector
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import Vectors, axes, axis, free, replaced
+from fxprune.ir import reshapes
+from fxprune.ir.units import Vector
+from fxprune.rules.operands import Vectors, axes, axis, free, replaced
+from fxprune.rules.registry import Operand, register_rule
 
 SPLIT = "the dimension is split, and another of its factors carries the channels"
 PRODUCT = "product of two free factors: the other one carries the channels"
@@ -28,12 +28,12 @@ def reshape(op, x: Operand, shape: Sequence[int]) -> Vectors:
     out: list[Vector | None] = [op.fixed(1) if n == 1 else None for n in shape]
     if prod(shape) == 0:
         return _empty(op, x, shape)
-    for d, target in views.ones(x.shape, shape).items():
+    for d, target in reshapes.ones(x.shape, shape).items():
         if target is None:
             op.freeze(x[d], DROPPED)
         else:
             out[target] = x[d]
-    for group in views.groups(x.shape, shape):
+    for group in reshapes.groups(x.shape, shape):
         for d, vector in zip(group.dst, _regroup(op, x, group, shape), strict=True):
             out[d] = vector
     return tuple(out)
@@ -45,7 +45,7 @@ def _empty(op, x: Operand, shape: Sequence[int]) -> Vectors:
     return tuple(op.fixed(n) for n in shape)
 
 
-def _regroup(op, x: Operand, group: views.Group, shape: Sequence[int]) -> list[Vector]:
+def _regroup(op, x: Operand, group: reshapes.Group, shape: Sequence[int]) -> list[Vector]:
     """The target dims' vectors of one group."""
     if group.sizes is None:
         if not any(free(x[d]) for d in group.src):
@@ -66,15 +66,15 @@ def _split(op, x: Operand, dim: int, sizes: list[int], rank_out: int) -> list[Ve
         return [vector]
     if not free(vector):
         return [_constant(vector[0], n) for n in sizes]
-    vary = views.varying(vector, sizes)
-    order = [k for k in _split_order(op, x, dim, sizes, rank_out) if k in vary and views.viable(vector, sizes, k)]
+    vary = reshapes.varying(vector, sizes)
+    order = [k for k in _split_order(op, x, dim, sizes, rank_out) if k in vary and reshapes.viable(vector, sizes, k)]
     if not order:  # one unit throughout, or fixed indices across every factor
         op.freeze(vector, SPLIT)
         return [op.fixed(n, SPLIT) for n in sizes]
     carrier = order[op.choose(len(order)) if len(vary) > 1 else 0]
-    carried = views.along(vector, sizes, carrier)
+    carried = reshapes.along(vector, sizes, carrier)
     if len(vary) > 1:
-        op.tie(views.spread(carried, sizes, carrier), vector)
+        op.tie(reshapes.spread(carried, sizes, carrier), vector)
         op.hinge(carried)
     return [carried if k == carrier else op.fixed(n, SPLIT) for k, n in enumerate(sizes)]
 
@@ -119,7 +119,7 @@ def _merge(op, atoms: list[Vector], is_param: bool) -> Vector:
         for k in candidates:
             if k != kept:
                 op.freeze(atoms[k], PRODUCT)
-    return views.spread(atoms[kept], sizes, kept)
+    return reshapes.spread(atoms[kept], sizes, kept)
 
 
 def _constant(entry: int, n: int) -> Vector:

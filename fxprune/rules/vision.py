@@ -1,9 +1,9 @@
 """torchvision's own operators: regions of interest, deformable convolution, suppression of boxes."""
 
-from fxprune.registry import Operand, register_rule
-from fxprune.rules._shared import freeze_dims, operands
 from fxprune.rules.convolution import convolve
 from fxprune.rules.movement import blocks
+from fxprune.rules.operands import freeze_dims, operands
+from fxprune.rules.registry import Operand, register_rule
 
 REGIONS = "regions of interest are cut out of it"
 

@@ -9,7 +9,7 @@ import torch
 from artefact_nets import NETS
 
 import fxprune
-from fxprune.artefacts import folder as folders
+from fxprune.artefacts import saving as folders
 from fxprune.errors import InputError
 
 
@@ -73,12 +73,12 @@ SCRIPT = """
 import os, sys, torch
 from torch import nn
 import fxprune
-from fxprune.artefacts import folder
+from fxprune.artefacts import saving
 torch.manual_seed(0)
 net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
 small = fxprune.compress(net, torch.randn(1, 3, 8, 8), channels=0.5, verify=False)
-write, folder._programs = folder._report, lambda *args: None
-folder._report = lambda *args: (write(*args), os._exit(9))
+write, saving._programs = saving._report, lambda *args: None
+saving._report = lambda *args: (write(*args), os._exit(9))
 fxprune.save(small, sys.argv[1])
 """
 

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from test_structures import random_plan
 
 import fxprune
-from fxprune import pipeline
+from fxprune import api
 from fxprune.artefacts.exported import close, example_of, exported
-from fxprune.artefacts.folder import FILES
+from fxprune.artefacts.saving import FILES
 from fxprune.artefacts.source import check_source, identical, run, source_of
 from fxprune.errors import InputError, UnsupportedError
 
@@ -45,7 +45,7 @@ def small_case(name):
     coupling = fxprune.analyze(model, case.inputs(2), policy=case.policy)
     if coupling.mode != "graph":
         pytest.skip("module mode")
-    return pipeline.carry_out(model, coupling, random_plan(coupling, model, 0)), coupling
+    return api.carry_out(model, coupling, random_plan(coupling, model, 0)), coupling
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import fxprune
 from fxprune import DWGL, InputError
 from fxprune.errors import MissingExtraError
-from fxprune.integrations.accelerate import Proximal
-from fxprune.integrations.lightning import ProximalCallback
+from fxprune.training.accelerate import Proximal
+from fxprune.training.lightning import ProximalCallback
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -141,7 +141,7 @@ def test_accelerate(tmp_path):
 
 
 def test_missing_extras(monkeypatch):
-    from fxprune.integrations import lightning
+    from fxprune.training import lightning
 
     _, penalty = penalised()
     monkeypatch.setitem(sys.modules, "accelerate", None)

@@ -4,11 +4,11 @@ import pytest
 from samples import SAMPLES
 
 import fxprune.rules  # noqa: F401  fills the registry
-from fxprune.capture.capture import capture
+from fxprune.capture.capturing import capture
 from fxprune.coupling.grouping import group_channels
-from fxprune.coupling.op import Policy
 from fxprune.coupling.replay import replay
-from fxprune.registry import RULES
+from fxprune.rules.op import Policy
+from fxprune.rules.registry import RULES
 
 # Fused layers of the fast path, which capture switches off; copies between devices; the plain name of what arrives as
 # `_conj`; what capture itself consumes; what needs aligned widths or is deprecated.

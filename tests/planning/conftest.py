@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fxprune.algebra.units import Reason
-from fxprune.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Inputs, Member, TensorSpec
-from fxprune.signature import signature_of
+from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Inputs, Member, TensorSpec
+from fxprune.ir.signature import signature_of
+from fxprune.ir.units import Reason
 
 
 class Net(nn.Module):
@@ -90,7 +90,7 @@ class FakePolicy:
 
 @dataclass(frozen=True)
 class FakeCoupling:
-    """What `fxprune.draw.plan` needs of a Coupling."""
+    """What `fxprune.planning.draw.plan` needs of a Coupling."""
 
     groups: dict
     costs: Costs

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxprune.budget import Budget, cut, narrowest, ranking
 from fxprune.errors import BudgetError
-from fxprune.groups import Costs, Count
+from fxprune.ir.groups import Costs, Count
+from fxprune.planning.budget import Budget, cut, narrowest, ranking
 
 
 def chain(sizes: list[int], frozen: int = 3) -> Costs:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fxprune.algebra.units import Reason
-from fxprune.criteria import L2
-from fxprune.digest import digest_of
-from fxprune.draw import plan
 from fxprune.errors import BudgetError, InputError, PlanError, UnsupportedError
+from fxprune.ir.signature import aliases, signature_of
+from fxprune.ir.units import Reason
 from fxprune.planning import Plan
-from fxprune.selection import select
-from fxprune.signature import aliases, signature_of
+from fxprune.planning.criteria import L2
+from fxprune.planning.digest import digest_of
+from fxprune.planning.draw import plan
+from fxprune.planning.selection import select
 
 
 def names(groups):

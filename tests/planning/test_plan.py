@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from fxprune.coupling.op import Policy
-from fxprune.draw import plan as draw
 from fxprune.errors import FxpruneError, InputError, PlanError
-from fxprune.groups import Inputs, Signature, TensorSpec
-from fxprune.planning import Plan, files
+from fxprune.ir import files
+from fxprune.ir.groups import Inputs, Signature, TensorSpec
+from fxprune.ir.signature import aliases, named_tensors, signature_of
+from fxprune.planning import Plan
 from fxprune.planning.document import POLICIES
-from fxprune.signature import aliases, named_tensors, signature_of
+from fxprune.planning.draw import plan as draw
+from fxprune.rules.op import Policy
 
 
 @pytest.fixture
@@ -303,7 +304,7 @@ def test_other_weights_are_refused(plan, net):
 
 
 def test_the_digest_sees_every_byte(net):
-    from fxprune.digest import digest_of
+    from fxprune.planning.digest import digest_of
 
     digests = [digest_of(net)]
     net.conv1.weight.data[0, 0, 0, 0] *= -1

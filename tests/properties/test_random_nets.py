@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import fxprune
-from fxprune import analyze, pipeline
-from fxprune.coupling.op import Policy
-from fxprune.digest import digest_of
+from fxprune import analyze, api
+from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError
-from fxprune.permutable import permutable
+from fxprune.ir.signature import aliases
 from fxprune.planning import Plan
-from fxprune.signature import aliases
+from fxprune.planning.digest import digest_of
+from fxprune.rules.op import Policy
 
 programs = st.lists(st.tuples(st.sampled_from(sorted(random_nets.STEPS)), st.integers(0, 10_000)), min_size=1,
                     max_size=7)
@@ -59,7 +59,7 @@ def test_equal_or_refused(program, seed, heads, grouped):
     note({name: (g.size, g.kept) for name, g in plan.groups.items()})
     note({name: str(g.frozen) for name, g in coupling.groups.items() if g.frozen})
     try:
-        small = pipeline.carry_out(model, coupling, plan)
+        small = api.carry_out(model, coupling, plan)
     except FxpruneError as refusal:
         note(refusal)
         return

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fxprune import analyze
-from fxprune.coupling.record import Coupling
+from fxprune.coupling.coupling import Coupling
 
 
 class Branches(nn.Module):

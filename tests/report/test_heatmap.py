@@ -6,8 +6,8 @@ import torch
 from fxprune import analyze
 from fxprune.errors import InputError, MissingExtraError
 from fxprune.models import resnet20
-from fxprune.penalties import DWGL
 from fxprune.report.heatmap import heatmap
+from fxprune.training import DWGL
 
 
 @pytest.fixture(scope="module")

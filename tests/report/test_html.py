@@ -12,8 +12,8 @@ from report_nets import branches
 from torch import nn
 
 from fxprune import analyze
-from fxprune.draw import plan
 from fxprune.errors import InputError
+from fxprune.planning.draw import plan
 from fxprune.report.drawing import INPUT, LAYER, OPERATOR, OUTPUT, drawing
 from fxprune.report.html import render, to_html
 from fxprune.report.layout import places

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import fxprune.rules  # noqa: F401  fills the registry
-from fxprune.algebra.units import Closure, Vector
-from fxprune.coupling.op import Notes, Op, Policy
-from fxprune.registry import Operand, rule_for
+from fxprune.ir.units import Closure, Vector
+from fxprune.rules.op import Notes, Op, Policy
+from fxprune.rules.registry import Operand, rule_for
 
 
 @dataclass

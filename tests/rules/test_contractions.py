@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from harness import Bench
 
-from fxprune.coupling.op import Policy
-from fxprune.registry import rule_for
 from fxprune.rules.einsum import parse
+from fxprune.rules.op import Policy
+from fxprune.rules.registry import rule_for
 
 
 def conv(bench, shape, x, weight, bias=None, name="conv2d", **kwargs):

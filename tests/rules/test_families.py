@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from harness import Bench
 
-from fxprune.coupling.op import Policy
-from fxprune.registry import RULES, rule_for
+from fxprune.rules.op import Policy
+from fxprune.rules.registry import RULES, rule_for
 
 
 def test_elementwise_operators_tie_from_the_right():

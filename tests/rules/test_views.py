@@ -9,8 +9,8 @@ from harness import Bench, kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxprune.algebra import views
-from fxprune.coupling.op import Policy
+from fxprune.ir import reshapes as algebra
+from fxprune.rules.op import Policy
 
 
 @st.composite
@@ -80,7 +80,7 @@ def cuts(src, dim, dst):
 def test_no_cut_of_a_single_dimension_is_missed(shapes, data):
     src, dst = shapes
     dim = data.draw(st.integers(0, len(src) - 1))
-    if src[dim] > 8 or any(g.sizes is None for g in views.groups(src, dst)):
+    if src[dim] > 8 or any(g.sizes is None for g in algebra.groups(src, dst)):
         return
     found = set()
     for choice in range(4):
@@ -203,8 +203,8 @@ def test_view_as_shrinks_with_the_other_tensor():
 
 
 def test_groups_name_the_dims_that_belong_together():
-    found = views.groups((2, 8, 6, 5), (2, 4, 12, 5))
+    found = algebra.groups((2, 8, 6, 5), (2, 4, 12, 5))
     assert [(g.src, g.dst, g.sizes) for g in found] == [((0,), (0,), (2,)), ((1, 2), (1, 2), (4, 2, 6)),
                                                          ((3,), (3,), (5,))]
     with pytest.raises(ValueError, match=r"keeps the number of elements, got \(2,\) -> \(3,\)"):
-        views.groups((2,), (3,))
+        algebra.groups((2,), (3,))

@@ -8,7 +8,7 @@ import torch
 from reference import Patch
 from torch import nn
 
-from fxprune.coupling.op import Policy
+from fxprune.rules.op import Policy
 
 
 class Net(nn.Module):

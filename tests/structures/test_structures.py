@@ -15,10 +15,10 @@ import sequence_cases  # noqa: F401
 from cases import CASES
 
 import fxprune
-from fxprune import analyze, pipeline
-from fxprune.digest import digest_of
+from fxprune import analyze, api
+from fxprune.ir.signature import aliases
 from fxprune.planning import Plan
-from fxprune.signature import aliases
+from fxprune.planning.digest import digest_of
 
 
 def random_plan(coupling, model, seed):
@@ -46,7 +46,7 @@ def test_structure(name):
     for seed in range(3):
         before = reference.fingerprint(model)
         plan = random_plan(coupling, model, seed)
-        small = pipeline.carry_out(model, coupling, plan)
+        small = api.carry_out(model, coupling, plan)
         reference.assert_untouched(before, model)
         reference.assert_sliced(model, small, plan.keep, case.renumbered)
         if seed == 0:

@@ -16,11 +16,11 @@ from torch import nn
 from torch.utils._pytree import tree_iter
 
 import fxprune
-from fxprune import pipeline
+from fxprune import api
 
 # Where packages lie on the machine that measures is nobody's business.
 _SITE = re.compile(r"/\S*site-packages/")
-# The passes, by the function of the pipeline that runs them.
+# The passes, by the function of the API that runs them.
 PASSES = {"capture": "capture", "settled": "coupling", "draw": "plan", "carry_out": "rewrite", "check": "verify"}
 BOUNDARIES = ("model input", "model output")
 
@@ -49,7 +49,7 @@ def timed() -> Iterator[Counter]:
 
     with ExitStack() as stack:
         for name in PASSES:
-            stack.enter_context(mock.patch.object(pipeline, name, clock(name, getattr(pipeline, name))))
+            stack.enter_context(mock.patch.object(api, name, clock(name, getattr(api, name))))
         yield seconds
 
 
@@ -109,10 +109,10 @@ def tensors(out: Any) -> list[torch.Tensor]:
 
 def proven(model: nn.Module, small: nn.Module, done: Any) -> dict[str, Any]:
     """Verification at half of each group, and again at random unequal widths."""
-    first = pipeline.check(model, small, done.plan, done.coupling)
+    first = api.check(model, small, done.plan, done.coupling)
     rng = np.random.default_rng(0)
     widths = {name: math.ceil(rng.uniform(0.2, 1) * group.size) for name, group in done.coupling.prunable.items()}
     plan = fxprune.Plan.from_widths(done.coupling, model, widths, criterion=Unequal())
-    second = pipeline.check(model, pipeline.carry_out(model, done.coupling, plan), plan, done.coupling)
+    second = api.check(model, api.carry_out(model, done.coupling, plan), plan, done.coupling)
     return {"error": max(first.max_error, second.max_error), "nodes": first.nodes, "dtype": first.dtype,
             "runs": first.runs, "notes": [_SITE.sub("", note) for note in (*first.notes, *second.notes)]}

@@ -1,0 +1,183 @@
+"""The passes in a row: analyze, plan, apply, verify."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from fxprune.capture.capturing import GRAPH, capture
+from fxprune.capture.collecting import collected_later
+from fxprune.coupling.couple import refuse
+from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.permutable import permutable
+from fxprune.coupling.refinement import settled
+from fxprune.errors import InputError, PlanError
+from fxprune.ir.signature import aliases, signature_of
+from fxprune.planning import Plan
+from fxprune.planning.draw import plan as draw
+from fxprune.results import Record, attach, found_record, record
+from fxprune.rewrite.emit import emit
+from fxprune.rewrite.folding import Folded, applied, fold
+from fxprune.rewrite.shrink import shrink
+from fxprune.rules.op import Policy
+from fxprune.training import DWGL
+from fxprune.training.user_fit import Fit, trained
+from fxprune.verification import Verification, check
+
+
+@collected_later()
+def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
+    """Find the coupling groups of a model.
+
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        policy: how splits into attention heads and into convolution groups are pruned.
+
+    Raises:
+        InputError: no module, or inputs that do not fit.
+        UnsupportedError: quantized and scripted modules.
+        CaptureError: the model raises in forward.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> import torch
+    >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
+    8
+    """
+    refuse(model)
+    return settled(model, capture(model, example_inputs), policy or Policy())
+
+
+def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,
+             params: float | None = None, channels: float | None = None, criterion: Any = "l2", vote: str = "joint",
+             scope: str = "global", round_to: int = 1, ignore: Any = (), min_channels: int = 1,
+             fold_constants: bool = False, calibration: Any = None, verify: bool = True,
+             policy: Policy | None = None, train: Fit | None = None,
+             penalty: Callable[[Coupling], DWGL] = DWGL) -> nn.Module:
+    """A smaller model that computes what the original computes without the removed channels; checked before it returns.
+
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        groups: ``"auto"``, group names, patterns over layer names, or the coupling's own groups.
+        macs, params, channels: the fraction to *keep*, one of them; half of the MACs where none is given.
+        criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"`` or an object of one's own.
+        vote: how the voters of a group agree: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
+        scope: ``"global"`` compares channels across groups, ``"uniform"`` cuts all groups alike.
+        round_to: widths are multiples of it, where the group is large enough.
+        ignore: module names, patterns or modules whose channels, on both sides, stay.
+        min_channels: the fewest channels that a group keeps.
+        fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
+        calibration: inputs, or batches of them, to measure those constants on; random ones where None.
+        verify: prove the result against the masked original, in eval and in train mode.
+        policy: how splits into attention heads and convolution groups are pruned.
+        train: your own training function, ``fit(model, penalty)``: it gets a copy whose channels are ordered by their
+            norm, and the penalty, and trains that copy in place as it likes. The plan is drawn afterwards.
+        penalty: makes the penalty from the coupling; ``functools.partial(DWGL, strength=1e-3)`` for other settings.
+
+    Returns:
+        A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
+
+    Raises:
+        FxpruneError: its subclasses say what is wrong and what to write instead.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> import torch
+    >>> small = compress(net, torch.randn(1, 3, 8, 8), channels=0.5)
+    >>> small(torch.randn(1, 3, 8, 8)).shape, record(small).after.widths["0"]
+    (torch.Size([1, 4, 4, 4]), 4)
+    """
+    with collected_later() if train is None else nullcontext():
+        coupling = analyze(model, example_inputs, policy=policy)
+        if train is not None:
+            model = trained(model, coupling, train, penalty(coupling))
+        drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
+                     scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
+        folded = fold(model, coupling, drawn, calibration) if fold_constants else None
+        small = carry_out(model, coupling, drawn, folded)
+    if not verify:
+        return small
+    verification = check(folded.model if folded else model, small, drawn, coupling)
+    return attach(small, replace(record(small), verification=verification))
+
+
+def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
+    """Hold a pruned module against the masked original, node by node.
+
+    Args:
+        model: the original.
+        small: what `compress` or `apply` made of it; not trained since.
+        plan: what was kept.
+        example_inputs: other inputs than those whose specs the plan holds.
+
+    Raises:
+        VerificationError: they differ.
+        PlanError: the plan does not belong to this model.
+    """
+    _check_plan(model, plan, "any")
+    coupling = _coupling_for(model, plan, example_inputs)
+    done = found_record(small)
+    base = applied(model, done.folds) if done is not None and done.folds else model
+    return check(base, small, plan, coupling)
+
+
+def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
+          fold_constants: bool = False, calibration: Any = None) -> nn.Module:
+    """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
+
+    Args:
+        model: the model that the plan was drawn for.
+        plan: from `plan` or ``Plan.load``.
+        example_inputs: other inputs than those whose specs the plan holds.
+        weights: ``"same"`` demands the weights that the plan was drawn from, ``"any"`` takes any.
+        fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
+        calibration: inputs, or batches of them, to measure those constants on; random ones where None.
+
+    Raises:
+        PlanError: the plan does not belong to this model, or these weights.
+    """
+    _check_plan(model, plan, weights)
+    coupling = _coupling_for(model, plan, example_inputs)
+    plan.check(coupling.signature, coupling.groups, aliases(model))
+    _check_moves(coupling, plan)
+    return carry_out(model, coupling, plan, fold(model, coupling, plan, calibration) if fold_constants else None)
+
+
+@collected_later()
+def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folded: Folded | None = None) -> nn.Module:
+    """Emit the pruned module, of the folded model where there is one, and attach its record. The plan is one that was
+    drawn on this coupling, or checked against it."""
+    base = folded.model if folded else model
+    small = emit(base, coupling, plan) if coupling.mode == GRAPH else shrink(base, coupling, plan)
+    drift = folded.drift(small, plan) if folded else 0.0
+    return attach(small, Record.of(coupling, plan, folded.folds if folded else (), drift))
+
+
+def _check_moves(coupling: Coupling, plan: Plan) -> None:
+    moved = {name for name, group in plan.groups.items() if tuple(group.kept) != tuple(sorted(group.kept))}
+    held = sorted(moved - permutable(coupling)) if moved else []
+    if held:
+        raise PlanError(f"plan.groups[{held[0]!r}].kept: its channels may be removed but not reordered, because they "
+                        "lie in unlike orders in some tensor; list them in ascending order")
+
+
+def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
+    if not isinstance(plan, Plan):
+        raise InputError(f"plan must be a fxprune.Plan, got {type(plan).__name__}; write fxprune.plan(coupling, model) "
+                         "or fxprune.Plan.load(path)")
+    if weights not in ("same", "any"):
+        raise InputError(f"weights must be 'same' or 'any', got {weights!r}")
+    refuse(model)
+    done = found_record(model)
+    if done is not None and done.plan == plan:
+        raise PlanError("a plan can be applied once, and this model is its result already; apply it to the original")
+    plan.check(signature_of(model))
+    if weights == "same":
+        plan.check_weights(model)
+
+
+def _coupling_for(model: nn.Module, plan: Plan, example_inputs: Any) -> Coupling:
+    inputs = plan.inputs if example_inputs is None else example_inputs
+    return analyze(model, inputs, policy=Policy(**plan.policy))

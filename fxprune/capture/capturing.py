@@ -1,0 +1,275 @@
+"""Capture a model: one graph where ``train()`` and ``eval()`` agree, else one for each, and the tapes of the runs."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from fxprune.capture.contexts import compiling
+from fxprune.capture.kernels import Kernels
+from fxprune.capture.liveness import drop_dead
+from fxprune.capture.observer import Observer
+from fxprune.capture.structure import deep_copy, structural_copy
+from fxprune.capture.traced import Traced
+from fxprune.capture.tracer import Tracer, is_leaf
+from fxprune.capture.watch import Watcher, watch
+from fxprune.errors import CaptureError, FxpruneError, InputError
+from fxprune.ir import example_inputs
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.groups import Inputs
+from fxprune.ir.signature import named_modules, named_tensors
+from fxprune.ir.trees import tensors_in
+
+GRAPH, MODULE = "graph", "module"
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """What was captured.
+
+    Args:
+        root: the structural copy that the graphs refer to.
+        modes: ``{"eval": Traced, "train": Traced}``; the same object where the graphs agree.
+        inputs: the example inputs' description.
+        mode: ``"graph"``, or ``"module"`` where the model's Python could not be traced.
+        held: leaf modules that the model's own ``train()`` keeps in inference mode.
+        ways: in module mode, further ways that data can lead through the model's Python: the variation of the inputs
+            that went there, and its tape.
+        why: in module mode, what stood in the way; for a missing training graph, what that failed with.
+        eager: where the graph is what the model runs under ``torch.compile`` (``torch.compiler.is_compiling()``): what
+            stood in the way of the graph of what it runs without.
+    """
+
+    root: nn.Module
+    modes: dict[str, Traced]
+    inputs: Inputs
+    mode: str
+    why: str = ""
+    eager: str = ""
+    held: tuple[str, ...] = ()
+    ways: Mapping[str, Traced] = field(default_factory=dict)
+
+    @property
+    def traced(self) -> list[Traced]:
+        """The distinct graphs, or tapes."""
+        return list({id(t): t for t in (*self.modes.values(), *self.ways.values())}.values())
+
+    @property
+    def unreached(self) -> list[str]:
+        """In module mode, the leaf modules with parameters that no run has called, nor read in any other way."""
+        met = {path for traced in self.traced for path in traced.tape.modules}
+        met |= {name.rpartition(".")[0] for traced in self.traced for name in traced.tape.read}
+        return [path for path, module in self.root.named_modules()
+                if is_leaf(module) and path not in met and any(True for _ in module.parameters())]
+
+
+def capture(model: nn.Module, example: Any = None) -> Captured:
+    """Capture ``model`` on example inputs (inferred where None).
+
+    Raises:
+        InputError: the inputs do not fit, or none could be inferred.
+        CaptureError: the model raises in forward.
+    """
+    if isinstance(example, Inputs):
+        example_ = example_inputs.realise(example, _device(model), torch.Generator().manual_seed(0))
+        return _capture(model, example_, example)
+    if example is not None:
+        normal = example_inputs.normalise(example)
+        return _capture(model, normal, example_inputs.describe(normal))
+    return _inferred(model)
+
+
+def _inferred(model: nn.Module) -> Captured:
+    tried = []
+    for guess, words in example_inputs.candidates(model):
+        shape = tuple(next(iter(tree_iter(guess))).shape)
+        try:
+            described = example_inputs.describe(guess, f"shape {shape} from {words}")
+            return _capture(model, guess, _with_range(model, described))
+        except FxpruneError as error:
+            tried.append((shape, error))
+    if not tried:
+        raise InputError("example_inputs could not be inferred: the model has no layer that tells an input size; "
+                         "pass example_inputs=torch.randn(…)")
+    listed = "; ".join(f"{shape}: {error}" for shape, error in tried[:3])
+    raise InputError(f"example_inputs could not be inferred: none of {[s for s, _ in tried]} runs ({listed}); "
+                     "pass example_inputs=torch.randn(…)")
+
+
+def _with_range(model: nn.Module, described: Inputs) -> Inputs:
+    """Inferred token ids may be any that the embedding knows."""
+    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    if not sizes:
+        return described
+    return replace(described, args=tuple(replace(s, high=sizes[0]) if s.dtype == "int64" else s
+                                         for s in described.args))
+
+
+def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
+    names = example_inputs.placeholders(model, example)
+    example_inputs.check(model, example)
+    with untouched_rng():
+        try:
+            return _graphs(model, names, described, real=False)
+        except CaptureError as error:
+            captured = _compiling(model, names, described, str(error))
+            if captured is not None:
+                return captured
+        except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError):
+            pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
+        try:
+            return _graphs(model, names, described, real=True, example=example)
+        except InputError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
+        return _watched(model, example, described, why)
+
+
+def _compiling(model: nn.Module, names: list[str], described: Inputs, why: str) -> Captured | None:
+    """What the model runs when it is told that it is being compiled, should that be without a look at the data."""
+    with compiling(True):
+        try:
+            return replace(_graphs(model, names, described, real=False), eager=why)
+        except Exception:  # the reasons that are told are those of the model as it runs by itself
+            return None
+
+
+def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
+            ) -> Captured:
+    kernels = Kernels()
+    evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
+    held, switches = (), _switches(model)
+    if switches:
+        held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
+    if not evaluated.asked_training and not switches:
+        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
+    try:
+        trained, _ = _trace(model, names, described, Observer(real, kernels), training=True, example=example)
+    except Exception as error:
+        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held=held)
+    if _same(trained, evaluated):
+        trained = evaluated
+    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
+
+
+def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,
+           example: Example | None) -> tuple[Traced, nn.Module]:
+    root, contents = (deep_copy(model), {}) if observer.real else structural_copy(model)
+    _set_mode(root, training)
+    args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
+    introduce(observer, root, contents, names, (args, kwargs))
+    traced = Tracer(root, observer, _device(model)).trace(args, kwargs, names)
+    # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
+    for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
+        observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
+    observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
+    drop_dead(traced.graph, traced.tape)
+    return traced, root
+
+
+def _switches(model: nn.Module) -> bool:
+    """Whether some module's own ``train()`` may do more than set a flag."""
+    own = {type(module) for _, module in named_modules(model)}
+    return any(kind.train is not nn.Module.train or issubclass(kind, torch.jit.ScriptModule) for kind in own)
+
+
+def _set_mode(root: nn.Module, training: bool) -> None:
+    """``train()``, which takes a call and a checked assignment for every module; most need neither."""
+    if _switches(root):
+        root.train(training)
+        return
+    for _, module in named_modules(root):
+        vars(module)["training"] = training
+
+
+def _own(example: Example) -> Example:
+    """A copy, since the model may write into its inputs."""
+    return tree_map_only(torch.Tensor, lambda t: t.detach().clone(), example)
+
+
+def _on_tape(observer: Observer, constant: torch.Tensor) -> torch.Tensor:
+    return constant if observer.real or constant.device.type == "meta" else observer.adopt(constant)
+
+
+def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Tensor], names: list[str],
+              example: Example) -> None:
+    """Tell the observer which tensors are parameters, which inputs, and what the index buffers hold."""
+    for name, tensor in named_tensors(root):
+        number = observer.ref(tensor).id
+        if number in observer.tape.params:
+            continue  # a shared one goes by its first name
+        observer.tape.params[number] = name
+        if name in contents:
+            observer.know(tensor, contents[name])
+        elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():
+            observer.know(tensor, tensor.detach().clone())
+    for name, value in zip(names, [*example[0], *example[1].values()], strict=True):
+        for tensor in tree_iter(value):
+            if isinstance(tensor, torch.Tensor):
+                observer.tape.inputs[observer.ref(tensor).id] = name
+
+
+def _same(a: Traced, b: Traced) -> bool:
+    """Whether two graphs are one: the same calls of the same constants, and of the same operators inside modules."""
+    if len(a.graph.nodes) != len(b.graph.nodes) or len(a.tape.calls) != len(b.tape.calls):
+        return False
+    constants = zip(a.constants.values(), b.constants.values(), strict=False)
+    texts = zip(_text(a), _text(b), strict=False)
+    return all(x == y for x, y in texts) and all(torch.equal(x, y) for x, y in constants)
+
+
+def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
+    yield from ((n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes)
+    yield from ((name, module.key) for name, module in traced.added.items())
+    yield from ((call.op, call.overload) for call in traced.tape.calls)
+
+
+def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:
+    """The last resort: only watch the model run, and run again on other values where some layers were not called."""
+    try:
+        root, traced = _run(model, example)
+    except Exception as error:
+        raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: {error}"
+                           ) from error
+    captured = Captured(root, {"eval": traced}, described, MODULE, why)
+    for variation in example_inputs.VARIATIONS:
+        if not captured.unreached:
+            break
+        try:
+            _, traced = _run(model, example_inputs.varied(example, variation))
+        except Exception:  # not every input is one that the model can take
+            continue
+        if set(traced.tape.modules) & set(captured.unreached):
+            captured = replace(captured, ways={**captured.ways, variation: traced})
+    return captured
+
+
+def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
+    """A copy of the model, and the tape of its run."""
+    root, observer = deep_copy(model).eval(), Watcher()
+    example = _own(example)
+    introduce(observer, root, {}, example_inputs.placeholders(model, example), example)
+    return root, watch(root, observer, example)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
+
+
+@contextmanager
+def untouched_rng() -> Iterator[None]:
+    """Leave every generator as it was found."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)

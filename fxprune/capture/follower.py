@@ -1,0 +1,60 @@
+"""Run a model again along the tape of its captured run: the i-th operator is the i-th call."""
+
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxprune.capture.observer import NUMBER, observed
+from fxprune.errors import FxpruneError
+from fxprune.ir.tape import Call, Tape
+
+# How far a run that data steers may skip along the tape.
+AHEAD = 50
+
+
+class Astray(FxpruneError):
+    """The run left the tape."""
+
+
+class Follower(TorchDispatchMode):
+    """Hands every operator to `handle` together with its call on the tape.
+
+    Args:
+        tape: of the captured run.
+        strict: whether the run must follow the tape; where data steers the model's Python (module mode), operators
+            that the tape does not know get None for a call.
+    """
+
+    def __init__(self, tape: Tape, strict: bool = True):
+        super().__init__()
+        self.calls, self.strict, self.position = tape.ran or tape.calls, strict, 0
+
+    def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the operator."""
+        return func(*args, **kwargs)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        how = observed(func, args)
+        if how == "decompose":
+            with self:
+                return func.decompose(*args, **kwargs)
+        return func(*args, **kwargs) if how == "skip" else self.handle(self._call(func), func, args, kwargs)
+
+    def _call(self, func: Any) -> Call | None:
+        name = func._schema.name
+        if self.position < len(self.calls) and self.calls[self.position].op == name:
+            self.position += 1
+            return self.calls[self.position - 1]
+        if name == NUMBER or not any("Tensor" in str(returned.type) for returned in func._schema.returns):
+            return None
+        if self.strict:
+            expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"
+            raise Astray(f"the model must run as it was captured: operator {self.position} was {expected} then, and is "
+                         f"{name} now")
+        near = range(self.position, min(self.position + AHEAD, len(self.calls)))
+        found = next((i for i in near if self.calls[i].op == name), None)
+        if found is None:
+            return None
+        self.position = found + 1
+        return self.calls[found]

@@ -1,1 +1,0 @@
-"""Penalties inside other projects' training loops; each file needs the extra of its name."""

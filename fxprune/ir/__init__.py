@@ -1,0 +1,1 @@
+"""What the passes hand on: the tape, the algebra of dimensions, signatures, groups and the example inputs."""

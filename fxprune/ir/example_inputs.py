@@ -1,0 +1,209 @@
+"""Example inputs: normalised, described without their contents, made again from the description, inferred."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from fxprune.errors import InputError
+from fxprune.ir.groups import Inputs, TensorSpec
+from fxprune.ir.signature import named_tensors
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def normalise(example: Any) -> Example:
+    """Positional and keyword arguments from a tensor, a tuple or list of arguments, or a dict of keyword arguments.
+
+    >>> normalise({"x": 1})
+    ((), {'x': 1})
+    """
+    if isinstance(example, torch.Tensor):
+        return (example,), {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, (tuple, list)):
+        return tuple(example), {}
+    raise InputError(f"example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword "
+                     f"arguments, got {type(example).__name__}; write for instance torch.randn(1, 3, 224, 224)")
+
+
+def check(model: nn.Module, example: Example) -> None:
+    """Device and floating dtype must be the model's."""
+    weights = [tensor for _, tensor in named_tensors(model) if tensor.is_floating_point()]
+    if not weights:
+        return
+    devices, dtypes = {t.device for t in weights}, {t.dtype for t in weights}
+    for tensor in tree_iter(example):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if tensor.device not in devices:
+            raise InputError(f"example inputs must be on the model's device {_one(devices)}, got one on "
+                             f"{tensor.device}; write example_inputs.to('{next(iter(devices))}')")
+        if tensor.is_floating_point() and tensor.dtype not in dtypes:
+            raise InputError(f"example inputs must have the model's dtype {_one(dtypes)}, got {tensor.dtype}; "
+                             f"write example_inputs.to({next(iter(dtypes))})")
+
+
+def _one(values: set[Any]) -> str:
+    return " or ".join(sorted(map(str, values)))
+
+
+def describe(example: Example, inferred: str = "") -> Inputs:
+    """The example inputs without their contents."""
+    args, kwargs = tree_map_only(torch.Tensor, _spec, example)
+    return Inputs(args, kwargs, inferred)
+
+
+def _spec(tensor: torch.Tensor) -> TensorSpec:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel() or tensor.device.type == "meta":
+        return TensorSpec(tuple(tensor.shape), dtype)
+    return TensorSpec(tuple(tensor.shape), dtype, int(tensor.min()), int(tensor.max()) + 1)
+
+
+def realise(inputs: Inputs, device: torch.device | str, generator: torch.Generator | None = None,
+            change: Callable[[TensorSpec], TensorSpec] = lambda spec: spec, dtype: torch.dtype | None = None
+            ) -> Example:
+    """Random inputs of that description; with ``dtype`` the floating ones get it."""
+
+    def make(spec: TensorSpec) -> torch.Tensor:
+        spec = change(spec)
+        kind = getattr(torch, spec.dtype)
+        if str(device) == "meta":
+            return torch.empty(spec.shape, dtype=kind, device="meta")
+        if kind.is_floating_point or kind.is_complex:
+            wanted = dtype if dtype is not None and kind.is_floating_point else kind
+            return torch.randn(spec.shape, generator=generator, dtype=torch.float32).to(device, wanted)
+        high = max(spec.high, spec.low + 1)
+        return torch.randint(spec.low, high, spec.shape, generator=generator).to(device, kind)
+
+    return _mapped((inputs.args, dict(inputs.kwargs)), make)
+
+
+def _mapped(tree: Any, make: Callable[[TensorSpec], Any]) -> Any:
+    if isinstance(tree, TensorSpec):
+        return make(tree)
+    if isinstance(tree, dict):
+        return {key: _mapped(item, make) for key, item in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        items = [_mapped(item, make) for item in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    return tree
+
+
+def specs(inputs: Inputs) -> list[TensorSpec]:
+    """All tensors of the description, in order."""
+    found: list[TensorSpec] = []
+    _mapped((inputs.args, dict(inputs.kwargs)), found.append)
+    return found
+
+
+def second_batch(inputs: Inputs) -> Callable[[TensorSpec], TensorSpec]:
+    """A change of specs that makes the batch (dimension 0 of the first tensor) one larger, wherever it stands first."""
+    first = next((s for s in specs(inputs) if s.shape), None)
+    batch = first.shape[0] if first else 0
+
+    def change(spec: TensorSpec) -> TensorSpec:
+        if not spec.shape or spec.shape[0] != batch:
+            return spec
+        return TensorSpec((batch + 1, *spec.shape[1:]), spec.dtype, spec.low, spec.high)
+
+    return change
+
+
+# What else an input could hold: data that steers a model's Python may lead it elsewhere.
+VARIATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "as it is": lambda x: x, "negated": torch.neg, "zero": torch.zeros_like, "positive": torch.abs,
+    "negative": lambda x: -x.abs(), "large": lambda x: 30 * x, "small": lambda x: x / 100,
+}
+
+
+def varied(example: Example, variation: str) -> Example:
+    """The example with all floating tensors changed, by the name of the change in ``VARIATIONS``."""
+    change = VARIATIONS[variation]
+    return tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
+
+
+def placeholders(model: nn.Module, example: Example) -> list[str]:
+    """A name for each argument, as ``forward`` calls them.
+
+    Raises:
+        InputError: the arguments do not fit the signature.
+    """
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*example[0], **example[1])
+    except TypeError as error:
+        raise InputError(f"example inputs must fit forward{signature}: {error}; pass a tuple of positional arguments "
+                         "or a dict of keyword arguments") from error
+    names: list[str] = []
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{name}_{i}" for i in range(len(value))]
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            names += list(value)
+        else:
+            names.append(name)
+    return names
+
+
+def candidates(model: nn.Module) -> Iterator[tuple[Example, str]]:
+    """Inputs that the model may take, best guess first, each with the words of how it was inferred.
+
+    Raises:
+        InputError: ``forward`` needs more than one argument.
+    """
+    needed = [p for p in inspect.signature(model.forward).parameters.values()
+              if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(needed) > 1:
+        raise InputError(f"example_inputs can only be inferred for one argument, and forward needs {len(needed)} "
+                         f"({', '.join(p.name for p in needed)}); pass example_inputs=(…, …)")
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype} if weight is not None else {}
+    for shape, words in _shapes(model):
+        if shape[0] is int:
+            yield ((torch.zeros(shape[1:], dtype=torch.long, device=kind.get("device")),), {}), words
+        else:
+            yield ((torch.zeros(shape, **kind),), {}), words
+
+
+def _shapes(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], str]]:
+    for attribute in ("pretrained_cfg", "default_cfg"):
+        config = getattr(model, attribute, None)
+        size = config.get("input_size") if isinstance(config, Mapping) else None
+        if size:
+            yield (1, *size), f"{attribute}['input_size'] = {tuple(size)}"
+    size = getattr(model, "image_size", None)
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), 3)
+    if isinstance(size, int):
+        yield (1, channels, size, size), f"image_size = {size}"
+    for module in model.modules():
+        shapes = _FIRST.get(type(module)) or next((f for k, f in _FIRST.items() if isinstance(module, k)), None)
+        if shapes:
+            for shape in shapes(module):
+                yield shape, f"first layer {type(module).__name__}"
+            return
+
+
+def _images(conv: nn.Conv2d) -> list[tuple[Any, ...]]:
+    return [(1, conv.in_channels * 1, size, size) for size in (224, 32, 28, 64, 256, 299, 384, 512, 16, 8)]
+
+
+_FIRST: dict[type, Callable[[Any], list[tuple[Any, ...]]]] = {
+    nn.Conv2d: _images,
+    nn.Conv1d: lambda m: [(1, m.in_channels, n) for n in (1024, 128, 16000, 32)],
+    nn.Conv3d: lambda m: [(1, m.in_channels, t, n, n) for t, n in ((16, 112), (16, 224), (32, 32), (64, 64), (8, 16))],
+    nn.ConvTranspose2d: lambda m: [(1, m.in_channels, n, n) for n in (1, 4, 8, 16)],
+    nn.ConvTranspose1d: lambda m: [(1, m.in_channels, n) for n in (1, 16)],
+    nn.Linear: lambda m: [(1, m.in_features), (1, 16, m.in_features)],
+    nn.Embedding: lambda m: [(int, 1, 16), (int, 16)],
+    nn.RNNBase: lambda m: [(1, 16, m.input_size)],
+    nn.BatchNorm1d: lambda m: [(1, m.num_features), (1, m.num_features, 128)],
+    nn.BatchNorm2d: lambda m: [(1, m.num_features, n, n) for n in (224, 32)],
+    nn.LayerNorm: lambda m: [(1, *m.normalized_shape), (1, 16, *m.normalized_shape)],
+}

@@ -1,0 +1,249 @@
+"""From scores and a budget to the channels that are kept.
+
+Each group's channels are laid out in the order in which they would go: ascending score, and of equal channels the last
+one first. They go in *blocks*: single channels, or, with ``round_to=r``, r at a time (a first, smaller block brings an
+odd width down to a multiple of r). All blocks of all groups are merged into one list, by
+
+    scope="global"    the block's mean score, divided by the mean score of its group;
+    scope="uniform"   the fraction of its group that is gone once it is removed, so that all groups shrink alike.
+
+A budget removes the shortest prefix of that list that fits. Costs only fall along the list, so the prefix is found by
+bisection; it is maximal, because putting back its last block would exceed; and plans at smaller budgets are subsets,
+because they are longer prefixes of the same list.
+
+Groups smaller than r are not cut in multiples of r: they come last in the list, one channel at a time, and are touched
+only if nothing else reaches the budget.
+
+This file knows nothing of criteria: a score is a number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Real
+
+import numpy as np
+
+from fxprune.errors import BudgetError, unknown
+from fxprune.ir.groups import Costs, Count
+
+SCOPES = ("global", "uniform")
+KINDS = ("macs", "params", "channels", "threshold")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One target and how to reach it. Make it with `Budget.of`, which checks.
+
+    Args:
+        kind: ``"macs"``, ``"params"`` or ``"channels"`` (the fraction kept) or ``"threshold"`` (a score).
+        value: the fraction, exactly what was written (0.1 is one tenth), or the threshold.
+        scope: ``"global"`` or ``"uniform"``; ``channels`` and ``threshold`` cut each group on its own either way.
+        round_to: widths are multiples of it, in groups of that size or more.
+        min_channels: the fewest channels that a group may keep.
+    """
+
+    kind: str
+    value: Fraction
+    scope: str = "global"
+    round_to: int = 1
+    min_channels: int = 1
+
+    @classmethod
+    def of(cls, *, macs: float | None = None, params: float | None = None, channels: float | None = None,
+           threshold: float | None = None, scope: str = "global", round_to: int = 1, min_channels: int = 1) -> "Budget":
+        """Check the arguments of a call.
+
+        Raises:
+            BudgetError: none or several targets, a fraction outside (0, 1], a bad scope or count.
+
+        >>> Budget.of(macs=0.1).value
+        Fraction(1, 10)
+        """
+        given = {k: v for k, v in zip(KINDS, (macs, params, channels, threshold), strict=True) if v is not None}
+        if len(given) != 1:
+            got = " and ".join(f"{k}={v}" for k, v in given.items()) or "none"
+            raise BudgetError(f"exactly one of macs=, params=, channels= and threshold= must be given, got {got}; "
+                              "write macs=0.5 to keep half of the multiply-accumulates")
+        if not isinstance(scope, str) or scope not in SCOPES:
+            raise BudgetError(unknown("scope", scope, SCOPES))
+        for name, count in (("round_to", round_to), ("min_channels", min_channels)):
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+                raise BudgetError(f"{name} must be an integer >= 1, got {count!r}; write {name}=1")
+        (kind, value), = given.items()
+        return cls(kind, _exact(kind, value), scope, int(round_to), int(min_channels))
+
+
+def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
+        ) -> dict[str, np.ndarray]:
+    """The kept channels of every group in ``scores``: ordinals, ascending.
+
+    Args:
+        budget: the target.
+        costs: what widths cost.
+        sizes: the size of every group of ``costs.groups``, those that stay whole included.
+        scores: one voted score per channel, for the groups that may be cut; finite and non-negative.
+
+    Raises:
+        BudgetError: the target is below what these groups can reach.
+
+    >>> params = Count(np.array([9]), np.array([[1]]), np.array([1, 0]), np.array([1]), np.array([0]), np.array([1]))
+    >>> costs = Costs(("conv",), params, params)
+    >>> cut(Budget.of(params=0.7), costs, {"conv": 4}, {"conv": np.array([0.3, 0.1, 0.2, 0.1])})
+    {'conv': array([0, 2])}
+    """
+    ranked = {name: ranking(score) for name, score in scores.items()}
+    if budget.kind in ("macs", "params"):
+        removed = _fitting_prefix(budget, costs, sizes, scores, ranked)
+    else:
+        removed = {name: len(score) - _own_width(budget, score) for name, score in scores.items()}
+    return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
+
+
+def ranking(score: np.ndarray) -> np.ndarray:
+    """Channels in the order in which they go: ascending score; of equal ones the last first, since an ordered network
+    keeps what matters in front, and a trained one has many exact zeros.
+
+    >>> ranking(np.array([0.3, 0.0, 0.2, 0.0])).tolist()
+    [3, 1, 2, 0]
+    """
+    return np.lexsort((-np.arange(len(score)), score))
+
+
+def narrowest(size: int, budget: Budget) -> int:
+    """The fewest channels that a group of this size may keep.
+
+    >>> budget = Budget.of(macs=0.5, round_to=8, min_channels=10)
+    >>> [narrowest(size, budget) for size in (64, 20, 12, 9, 4)]
+    [16, 16, 12, 9, 4]
+    """
+    step = _step(size, budget)
+    floor = -(-budget.min_channels // step) * step
+    return floor if floor <= size else size
+
+
+def _own_width(budget: Budget, score: np.ndarray) -> int:
+    """What ``channels=`` and ``threshold=`` leave of one group, rounded up to the multiple."""
+    size = len(score)
+    if budget.kind == "channels":
+        wanted = -(-size * budget.value.numerator // budget.value.denominator)
+    else:
+        wanted = int(np.count_nonzero(score >= float(budget.value)))
+    step, floor = _step(size, budget), narrowest(size, budget)
+    # An odd rest never fits a multiple, unless min_channels wants the group whole.
+    ceiling = floor if floor == size else size // step * step
+    return max(min(-(-wanted // step) * step, ceiling), floor)
+
+
+def _step(size: int, budget: Budget) -> int:
+    return budget.round_to if size >= budget.round_to else 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Removals:
+    """Blocks in the order in which they go: their group's place in ``costs.groups``, and their channels (int64 [B])."""
+
+    group: np.ndarray
+    channels: np.ndarray
+    full: np.ndarray
+    must: int
+
+    def widths(self, count: int) -> np.ndarray:
+        """Width of every group once ``count`` blocks are gone (int64 [G])."""
+        gone = np.bincount(self.group[:count], weights=self.channels[:count], minlength=len(self.full))
+        return self.full - gone.astype(np.int64)
+
+
+def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
+                    ranked: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many channels each group loses so that the cost fits: the shortest prefix, by bisection."""
+    count: Count = getattr(costs, budget.kind)
+    removals = _removals(budget, costs, sizes, scores, ranked)
+    before = count(removals.full)
+    target = before * budget.value.numerator // budget.value.denominator
+    low, high = removals.must, len(removals.group)
+    least = count(removals.widths(high))
+    if least > target:
+        raise BudgetError(_unreachable(budget, before, least, len(scores)))
+    while low < high:
+        middle = (low + high) // 2
+        if count(removals.widths(middle)) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    widths = dict(zip(costs.groups, removals.widths(low).tolist(), strict=True))
+    return {name: sizes[name] - widths[name] for name in scores}
+
+
+def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
+              ranked: Mapping[str, np.ndarray]) -> _Removals:
+    """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
+    places = {name: place for place, name in enumerate(costs.groups)}
+    group, channels, phase, key, gone = [], [], [], [], []
+    for name, score in scores.items():
+        size = len(score)
+        step = _step(size, budget)
+        removable = size - narrowest(size, budget)
+        if not removable:
+            continue
+        odd = size % step
+        ends = np.arange(odd or step, removable + 1, step)
+        starts = np.concatenate([[0], ends[:-1]])
+        group.append(np.full(len(ends), places[name]))
+        channels.append(ends - starts)
+        # 0: must go. 1: in order. 2: groups too small for the multiple, the last resort.
+        phases = np.full(len(ends), 1 if step == budget.round_to else 2)
+        phases[0] = 0 if odd else phases[0]
+        phase.append(phases)
+        gone.append(ends / size)
+        key.append(gone[-1] if budget.scope == "uniform" else _means(score[ranked[name]], starts, ends))
+    full = np.array([sizes[name] for name in costs.groups], np.int64)
+    if not group:
+        return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
+    phases, places_of = np.concatenate(phase), np.concatenate(group)
+    # Equal keys (batch norm scales that are all 1): all groups alike, so that none is emptied before the next is cut.
+    order = np.lexsort((places_of, np.concatenate(gone), np.concatenate(key), phases))
+    return _Removals(places_of[order], np.concatenate(channels)[order], full, int((phases == 0).sum()))
+
+
+def _means(score: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Mean score of each block in units of the group's mean; ``score`` ascending. A group of zeros stays zero."""
+    peak = score[-1]
+    if peak == 0:
+        return np.zeros(len(ends))
+    # By the peak first, so that the sums of very large or very small scores stay finite and exact enough.
+    score = score / peak
+    means = np.add.reduceat(score[:ends[-1]], starts) / (ends - starts)
+    # Rounding must not put a block before one that goes earlier.
+    return np.maximum.accumulate(means / score.mean())
+
+
+def _exact(kind: str, value: float) -> Fraction:
+    """The number as it was written, checked."""
+    number = isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_)
+    try:
+        exact = Fraction(str(value)) if number else None
+    except ValueError:
+        exact = None
+    if kind == "threshold":
+        if exact is None or exact < 0:
+            raise BudgetError(f"threshold must be a finite number >= 0, got {value!r}; channels whose voted score is "
+                              "below it are removed: write threshold=1e-3")
+        return exact
+    if exact is None or not 0 < exact <= 1:
+        hint = f"{kind}={float(exact) / 100:g}" if exact is not None and 5 <= exact <= 100 else f"{kind}=0.5"
+        raise BudgetError(f"{kind} must be the fraction kept, in (0, 1], got {value!r}; write {hint}")
+    return exact
+
+
+def _unreachable(budget: Budget, before: int, least: int, groups: int) -> str:
+    # Rounded up to four digits, so that the value that is named can be reached.
+    share, scale = Fraction(least, before), 10 ** 4
+    while share * scale < 1000 and scale < 10 ** 15:
+        scale *= 10
+    reachable = float(Fraction(-(-share.numerator * scale // share.denominator), scale))
+    limits = f"min_channels={budget.min_channels}, round_to={budget.round_to}, {groups} prunable groups"
+    return (f"{budget.kind}={float(budget.value):g} cannot be reached: the smallest reachable value is "
+            f"{budget.kind}={reachable:g} ({least:,} of {before:,}, with {limits}); ask for at least that, lower "
+            "min_channels or round_to, or let more groups be cut with groups= and ignore=")

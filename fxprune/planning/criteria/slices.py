@@ -1,0 +1,42 @@
+"""From a parameter to one number per channel: what every criterion on norms is made of."""
+
+import numpy as np
+import torch
+
+from fxprune.errors import InputError
+from fxprune.ir.groups import Member
+
+
+def powers(tensor: torch.Tensor, dim: int, order: int) -> np.ndarray:
+    """Σ |w|^order over all dimensions but ``dim``: float64 [tensor.shape[dim]].
+
+    float32 is summed in float32 (half the time of float64, and far more digits than a ranking needs), narrower dtypes
+    in float32 as well, and what overflows there once more in float64.
+
+    >>> powers(torch.tensor([[3.0, 4.0], [0.0, -2.0]]), 0, 2).tolist()
+    [25.0, 4.0]
+    """
+    if tensor.is_meta:
+        raise InputError("weights must hold values to be scored, but they are on the meta device; "
+                         "load them first, with model.load_state_dict(..., assign=True)")
+    tensor = tensor.detach()
+    if tensor.dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        tensor = tensor.to(torch.float32)
+    rest = [d for d in range(tensor.dim()) if d != dim]
+    norms = torch.linalg.vector_norm(tensor, order, dim=rest) if rest else tensor.abs()
+    sums = norms.double().cpu().numpy() ** order
+    wide = (torch.float64, torch.complex128)
+    if tensor.dtype in wide or np.isfinite(sums).all():
+        return sums
+    return powers(tensor.to(torch.complex128 if tensor.is_complex() else torch.float64), dim, order)
+
+
+def per_channel(member: Member, tensor: torch.Tensor, order: int, size: int) -> np.ndarray:
+    """Σ |w|^order over all slices of each of ``size`` channels in this member: float64 [size]."""
+    if len(member.index) == tensor.shape[member.dim]:
+        sums = powers(tensor, member.dim, order)[member.index]
+    else:
+        # Several groups share this layer: each pays for its own rows only.
+        rows = torch.from_numpy(np.ascontiguousarray(member.index)).to(tensor.device)
+        sums = powers(tensor.detach().index_select(member.dim, rows), member.dim, order)
+    return np.bincount(member.channel, weights=sums, minlength=size)

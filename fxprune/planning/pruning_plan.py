@@ -1,0 +1,197 @@
+"""The plan: what is kept of a model. Data, not code; it is saved, reviewed, edited and applied again."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from fxprune.errors import PlanError
+from fxprune.ir.files import read_text, write_text
+from fxprune.ir.groups import CouplingGroup, Inputs, Signature
+from fxprune.planning import document
+from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
+from fxprune.planning.composition import compose
+from fxprune.planning.digest import digest_of
+from fxprune.planning.frozen import freeze
+from fxprune.planning.group_plan import GroupPlan
+from fxprune.planning.reader import Reader, parse
+
+if TYPE_CHECKING:
+    import torch
+
+    from fxprune.coupling.coupling import Coupling
+    from fxprune.planning.criteria import Criterion
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept of every parameter and buffer, and where that decision came from.
+
+    Args:
+        keep: name -> dimension -> kept indices in their new order, for exactly those parameters and buffers (all names
+            of shared ones) that lose or reorder something.
+        groups: group name -> size, kept channels and scores, for the groups that could be cut.
+        inputs: the example inputs' specs.
+        signature: the model's structure.
+        digest: of the weights that the plan was drawn from.
+        options: how it was drawn: ``budget``, ``criterion``, ``vote``, ``scope``, ``round_to``, …
+        policy: how the coupling resolved splits (heads, groups).
+        mode: ``"graph"`` or ``"module"``.
+        versions: of fxprune and torch that drew it.
+    """
+
+    keep: Mapping[str, Mapping[int, tuple[int, ...]]]
+    groups: Mapping[str, GroupPlan]
+    inputs: Inputs
+    signature: Signature
+    digest: str
+    options: Mapping[str, object]
+    policy: Mapping[str, str]
+    mode: str
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "groups", "options", "policy", "versions"):
+            object.__setattr__(self, name, freeze(getattr(self, name)))
+
+    @classmethod
+    def build(cls, groups: Mapping[str, CouplingGroup], kept: Mapping[str, Iterable[int]], *, signature: Signature,
+              inputs: Inputs, digest: str, aliases: Mapping[str, Sequence[str]], mode: str = "graph",
+              scores: Mapping[str, Iterable[float]] | None = None, options: Mapping[str, object] | None = None,
+              policy: Mapping[str, str] | None = None) -> "Plan":
+        """A plan from the kept channels, in their new order, of the groups that could be cut.
+
+        Raises:
+            PlanError: channels that do not exist, are repeated or frozen.
+        """
+        chosen = {name: tuple(map(int, channels)) for name, channels in kept.items()}
+        check_groups(chosen, groups)
+        keep = compose(groups, chosen, signature, aliases)
+        planned = {name: GroupPlan(groups[name].size, channels, tuple(map(float, (scores or {}).get(name, ()))))
+                   for name, channels in chosen.items()}
+        return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, dict(_versions()))
+
+    @classmethod
+    def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module",
+                    widths: "Mapping[str, int] | str | os.PathLike", *, criterion: "str | Criterion | None" = None,
+                    vote: str | None = None) -> "Plan":
+        """The best channels of each group at widths of one's own; groups that are not named stay whole.
+
+        ``Plan.from_widths(coupling, model, {"layer1.0.conv1": 32})``: the same as `fxprune.plan` with ``widths=``.
+
+        Args:
+            coupling: `fxprune.analyze` of this model.
+            model: the model whose weights are scored.
+            widths: by group name; or a plan file in which they were edited.
+            criterion, vote: as for `fxprune.plan`; those of the file, or ``"l2"`` and ``"joint"``, where None.
+
+        Raises:
+            InputError: no such group, width or criterion.
+            PlanError: the file is damaged, or of another model.
+        """
+        # Only here, and only this way up: the record itself knows nothing of how plans are drawn.
+        from fxprune.planning.draw import plan
+
+        options: Mapping[str, Any] = {}
+        if isinstance(widths, (str, os.PathLike)):
+            widths, found = document.edited(parse(read_text(widths)))
+            check_signature(found["signature"], coupling.signature)
+            options = found["options"]
+        return plan(coupling, model, widths=widths, criterion=criterion or options.get("criterion", "l2"),
+                    vote=vote or options.get("vote", "joint"))
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Kept channels per group."""
+        return {name: group.width for name, group in self.groups.items()}
+
+    def check(self, signature: Signature, groups: Mapping[str, CouplingGroup] | None = None,
+              aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+        """The plan fits this model and, where its coupling's groups are given, breaks none of them.
+
+        Args:
+            signature: the model's.
+            groups: all groups of its coupling.
+            aliases: first name -> all names of its parameters and buffers, where some are shared.
+
+        Raises:
+            PlanError: what does not fit, and where.
+        """
+        check_signature(self.signature, signature)
+        check_indices(self.keep, signature)
+        for name, group in self.groups.items():
+            check_list(f"plan.groups[{name!r}].kept", group.kept, group.size)
+        if groups is None:
+            return
+        for name, group in self.groups.items():
+            if name in groups and groups[name].size != group.size:
+                raise PlanError(f"plan.groups[{name!r}]: the group must have {groups[name].size} channels, as in the "
+                                f"model's coupling, got {group.size} (another policy, or another fxprune?); {REDRAW}")
+        check_coupling(self.keep, {n: g.kept for n, g in self.groups.items()}, groups, signature, aliases or {})
+
+    def check_weights(self, model: "torch.nn.Module") -> None:
+        """The model holds, bit for bit, the weights that the plan was drawn from.
+
+        Raises:
+            PlanError: it does not.
+        """
+        digest = digest_of(model)
+        if digest != self.digest:
+            raise PlanError(f"the plan was drawn from other weights: it expects {self.digest[:19]}…, and the model has "
+                            f"{digest[:19]}…; {REDRAW} on this model, or pass weights=\"any\" if the channels still "
+                            "mean the same (a plan drawn on an ordered or trained copy would be wrong on the original)")
+
+    def apply_to_optimizer(self, optimizer: "torch.optim.Optimizer", model: "torch.nn.Module",
+                           small: "torch.nn.Module") -> "torch.optim.Optimizer":
+        """A new optimizer over ``small``'s parameters, its momentum and moments sliced along this plan."""
+        from fxprune.rewrite.optimizer import sliced_optimizer
+
+        return sliced_optimizer(self, optimizer, model, small)
+
+    def to_dict(self) -> dict:
+        """As a JSON document, of dictionaries, lists, strings and numbers."""
+        return document.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> "Plan":
+        """From such a document.
+
+        Raises:
+            PlanError: what is wrong, and where.
+        """
+        return cls(**document.fields(Reader(data)))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the plan as JSON, whole or not at all."""
+        write_text(path, document.render(self.to_dict()) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Plan":
+        """Read what `save` wrote. The file is not trusted: everything in it is checked.
+
+        Raises:
+            PlanError: what is wrong, and where.
+        """
+        return cls(**document.fields(parse(read_text(path))))
+
+    def __repr__(self) -> str:
+        kept, size = (sum(getattr(g, f) for g in self.groups.values()) for f in ("width", "size"))
+        return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut)"
+
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import plan_html
+
+        return plan_html(self)
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for name in ("fxprune", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

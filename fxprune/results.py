@@ -1,0 +1,124 @@
+"""What was done: the record that every result carries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fxprune.coupling.coupling import Coupling
+from fxprune.errors import InputError
+from fxprune.ir.groups import Inputs
+from fxprune.planning import Plan
+from fxprune.rewrite.folding import Fold
+from fxprune.verification import Verification
+
+# A GraphModule copies and pickles its ``meta``, any other module its ``__dict__``.
+_KEY, _ATTRIBUTE = "fxprune", "_fxprune_record"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model costs.
+
+    Args:
+        params: parameters that the captured graph uses.
+        macs: multiply-accumulates of one forward pass on the example inputs.
+        widths: output channels by layer.
+    """
+
+    params: int
+    macs: int
+    widths: Mapping[str, int]
+
+    @classmethod
+    def of(cls, coupling: Coupling, widths: np.ndarray) -> "Size":
+        """The size at these widths of the groups (int64 [G])."""
+        costs = coupling.costs
+        return cls(costs.params(widths), costs.macs(widths), costs.widths(widths))
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What `compress` did.
+
+    Args:
+        plan: what was kept.
+        coupling: the analysis that it rests on.
+        before, after: `Size` of the original and of the result.
+        verification: the proof, or None where ``verify=False``.
+        folds: what was folded into which layer, and how exactly.
+        drift: with folds, how far the result is from the original with its removed channels held at their constants,
+            relative to the largest output.
+    """
+
+    plan: Plan
+    coupling: Coupling
+    before: Size
+    after: Size
+    verification: Verification | None = None
+    folds: tuple[Fold, ...] = ()
+    drift: float = 0.0
+
+    @classmethod
+    def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0) -> "Record":
+        """The record of a plan that was carried out."""
+        after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
+                          for name, group in coupling.groups.items()], np.int64)
+        return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after), None, folds, drift)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The example inputs' description; ``inputs.inferred`` says how they were inferred, if they were."""
+        return self.coupling.inputs
+
+    @property
+    def mode(self) -> str:
+        """``"graph"`` or ``"module"``."""
+        return self.coupling.mode
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
+        return self
+
+    def __repr__(self) -> str:
+        before, after = self.before, self.after
+        shares = (f"{a / b:.1%} of the {what}" for what, a, b in
+                  (("MACs", after.macs, before.macs), ("parameters", after.params, before.params)) if b)
+        checked = "not verified" if self.verification is None else "verified"
+        return f"Record({', '.join(shares)}, {self.mode} mode, {checked})"
+
+    def _repr_html_(self) -> str:
+        from fxprune.report.notebook import record_html
+
+        return record_html(self)
+
+
+def attach(small: nn.Module, record: Record) -> nn.Module:
+    """The same module, with its record."""
+    if isinstance(small, torch.fx.GraphModule):
+        small.meta[_KEY] = record
+    else:
+        small.__dict__[_ATTRIBUTE] = record
+    return small
+
+
+def found_record(module: nn.Module) -> Record | None:
+    """A module's record, or None."""
+    if isinstance(module, torch.fx.GraphModule):
+        return module.meta.get(_KEY)
+    return module.__dict__.get(_ATTRIBUTE)
+
+
+def record(small: nn.Module) -> Record:
+    """What was done to make ``small``.
+
+    Raises:
+        InputError: the module was not made by `compress` or `apply`.
+    """
+    found = found_record(small) if isinstance(small, nn.Module) else None
+    if found is None:
+        raise InputError(f"record needs the module that fxprune.compress or fxprune.apply returned, got "
+                         f"{type(small).__name__} without a record; keep that module, or read its plan.json")
+    return found

@@ -1,0 +1,52 @@
+"""Training in between: what `compress` hands to a user's own training function, and what it takes back."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fxprune.capture.structure import deep_copy
+from fxprune.errors import InputError
+from fxprune.rewrite.ordering import order
+from fxprune.training import DWGL
+
+if TYPE_CHECKING:
+    from fxprune.coupling.coupling import Coupling
+
+Fit = Callable[[nn.Module, DWGL], object]
+
+
+def trained(model: nn.Module, coupling: "Coupling", fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",
+            data: Iterable | None = None) -> nn.Module:
+    """An ordered copy of the model, trained by ``fit(model, penalty)``.
+
+    Args:
+        model: it is not changed.
+        coupling: `fxprune.analyze` of this model.
+        fit: trains the copy in place, as it likes, with the penalty as a loss term or as a proximal step. If it
+            returns a module (an average of the weights, say), that one is taken.
+        penalty: ``DWGL(coupling)`` with its defaults where None.
+        by, data: how channels are ordered first, as in `fxprune.order`; ``by=None`` leaves their order.
+
+    Raises:
+        InputError: ``fit`` cannot be called, or the penalty is that of another coupling.
+
+    >>> from fxprune import analyze
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> def fit(model, penalty):
+    ...     penalty.proximal_(model, lr=1e6)
+    >>> trained(net, analyze(net, torch.zeros(1, 3)), fit)[0].weight.count_nonzero()
+    tensor(0)
+    """
+    if not callable(fit):
+        raise InputError(f"train must be a function of the model and the penalty, got {type(fit).__name__}; write "
+                         "def fit(model, penalty): … and pass train=fit")
+    penalty = DWGL(coupling) if penalty is None else penalty
+    difference = coupling.signature.difference(penalty.coupling.signature)
+    if difference:
+        raise InputError(f"the penalty must be over this model's coupling, but {difference}; write "
+                         "DWGL(fxprune.analyze(model))")
+    copied, _ = order(model, coupling, by, data) if by is not None else (deep_copy(model), None)
+    result = fit(copied, penalty)
+    return result if isinstance(result, nn.Module) else copied

@@ -1,0 +1,140 @@
+"""Run the original with operators that mix channels computing over the kept ones only.
+
+The run is walked along the tape of the captured run: the i-th operator is the i-th call, whose dim vectors say which
+indices stay. An operator whose rule ``mixes`` gets its operands with the removed indices taken out, and its result is
+laid back into the full size, with zeros where nothing is computed.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fxprune.capture.follower import Follower
+from fxprune.coupling.view import View
+from fxprune.ir.masks import fitted
+from fxprune.ir.tape import Call, Ref, refs
+from fxprune.rules.registry import Rule, rule_for
+from fxprune.verification.determined import run
+from fxprune.verification.kept_part import indices, kept_part
+from fxprune.verification.undecided import Undecided
+
+
+class Deterministic(TorchDispatchMode):
+    """The pruned side: nothing but randomness is touched."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+
+class Masked(Follower):
+    """The original's side.
+
+    Args:
+        view: the coupling under the plan.
+        done: called as ``done(node, {ref id: tensor})`` when the operators of a node have run.
+        strict: whether the run must follow the tape.
+    """
+
+    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], strict: bool = True):
+        super().__init__(view.tape, strict)
+        self.view, self.done = view, done
+        self.live = {id(call) for call in view.tape.calls}
+        self.values: dict[int, torch.Tensor] = {}
+
+    def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if call is None:
+            return run(func, args, kwargs)
+        # Of a call of which nothing comes, nothing is known of its operands.
+        out = compute(self.view, call, func, args, kwargs) if id(call) in self.live else run(func, args, kwargs)
+        self._remember(call, out)
+        return out
+
+    def _remember(self, call: Call, out: Any) -> None:
+        tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
+        self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=self.strict)})
+        after = self.calls[self.position].node if self.position < len(self.calls) else None
+        if after != call.node:
+            if call.node:
+                self.done(call.node, self.values)
+            self.values = {}
+
+
+def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
+    """One operator, over the kept channels only where it mixes them."""
+    rule = rule_for(call.op)
+    inputs = list(refs((call.args, call.kwargs)))
+    if rule is None or not _mixes(rule, call, view) or not any(_shrinks(view, ref) for ref in inputs):
+        return run(func, args, kwargs)
+    flat, spec = tree_flatten((args, kwargs))
+    places = [i for i, value in enumerate(flat) if isinstance(value, torch.Tensor)]
+    masks = [view.masks(ref) for ref in inputs]
+    sizes = [flat[place].shape for place in places]
+    for place, mask in zip(places, masks, strict=True):
+        flat[place] = kept_part(flat[place], mask)
+    small_args, small_kwargs = tree_unflatten(flat, spec)
+    if rule.shrink is not None:
+        small_args, small_kwargs = rule.shrink(lambda i, dim: fitted(masks[i][dim], sizes[i][dim]), small_args,
+                                               small_kwargs)
+    try:
+        out = run(func, small_args, small_kwargs)
+    except Exception as error:
+        raise Undecided(f"{call.op} at {call.node!r} must run over the kept channels alone, and raised "
+                        f"{type(error).__name__}: {error}; where it takes certain widths only, pass round_to=8, or 16"
+                        ) from error
+    out = _laid_out(out, view, list(refs(call.outs)))
+    return args[0].copy_(out) if call.op.endswith("_") else out
+
+
+def _mixes(rule: Rule, call: Call, view: View) -> bool:
+    if not callable(rule.mixes):
+        return rule.mixes
+    return bool(rule.mixes(*_stand_ins(call.args, view), **dict(_named(call.kwargs, view))))
+
+
+def _stand_ins(args: Iterable[Any], view: View) -> list[Any]:
+    return [_Known(view.dims.get(arg.id, ()), arg.id in view.tape.params) if isinstance(arg, Ref) else arg
+            for arg in args]
+
+
+def _named(kwargs: dict[str, Any], view: View) -> list[tuple[str, Any]]:
+    return list(zip(kwargs, _stand_ins(kwargs.values(), view), strict=True))
+
+
+class _Known:
+    """What a ``mixes`` predicate may ask of a tensor."""
+
+    def __init__(self, vectors: Any, is_param: bool):
+        self.vectors, self.is_param = vectors, is_param
+
+    def __getitem__(self, dim: int) -> Any:
+        return self.vectors[dim]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def _shrinks(view: View, ref: Ref) -> bool:
+    return any(not mask.all() for mask in view.masks(ref))
+
+
+def _laid_out(out: Any, view: View, outs: list[Ref]) -> Any:
+    flat, spec = tree_flatten(out)
+    tensors = iter(outs)
+    for place, value in enumerate(flat):
+        if isinstance(value, torch.Tensor):
+            flat[place] = _scattered(value, view.masks(next(tensors)))
+    return tree_unflatten(flat, spec)
+
+
+def _scattered(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
+    """The full size again, zeros in between; positions keep the sizes of this run."""
+    for dim, mask in enumerate(masks):
+        if not mask.all():
+            mask = fitted(mask, tensor.shape[dim] * len(mask) // int(mask.sum()))
+            full = tensor.new_zeros((*tensor.shape[:dim], len(mask), *tensor.shape[dim + 1:]))
+            tensor = full.index_copy_(dim, indices(mask, tensor), tensor)
+    return tensor

@@ -1,0 +1,88 @@
+"""The two sides of a verification: the masked original and the pruned module, with the same random weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxprune.capture.structure import deep_copy
+from fxprune.errors import VerificationError
+from fxprune.ir.signature import aliases, named_tensors
+
+Keep = Mapping[str, Mapping[int, Any]]
+
+
+def picked(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
+    """The kept indices of the given dimensions, in their order."""
+    for dim, indices in keep.items():
+        tensor = tensor[(slice(None),) * dim + (torch.tensor(indices, dtype=torch.long, device=tensor.device),)]
+    return tensor
+
+
+def check_weights(model: nn.Module, small: nn.Module, keep: Keep) -> None:
+    """Every parameter and buffer of the result is, bit for bit, the planned slice of the original's.
+
+    Raises:
+        VerificationError: the first tensor that is not.
+    """
+    original = dict(named_tensors(model))
+    for name, tensor in named_tensors(small):
+        if name not in original:
+            continue
+        expected = picked(original[name].detach(), keep.get(name, {}))
+        if expected.shape != tensor.shape:
+            raise VerificationError(f"{name!r} must have shape {list(expected.shape)} under the plan, got "
+                                    f"{list(tensor.shape)}; compress again")
+        if _is_index(tensor):
+            continue  # index tables are renumbered; the nodes that use them are compared
+        if not torch.equal(_bits(expected), _bits(tensor.detach())):
+            raise VerificationError(f"{name!r} must hold the planned slice of the original's weights, and holds other "
+                                    "values; verify before training goes on, and against the model that was pruned")
+
+
+def _is_index(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() and not tensor.is_complex()
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.nan_to_num(tensor) if tensor.is_floating_point() else tensor
+
+
+def pair(model: nn.Module, small: nn.Module, keep: Keep, dtype: torch.dtype, seed: int) -> tuple[nn.Module, nn.Module]:
+    """Copies of both with the same random weights, so that nothing is zero by accident; in the original's, what the
+    plan removes is set to zero on both sides of every layer."""
+    full, pruned = deep_copy(model).to(dtype), deep_copy(small).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    tensors, targets = dict(named_tensors(full)), dict(named_tensors(pruned))
+    with torch.no_grad():
+        for first, names in aliases(full).items():
+            _randomise(first, tensors[first], generator)
+            for name in names:
+                if name in targets and not _is_index(targets[name]):
+                    targets[name].copy_(picked(tensors[first], keep.get(first, {})))
+        for first in aliases(full):
+            for dim, indices in keep.get(first, {}).items():
+                _mask(tensors[first], dim, indices)
+    return full, pruned
+
+
+def _randomise(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None:
+    if not tensor.is_floating_point():
+        return
+    leaf = name.rpartition(".")[2]
+    if isinstance(tensor, nn.Parameter):
+        values = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+        fan = max(tensor.numel() // max(tensor.shape[0], 1), 1) if tensor.dim() > 1 else 4
+        tensor.copy_(values * fan ** -0.5 + (1.0 if tensor.dim() == 1 and leaf == "weight" else 0.0))
+    elif leaf == "running_mean":
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    elif leaf == "running_var":
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+
+
+def _mask(tensor: torch.Tensor, dim: int, kept: Any) -> None:
+    gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+    gone[torch.tensor(kept, dtype=torch.long, device=tensor.device)] = False
+    if not _is_index(tensor):
+        tensor[(slice(None),) * dim + (gone,)] = 0

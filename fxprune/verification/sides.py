@@ -1,0 +1,216 @@
+"""Run both sides of a verification, and compare them node by node."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from fxprune.capture import multihead
+from fxprune.capture.contexts import compiling, without_checkpoints
+from fxprune.capture.follower import Astray
+from fxprune.capture.structure import deep_copy
+from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.tape import Ref
+from fxprune.ir.trees import tensors_in
+from fxprune.verification.channel_order import Order
+from fxprune.verification.ledger import Ledger
+from fxprune.verification.masked import Deterministic, Masked
+from fxprune.verification.nodes import placed, run_nodes
+from fxprune.verification.undecided import Undecided
+
+_UNCAPTURED = object()
+_Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The masked original and the pruned module, with the same random weights.
+
+    Args:
+        share: ``(k, n)``: of the nodes compare the k-th of n shares, since the values of all do not fit in memory.
+    """
+
+    full: nn.Module
+    pruned: nn.Module
+    names: list[str]
+    coupling: Coupling
+    ledger: Ledger
+    order: Order
+    share: tuple[int, int] = (0, 1)
+
+    def run(self, mode: str, example: Example, view: View) -> None:
+        """One run of both, compared node by node."""
+        batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
+        context = f"{mode} mode, batch {batch}"
+        self.full.train(mode == "train"), self.pruned.train(mode == "train")
+        eager = self.coupling._captured.eager
+        with torch.inference_mode(), multihead.written_out(), without_checkpoints(), compiling(bool(eager)):
+            try:
+                expected, values = self._reference(example, view)
+            except VerificationError:
+                raise
+            except Astray as error:
+                # Its Python went another way than when it was captured: then a guard of the result must speak.
+                if self._result(example, {}, context, view) is _UNCAPTURED:
+                    return
+                raise Undecided(f"{error} ({context})") from error
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                if self._original_runs(example):
+                    raise Undecided(f"the original must run with its removed channels masked, as it does without "
+                                     f"({context}), and raised {what}") from error
+                self.ledger.notes.append(f"the original does not run in {context}: {what}")
+                return
+            out = self._result(example, values, context, view)
+        if out is not _UNCAPTURED:
+            _compare_outputs(expected, out, self.ledger, context)
+            if not self.share[0]:
+                self.ledger.runs.append((mode, batch))
+
+    def _held(self, node: str) -> bool:
+        """Whether the node's values are compared in this run."""
+        return zlib.crc32(node.encode()) % self.share[1] == self.share[0]
+
+    def _reference(self, example: Example, view: View) -> tuple[Any, _Values]:
+        """The original's output, and the kept part of every node's value."""
+        values: _Values = {}
+
+        def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
+            if self._held(node):
+                values[node] = {path: self.order.part(tensors[ref.id], view, ref).clone()
+                                for path, ref in view.refs(node).items() if ref.id in tensors}
+
+        def seen(path: str, number: int, ref: Ref, value: torch.Tensor) -> None:
+            if self._held(path):
+                values.setdefault(path, {})[number,] = self.order.part(value, view, ref).clone()
+
+        watched = self._modules(self.full, view, seen)
+        args, kwargs = _own(example)
+        with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
+            return self.full(*args, **kwargs), values
+
+    def _original_runs(self, example: Example) -> bool:
+        """Whether the original, unwatched, takes these inputs in this mode."""
+        args, kwargs = _own(example)
+        try:
+            with Deterministic():
+                self.full(*args, **kwargs)
+        except Exception:
+            return False
+        return True
+
+    @contextmanager
+    def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]
+                 ) -> Iterator[None]:
+        """In module mode the outputs of leaf modules stand in for nodes: ``seen(path, number of the call, …)``."""
+        counts: dict[str, int] = {}
+
+        def hook(path: str) -> Callable[..., None]:
+            def after(module: nn.Module, args: Any, out: Any) -> None:
+                k = counts[path] = counts.get(path, -1) + 1
+                calls = view.tape.modules[path]
+                ref = calls[min(k, len(calls) - 1)][1]
+                if isinstance(out, torch.Tensor) and ref is not None and out.dim() == len(ref.shape):
+                    seen(path, k, ref, out)
+
+            return after
+
+        handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in view.tape.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _one(self, path: str, reference: torch.Tensor | None, value: torch.Tensor, context: str) -> None:
+        if reference is not None:
+            self.ledger.compare(path, reference, value, context)
+
+    def _result(self, example: Example, values: _Values, context: str, view: View) -> Any:
+        example = _own(example)
+
+        def compare(node: str, value: Any) -> None:
+            # Let go of as soon as it is compared: all values of a large net at once do not fit in memory.
+            for path, reference in values.pop(node, {}).items():
+                self.ledger.compare(node, reference, _at(value, path), context)
+
+        try:
+            with Deterministic():
+                if self.coupling.mode != "graph":
+                    with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
+                            path, values.get(path, {}).pop((k,), None), value, context)):
+                        return self.pruned(*example[0], **example[1])
+                pruned, again = cast(GraphModule, self.pruned), _own(example)
+                compiled = cast(GraphModule, deep_copy(pruned))
+                out = run_nodes(pruned, example, self.names, compare)
+                # The nodes were interpreted; users call the compiled forward.
+                _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")
+                return out
+        except VerificationError:
+            raise
+        except AssertionError as error:
+            if str(error).startswith("fxprune: captured"):
+                self.ledger.notes.append(f"{context}: {error}")
+                return _UNCAPTURED
+            raise Undecided(f"the result must run where the original does ({context}): {error}") from error
+        except Exception as error:
+            if not self._captured_runs(example, view):
+                self.ledger.notes.append(f"{context}: a size in the model's Python holds it to the captured batch size")
+                return _UNCAPTURED
+            raise Undecided(f"the result must run where the original does ({context}), and raised "
+                              f"{type(error).__name__}: {error}") from error
+
+    def _captured_runs(self, example: Example, view: View) -> bool:
+        """Whether the captured graph, before any pruning, takes these inputs: what numpy or C code made of a size is a
+        number in it."""
+        if self.coupling.mode != "graph":
+            return True
+        traced, root = view.traced, self.coupling._captured.root
+        known = {**traced.constants, **traced.added}
+        targets = {node.target for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
+        parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
+        meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
+        try:
+            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta, self.names,
+                      lambda name, value: None)
+        except Exception:
+            return False
+        return True
+
+
+def _own(example: Example) -> Example:
+    """A copy, since a model may write into its inputs."""
+    return tree_map_only(torch.Tensor, torch.clone, example)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_meta else tensor.to("meta")
+
+
+def _attribute(root: nn.Module, target: str) -> Any:
+    owner, _, leaf = target.rpartition(".")
+    return getattr(root.get_submodule(owner), leaf)
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _compare_outputs(expected: Any, out: Any, ledger: Ledger, context: str) -> None:
+    wanted, got = list(tensors_in(expected)), list(tensors_in(out))
+    if len(wanted) != len(got):
+        raise VerificationError(f"the result must return {len(wanted)} tensors, as the original does, got {len(got)} "
+                                f"({context})")
+    for index, (reference, tensor) in enumerate(zip(wanted, got, strict=True)):
+        ledger.compare("output" if len(wanted) == 1 else f"output[{index}]", reference, tensor, context)

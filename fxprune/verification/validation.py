@@ -1,0 +1,109 @@
+"""Translation validation: the emitted module against the masked original, from the plan alone.
+
+Both sides get the same random weights. In the original, what the plan removes is zero, and operators that mix channels
+compute over the kept ones; the emitted module must agree node by node, at the kept positions, in eval and in train
+mode, at the given and at a second batch size. Nothing here knows how the module was emitted.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from fxprune.capture.capturing import untouched_rng
+from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.view import View
+from fxprune.errors import VerificationError
+from fxprune.ir import example_inputs
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.signature import dtype_name
+from fxprune.planning import Plan
+from fxprune.verification.channel_order import Order
+from fxprune.verification.ledger import Ledger
+from fxprune.verification.prepare import check_weights, pair
+from fxprune.verification.sides import Sides
+from fxprune.verification.undecided import Undecided
+from fxprune.verification.verdict import Verification
+
+# Beyond this many parameters the comparison is made in the model's own precision first.
+DOUBLE_LIMIT = 50_000_000
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+SEED = 20190
+# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself.
+HELD = 4 << 30
+
+
+def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) -> Verification:
+    """Hold ``small`` against the masked ``model``.
+
+    Raises:
+        VerificationError: they differ; the message names the first node that does.
+    """
+    check_weights(model, small, plan.keep)
+    count = sum(p.numel() for p in model.parameters())
+    native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    native = native if native in TOLERANCE else torch.float32
+    first, then = (native, torch.float64) if count >= DOUBLE_LIMIT else (torch.float64, native)
+    failed: VerificationError
+    try:
+        return _attempt(model, small, plan, coupling, first, ())
+    except Undecided as error:
+        failed = error
+    except VerificationError as error:
+        if first is torch.float64:
+            raise
+        failed = error  # rounding may do as much, where a norm over few values magnifies it: double precision decides
+    if first is then:
+        raise failed
+    try:
+        return _attempt(model, small, plan, coupling, then, (f"not in {dtype_name(first)}: {failed}",))
+    except Undecided as error:
+        raise (failed if then is torch.float64 else error) from None
+
+
+def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling, dtype: torch.dtype,
+             notes: tuple[str, ...]) -> Verification:
+    ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
+    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    order = Order(coupling, plan)
+    with untouched_rng():
+        names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
+        for number, (mode, second, variation) in enumerate(_runs(coupling)):
+            traced = coupling._captured.ways[variation] if variation else coupling._captured.modes[mode]
+            index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
+            view, example = View(coupling, index, lost), _example(model, plan, second, dtype, SEED + number)
+            example = example_inputs.varied(example, variation) if variation else example
+            shares = _shares(view, dtype.itemsize * (1 + second))
+            for k in range(shares):
+                # New copies each time: what a model caches on itself in one run would change the next.
+                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order, (k, shares))
+                sides.run(mode, example, view)
+    if not ledger.runs:
+        raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
+    if "train" not in coupling._captured.modes:
+        what = "module mode, compared in eval mode only" if coupling.why else "not captured in train mode"
+        ledger.notes.append(f"{what}: {coupling._captured.why}")
+    return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
+                        tuple(ledger.runs), tuple(ledger.notes))
+
+
+def _shares(view: View, itemsize: int) -> int:
+    """In how many runs the nodes are compared, so that no more than ``HELD`` bytes of their values are kept at once."""
+    values = {ref.id: ref for refs in view.tape.nodes.values() for ref in refs.values()}
+    return max(1, -(-sum(math.prod(view.lengths(ref)) for ref in values.values()) * itemsize // HELD))
+
+
+def _runs(coupling: Coupling) -> list[tuple[str, bool, str]]:
+    """Mode, whether at the second batch size, and the variation of the inputs' values: both modes and both sizes, and
+    all of them where graphs differ; in module mode every way through the model's Python that was found."""
+    captured = coupling._captured
+    if len(captured.traced) == 1 and "train" in captured.modes:
+        return [("eval", False, ""), ("train", True, "")]
+    runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]
+    return runs + [("eval", False, variation) for variation in captured.ways]
+
+
+def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype, seed: int) -> Example:
+    change = example_inputs.second_batch(plan.inputs) if second else lambda spec: spec
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    return example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed), change, dtype)

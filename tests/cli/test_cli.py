@@ -1,0 +1,320 @@
+"""The commands, as a user types them."""
+
+import csv
+import inspect
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import fxprune
+from fxprune.artefacts import saving as folder_of_artefacts
+from fxprune.artefacts.saving import FILES
+from fxprune.cli.main import main, parser
+from fxprune.errors import InputError, MissingExtraError
+from fxprune.models.named import load, load_weights
+
+# What takes tensors or functions, which no command line can spell.
+PYTHON_ONLY = {"model", "calibration", "train", "penalty"}
+
+NET = '''
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        return self.fc((x + self.conv2(x)).mean((2, 3)))
+
+
+class Tied(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        self[2].weight = self[0].weight
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(y if y.sum().item() > 1e9 else y * 2)
+
+
+ready = Net()
+number = 3
+
+
+def broken():
+    raise RuntimeError("no data")
+'''
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    """A folder with a file of one's own, which is the working directory."""
+    (tmp_path / "nets_of_mine.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "nets_of_mine.py:Net"
+    sys.modules.pop("nets_of_mine", None)
+
+
+def run(capsys, *arguments):
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_groups(capsys, net):
+    code, out, _ = run(capsys, "groups", net, "--input", "1,3,8,8")
+    assert code == 0
+    assert out.startswith(f"{net}: random weights (seed 0)\n\n2 coupling groups, 1 prunable")
+
+
+def test_machine_formats_hold_data_alone(capsys, net):
+    _, out, err = run(capsys, "groups", net, "--format", "json")
+    assert json.loads(out)["groups"][0]["name"] == "conv1"
+    assert "random weights (seed 0)" in err
+    _, out, _ = run(capsys, "groups", net, "--format", "csv")
+    assert [row["name"] for row in csv.DictReader(io.StringIO(out))] == ["conv1", "fc"]
+
+
+def test_groups_as_a_page(capsys, net, tmp_path):
+    run(capsys, "groups", net, "--html", "groups.html")
+    assert "<svg" in (tmp_path / "groups.html").read_text()
+
+
+def test_explain(capsys, net):
+    code, out, _ = run(capsys, "explain", net, "conv1", "conv2")
+    assert code == 0
+    assert out.startswith("conv1 and conv2 are coupled: both produce all 8 of group 'conv1'")
+    assert "nets_of_mine.py:" in out
+
+
+def test_compress_writes_the_whole_artefact(capsys, net, tmp_path):
+    code, out, _ = run(capsys, "compress", net, "--channels", "0.5", "--out", "pruned/", "--seed", "3",
+                       "--input", "1,3,16,16")
+    assert code == 0
+    assert "random weights (seed 3)" in out and "verified: " in out and "MACs" in out
+    folder = tmp_path / "pruned"
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert out.splitlines()[-1] == ("written: pruned/ (plan.json, weights.safetensors, model.py, model.pt2, "
+                                    "report.html, report.md)")
+    model = load(net, seed=3).model
+    small = fxprune.apply(model, fxprune.Plan.load(folder / "plan.json"))
+    saved = load_file(folder / "weights.safetensors")
+    assert saved.keys() == small.state_dict().keys()
+    assert all(torch.equal(saved[name], value) for name, value in small.state_dict().items())
+    report = (folder / "report.md").read_text()
+    assert report.startswith(f"# {net}: random weights (seed 3)\n") and "| conv1" in report
+    x = torch.randn(5, 3, 16, 16)
+    assert torch.allclose(fxprune.load(folder)(x), small.eval()(x), atol=1e-6)
+
+
+def test_what_cannot_be_written_is_named(capsys, net, tmp_path, recwarn):
+    code, out, _ = run(capsys, "compress", "nets_of_mine.py:Untraceable", "--input", "2,4", "--out", "pruned")
+    assert code == 0 and not recwarn.list
+    *_, written, source, program = out.splitlines()
+    assert written == "written: pruned (plan.json, weights.safetensors, report.html, report.md)"
+    assert source.startswith("left out: model.py: module mode keeps the model's own class")
+    assert program.startswith("left out: model.pt2: module mode keeps the model's own class")
+
+
+def test_a_folder_is_checked_before_the_work(capsys, net, tmp_path, monkeypatch):
+    monkeypatch.setattr(fxprune, "compress", lambda *args, **kwargs: pytest.fail("compressed first"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    for folder, message in (("mine", "holds 'notes.txt' besides"), ("mine/notes.txt", "is something else"),
+                            ("mine/notes.txt/deep/er", "nothing can be made in ")):
+        code, _, err = run(capsys, "compress", net, "--out", folder)
+        assert code == 2 and message in err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_leaves_what_was_found_out(capsys, net, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder_of_artefacts, "write_weights", fail)
+    code, out, err = run(capsys, "compress", net, "--out", "pruned")
+    assert code == 2 and "No space left on device; name another folder" in err and "verified: " in out
+
+
+def test_the_default_keeps_half_of_the_macs(capsys, net):
+    _, out, _ = run(capsys, "compress", net, "--layers", "--format", "md")
+    assert "| layer" in out
+    _, other, _ = run(capsys, "compress", net, "--layers", "--format", "md", "--macs", "0.5")
+    assert out == other
+
+
+def test_every_argument_of_compress_has_an_option(net):
+    options = vars(parser().parse_args(["compress", net]))
+    renamed = {"example_inputs": "inputs", "verify": "no_verify", "policy": "heads"}
+    arguments = set(inspect.signature(fxprune.compress).parameters) - PYTHON_ONLY
+    assert {renamed.get(name, name) for name in arguments} <= set(options)
+
+
+def test_defaults_are_those_of_compress(net):
+    from fxprune.cli.main import _arguments
+
+    given = _arguments(parser().parse_args(["compress", net]))
+    defaults = {name: p.default for name, p in inspect.signature(fxprune.compress).parameters.items()}
+    assert given.pop("policy") == fxprune.Policy()
+    assert {name: defaults[name] for name in given} == given
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("compress", "NET", "--macs", "1.5"), "macs must be the fraction kept"),
+    (("compress", "NET", "--criterion", "l3"), "unknown criterion 'l3'; did you mean 'l1', 'l2'?"),
+    (("compress", "NET", "--groups", "conv9"), "unknown group or layer 'conv9'"),
+    (("compress", "NET", "--input", "1;3"), "--input must be sizes"),
+    (("compress", "NET", "--input", "1,3,8,8:float31"), "--input must be sizes"),
+    (("explain", "NET", "conv1", "conv9"), "unknown layer 'conv9'"),
+    (("groups", "resnet51"), "unknown torchvision model 'resnet51'; did you mean"),
+    (("groups", "nowhere.py:Net"), "there is none at 'nowhere.py'"),
+    (("groups", "nets_of_mine.py:Nett"), "unknown callable 'Nett'; did you mean 'Net'"),
+    (("groups", "nets_of_mine.py:number"), "gives a int"),
+    (("groups", "nets_of_mine.py:broken"), "RuntimeError: no data"),
+    (("groups", "no.such.module:Net"), "ModuleNotFoundError"),
+    (("groups", "NET", "--weights", "pretrained"), "exist for torchvision and timm names only"),
+    (("groups", "NET", "--weights", "missing.pt"), "there is no file at 'missing.pt'"),
+])
+def test_refusals_are_one_line_and_code_two(capsys, net, arguments, message):
+    code, out, err = run(capsys, *(net if word == "NET" else word for word in arguments))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("fxprune: ") and err.count("\n") == 1
+    assert message in err
+
+
+def test_two_budgets_are_refused(capsys, net):
+    with pytest.raises(SystemExit) as stop:
+        main(["compress", net, "--macs", "0.5", "--params", "0.5"])
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(capsys, net, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = run(capsys, "compress", net, "--out", "file", "--no-verify")
+    assert code == 2 and "an artefact is a folder, but 'file' is something else" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    from fxprune.report.page_files import write_together
+
+    (tmp_path / "a").write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left"):
+        write_together(tmp_path, {"a": lambda path: path.write_text("new"), "b": fail})
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_models_by_name(net):
+    assert type(load(net).model).__name__ == "Net"
+    assert type(load("nets_of_mine:Net").model).__name__ == "Net"
+    assert type(load("nets_of_mine:ready").model).__name__ == "Net"
+    assert type(load("torch.nn:Identity").model).__name__ == "Identity"
+
+
+def test_timm_models():
+    pytest.importorskip("timm")
+    assert type(load("timm:resnet10t").model).__name__ == "ResNet"
+    with pytest.raises(InputError, match="unknown timm model 'resnet10tt'; did you mean"):
+        load("timm:resnet10tt")
+
+
+def test_timm_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fxprune\[timm\]'"):
+        load("timm:resnet10t")
+
+
+def test_the_seed_decides_and_the_callers_state_stays(net):
+    before = torch.get_rng_state()
+    first, again, other = (load(net, seed=seed).model.conv1.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+def test_checkpoints(net, tmp_path, wrap):
+    state = load(net, seed=5).model.state_dict()
+    torch.save(wrap(state), tmp_path / "weights.pt")
+    loaded = load(net, "weights.pt")
+    assert loaded.weights == "weights from weights.pt"
+    assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_safetensors_with_shared_tensors(net, tmp_path):
+    model = load("nets_of_mine.py:Tied", seed=5).model
+    state = model.state_dict()
+    del state["2.weight"]
+    save_file(state, tmp_path / "weights.safetensors")
+    fresh = load("nets_of_mine.py:Tied", seed=6).model
+    load_weights(fresh, tmp_path / "weights.safetensors")
+    assert torch.equal(fresh[2].weight, model[2].weight)
+
+
+def test_checkpoints_that_do_not_fit(net, tmp_path):
+    state = load(net).model.state_dict()
+    torch.save({**state, "conv1.weight": torch.zeros(1)}, "shape.pt")
+    torch.save({name: value for name, value in state.items() if "fc" not in name}, "less.pt")
+    torch.save({**state, "more": torch.zeros(1)}, "more.pt")
+    torch.save({"epoch": 3}, "none.pt")
+    (tmp_path / "noise.safetensors").write_bytes(b"noise")
+    for name, message in {"shape.pt": "'conv1.weight' is [1]", "less.pt": "lacks 'fc.weight'",
+                          "more.pt": "has besides 'more'", "none.pt": "holds dict of other things",
+                          "noise.safetensors": "is neither"}.items():
+        with pytest.raises(InputError) as error:
+            load(net, name)
+        assert message in str(error.value)
+
+
+def test_a_checkpoint_is_never_executed(net, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    torch.save({"conv1.weight": Trap()}, "trap.pt")
+    with pytest.raises(InputError, match="is neither"):
+        load(net, "trap.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_detectors_are_built_without_a_download(monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: pytest.fail("downloads"))
+    assert isinstance(load("lraspp_mobilenet_v3_large").model, nn.Module)
+
+
+def test_as_a_module():
+    shown = subprocess.run([sys.executable, "-m", "fxprune", "--help"], capture_output=True, text=True, check=True)
+    assert "compress" in shown.stdout and "explain" in shown.stdout
+
+
+def test_a_reader_that_has_seen_enough(net):
+    command = f"{sys.executable} -m fxprune groups {net} --format json | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.stdout.strip() == "{"
+    assert "Traceback" not in done.stderr
