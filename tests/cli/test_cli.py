@@ -15,6 +15,7 @@ from torch import nn
 import fxprune
 from fxprune.artefacts import saving as folder_of_artefacts
 from fxprune.artefacts.saving import FILES
+from fxprune.cli import stages
 from fxprune.cli.main import main, parser
 from fxprune.errors import InputError, MissingExtraError
 from fxprune.models.named import load, load_weights
@@ -45,6 +46,14 @@ class Tied(nn.Sequential):
         self[2].weight = self[0].weight
 
 
+class Two(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+
 class Untraceable(nn.Module):
     def __init__(self):
         super().__init__()
@@ -61,6 +70,10 @@ number = 3
 
 def broken():
     raise RuntimeError("no data")
+
+
+def interrupted():
+    raise KeyboardInterrupt
 '''
 
 
@@ -170,9 +183,9 @@ def test_every_argument_of_compress_has_an_option(net):
 
 
 def test_defaults_are_those_of_compress(net):
-    from fxprune.cli.main import _arguments
+    from fxprune.cli.compress_command import arguments
 
-    given = _arguments(parser().parse_args(["compress", net]))
+    given = arguments(parser().parse_args(["compress", net]))
     defaults = {name: p.default for name, p in inspect.signature(fxprune.compress).parameters.items()}
     assert given.pop("policy") == fxprune.Policy()
     assert {name: defaults[name] for name in given} == given
@@ -180,7 +193,6 @@ def test_defaults_are_those_of_compress(net):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("compress", "NET", "--macs", "1.5"), "macs must be the fraction kept"),
-    (("compress", "NET", "--criterion", "l3"), "unknown criterion 'l3'; did you mean 'l1', 'l2'?"),
     (("compress", "NET", "--groups", "conv9"), "unknown group or layer 'conv9'"),
     (("compress", "NET", "--input", "1;3"), "--input must be sizes"),
     (("compress", "NET", "--input", "1,3,8,8:float31"), "--input must be sizes"),
@@ -207,6 +219,35 @@ def test_two_budgets_are_refused(capsys, net):
         main(["compress", net, "--macs", "0.5", "--params", "0.5"])
     assert stop.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--criterion", "l3"), ("--vote", "none"), ("--scope", "all"), ("--bogus",)])
+def test_wrong_options_show_the_usage_of_the_command(capsys, net, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["compress", net, *words])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("usage: fxprune compress ")
+    assert err.splitlines()[-1].startswith("fxprune compress: error: ")
+
+
+def test_several_inputs_are_given_with_input(capsys, net):
+    code, _, err = run(capsys, "groups", "nets_of_mine.py:Two")
+    assert code == 2
+    assert err.endswith("; on the command line: --input SHAPE[:DTYPE], once for each argument of forward\n")
+    assert run(capsys, "groups", "nets_of_mine.py:Two", "--input", "2,4", "--input", "2,4")[0] == 0
+
+
+def test_an_interrupt_is_quiet(capsys, net):
+    assert run(capsys, "groups", "nets_of_mine.py:interrupted") == (130, "", "")
+
+
+def test_what_takes_long_is_said_where_the_output_goes_elsewhere(capsys, net, monkeypatch):
+    monkeypatch.setattr(stages, "DELAY", 0.0)
+    _, out, err = run(capsys, "groups", net, "--format", "json")
+    assert json.loads(out)
+    assert f"fxprune: analysing {net} …\n" in err
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "…" not in run(capsys, "groups", net)[2]
 
 
 def test_a_folder_that_cannot_be_written(capsys, net, tmp_path):

@@ -8,8 +8,8 @@ from torch import nn
 
 import fxprune
 from fxprune.cli import main
+from fxprune.cli.side_by_side import _moved, bench
 from fxprune.errors import InputError
-from fxprune.latency.bench import _moved, bench
 
 NET = '''
 from torch import nn

@@ -1,0 +1,89 @@
+"""``fxprune compress MODEL``: the arguments of `fxprune.compress` as options, and the folder of `fxprune.save`."""
+
+import argparse
+import warnings
+from typing import Any
+
+from torch import nn
+
+import fxprune
+from fxprune.artefacts.saving import Saved, check_folder
+from fxprune.cli.model_arguments import add_policy, built, command, example, policy
+from fxprune.cli.stages import stage
+from fxprune.planning.budget import SCOPES
+from fxprune.planning.criteria import CRITERIA
+from fxprune.planning.vote import VOTES
+from fxprune.report.compression import compression_table
+
+BUDGETS = ("macs", "params", "channels")
+
+
+def add(commands: Any) -> None:
+    """The command and its options."""
+    made = command(commands, "compress", _run, "remove channels, verify the result, write it to a folder")
+    add_policy(made)
+    _what(made)
+    _output(made)
+
+
+def arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as `fxprune.compress` takes them."""
+    budget = {kind: value for kind in BUDGETS if (value := getattr(options, kind)) is not None}
+    return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
+            "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
+            "ignore": tuple(options.ignore), "fold_constants": options.fold_constants,
+            "verify": not options.no_verify, "policy": policy(options)}
+
+
+def _what(command: argparse.ArgumentParser) -> None:
+    """What is removed, and how much of it."""
+    budget = command.add_mutually_exclusive_group()
+    for kind, what in zip(BUDGETS, ("multiply-accumulates", "parameters", "channels of each group"), strict=True):
+        budget.add_argument(f"--{kind}", type=float, metavar="FRACTION", help=f"the fraction of {what} to keep")
+    for name, choices, default, about in (
+            ("criterion", CRITERIA, "l2", "how channels are scored"), ("vote", VOTES, "joint", "how voters agree"),
+            ("scope", SCOPES, "global", "compare channels across groups, or cut all groups alike")):
+        command.add_argument(f"--{name}", choices=sorted(choices), default=default, help=f"{about} (%(default)s)")
+    command.add_argument("--round-to", type=int, default=1, metavar="N", help="widths are multiples of N (%(default)s)")
+    command.add_argument("--min-channels", type=int, default=1, metavar="N", help="every group keeps N (%(default)s)")
+    command.add_argument("--groups", action="append", metavar="NAME", help="cut only this group, or the groups of "
+                         "layers that match this pattern; repeat it for several")
+    command.add_argument("--ignore", action="append", default=[], metavar="NAME", help="leave the channels of this "
+                         "module, or of modules that match this pattern, as they are; repeat it for several")
+    command.add_argument("--fold-constants", action="store_true",
+                         help="fold what a removed channel would have had as a constant into its readers")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    """What is checked, printed and written."""
+    command.add_argument("--no-verify", action="store_true", help="do not check the result against the original")
+    command.add_argument("--out", metavar="FOLDER", help="write the artefact there: plan, weights, standalone "
+                         "source, exported program, reports")
+    command.add_argument("--format", choices=("text", "md"), default="text")
+    command.add_argument("--layers", action="store_true", help="show the width of every layer as well")
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.out:
+        # Before minutes are spent on what cannot be written.
+        check_folder(options.out)
+    loaded = built(options)
+    with stage(f"compressing {options.model}{'' if options.no_verify else ' and verifying the result'}"):
+        small = fxprune.compress(loaded.model, example(options.inputs), **arguments(options))
+    title = f"{options.model}: {loaded.weights}"
+    try:
+        saved = _saved(small, options.out, title) if options.out else None
+    finally:
+        # Also where the disk is full: what was found out is not lost.
+        print(f"{title}\n\n{compression_table(fxprune.record(small), options.format, options.layers)}")
+    if saved:
+        print(f"\nwritten: {options.out} ({', '.join(saved.files)})")
+        for name, why in saved.missing.items():
+            print(f"left out: {name}: {why}")
+
+
+def _saved(small: nn.Module, folder: str, title: str) -> Saved:
+    with stage(f"writing {folder}"), warnings.catch_warnings():
+        # What is left out is printed.
+        warnings.simplefilter("ignore")
+        return fxprune.save(small, folder, title=title)
