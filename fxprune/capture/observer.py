@@ -18,7 +18,7 @@ from fxprune.capture.kernels import Kernels
 from fxprune.capture.quick_shapes import shape_of
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, Ref, Tape, mapped
-from fxprune.rules.registry import RULES, rule_for
+from fxprune.rules.registry import couple_of
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
 KNOWN_LIMIT = 1 << 22
@@ -262,7 +262,7 @@ def observed(func: Any, args: Any) -> str:
     name = facts(func).name
     if name in SILENT or name in READS or name == SAME or name == "aten::add_" and _counts(args[0]):
         return "skip"
-    if name not in RULES and rule_for(name) is None and func._can_decompose():
+    if couple_of(name) is None and func._can_decompose():
         return "decompose"
     return "record"
 

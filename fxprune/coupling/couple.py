@@ -15,6 +15,7 @@ from fxprune.errors import InputError, UnsupportedError
 from fxprune.ir.signature import named_modules, named_tensors, signature_of
 from fxprune.planning.frozen import Frozen
 from fxprune.rules.op import Policy
+from fxprune.rules.registry import couple_of
 
 
 def refuse(model: Any) -> None:
@@ -71,6 +72,4 @@ def _layers(outcome: Replay) -> dict[str, Slot]:
 
 def _unknown(outcome: Replay) -> dict[str, str]:
     """Operators without a rule, and where they stand in the user's source."""
-    from fxprune.rules.registry import rule_for
-
-    return {call.op: call.source for call in reversed(outcome.calls) if rule_for(call.op) is None}
+    return {call.op: call.source for call in reversed(outcome.calls) if couple_of(call.op) is None}

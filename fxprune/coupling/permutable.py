@@ -18,7 +18,7 @@ import numpy as np
 from fxprune.ir.tape import Call, Tape, mapped, refs
 from fxprune.ir.units import Vector
 from fxprune.rules.op import Notes, Op, Policy
-from fxprune.rules.registry import Operand, rule_for
+from fxprune.rules.registry import Operand, couple_of
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -122,7 +122,8 @@ def _followed(call: Call, tape: Tape, source: tuple[Vector, ...], dim: int) -> I
     marked = Operand(tuple(np.arange(len(v)) if d == dim else np.full(len(v), -1) for d, v in enumerate(source)))
     args, kwargs = mapped((call.args[1:], call.kwargs), lambda ref: Operand(tuple(np.full(n, -1) for n in ref.shape),
                                                                            tape.values.get(ref.id)))
-    outs = rule_for(call.op).couple(op, marked, *args, **kwargs)
+    couple = couple_of(call.op)
+    outs = couple(op, marked, *args, **kwargs) if couple else []
     for vectors in outs if isinstance(outs, list) else [outs]:
         yield from (v for v in vectors if len(v) and (v >= 0).all())
 

@@ -10,7 +10,7 @@ import numpy as np
 from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
 from fxprune.ir.units import Closure, Reason, Vector
 from fxprune.rules.op import Notes, Op, Policy
-from fxprune.rules.registry import Operand, rule_for
+from fxprune.rules.registry import Operand, couple_of
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4
@@ -126,11 +126,11 @@ class _Run:
 
     def _couple(self, op: Op, call: Call, args: Any, kwargs: Any, operands: list[Operand]
                 ) -> list[tuple[Vector, ...]]:
-        rule = rule_for(call.op)
-        if rule is None:
+        couple = couple_of(call.op)
+        if couple is None:
             return op.unknown(*operands, why=f"operator {call.op} has no rule; add one with fxprune.register_rule")
         try:
-            result = rule.couple(op, *args, **kwargs)
+            result = couple(op, *args, **kwargs)
         except Exception as error:  # the report names it: a rule that fails must not let anything through
             return op.unknown(*operands, why=f"the rule of {call.op} failed: {type(error).__name__}: {error}")
         results = result if isinstance(result, list) else [result]

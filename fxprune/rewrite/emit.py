@@ -15,7 +15,7 @@ from fxprune.coupling.view import View
 from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
-from fxprune.rewrite.site import Natural, Site, literals_of
+from fxprune.rewrite.site import Natural, Site, literals_at
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
 
@@ -101,7 +101,7 @@ class _Rewriter:
         """Target and arguments, sizes rewritten; sizes that stay natural are marked."""
         if "size" in node.meta:
             return node.target, *self._natural(node)
-        literals = literals_of(node, self.view)
+        literals = literals_at(node, self.view)
         if literals is None:
             return node.target, node.args, node.kwargs
         return literals(Site(node, self.view, self._constant), node.target, node.args, node.kwargs)

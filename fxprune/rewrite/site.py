@@ -1,6 +1,7 @@
 """What a literal or a module table entry may ask: which indices of a call's tensors stay."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch.fx import Node
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Ref
-from fxprune.rules.registry import LITERALS, Literals
+from fxprune.rules.registry import Literals, literals_of
 
 
 class LiteralError(FxpruneError):
@@ -32,14 +33,13 @@ class Natural:
     over: int = 1
 
 
-def literals_of(node: Node, view: View) -> Literals | None:
-    """The entry of the table for a call that may hold sizes, or None."""
+def literals_at(node: Node, view: View) -> Literals | None:
+    """The literals of a call that may hold sizes, or None."""
     if node.op not in ("call_function", "call_method") or "size" in node.meta:
         return None
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if not view.refs(node.name) and name != "setitem":
+    if not view.refs(node.name) and node.target is not operator.setitem:
         return None
-    return LITERALS.get(name) or LITERALS.get(name.lstrip("_"))
+    return literals_of(node.target)
 
 
 @dataclass
@@ -68,6 +68,10 @@ class Site:
     def outs(self) -> list[tuple[int, ...]]:
         """The new shapes of the tensors in the call's value."""
         return [self.view.lengths(ref) for ref in self.view.refs(self.node.name).values()]
+
+    def out_masks(self) -> list[list[np.ndarray]]:
+        """Of these tensors' dimensions, which indices are kept."""
+        return [self.view.masks(ref) for ref in self.view.refs(self.node.name).values()]
 
     def shrunk(self) -> bool:
         """Whether any tensor in the value gets smaller."""

@@ -22,7 +22,7 @@ from fxprune.ir.signature import aliases
 from fxprune.ir.tape import Call, refs
 from fxprune.planning.composition import compose
 from fxprune.rewrite.shrink import remember
-from fxprune.rewrite.site import LiteralError, Site, literals_of
+from fxprune.rewrite.site import LiteralError, Site, literals_at
 from fxprune.rewrite.slicing import slice_all
 
 
@@ -46,7 +46,7 @@ def refusals(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
 def _literals(view: View) -> dict[str | int, str]:
     found: dict[str | int, str] = {}
     for node in view.traced.graph.nodes:
-        literals = literals_of(node, view)
+        literals = literals_at(node, view)
         if literals is None:
             continue
         try:

@@ -7,18 +7,21 @@ from fxprune.rules import (
     factories,
     gathers,
     linear,
-    literals,
     matrices,
     movement,
     normalisation,
+    padding,
     pointwise,
     pooling,
     recurrent,
     reductions,
+    repeats,
     sampling,
+    subscripts,
     views,
     vision,
 )
 
-__all__ = ["attention", "convolution", "einsum", "factories", "gathers", "linear", "literals", "matrices", "movement",
-           "normalisation", "pointwise", "pooling", "recurrent", "reductions", "sampling", "views", "vision"]
+__all__ = ["attention", "convolution", "einsum", "factories", "gathers", "linear", "matrices", "movement",
+           "normalisation", "padding", "pointwise", "pooling", "recurrent", "reductions", "repeats", "sampling",
+           "subscripts", "views", "vision"]

@@ -2,10 +2,12 @@
 them. Heads and batches run along.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from fxprune.rules.operands import Kept, broadcast, cost, freeze_dims, operands
+from fxprune.rules.literals import Call
+from fxprune.rules.operands import Kept, argument, broadcast, cost, freeze_dims, operands
 from fxprune.rules.registry import Operand, register_rule
 
 OVER_KEYS = "attention's softmax runs over it"
@@ -18,7 +20,15 @@ def _scale_kept(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence
     return args, {**kwargs, "scale": len(kept(0, -1)) ** -0.5}
 
 
-@register_rule("aten::scaled_dot_product_attention", mixes=True, shrink=_scale_kept)
+def _scale_written(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """The same in the emitted graph."""
+    query = argument(args, kwargs, 0, "query", None)
+    if argument(args, kwargs, 6, "scale", None) is not None or site.masks(query)[-1].all():
+        return target, args, kwargs
+    return target, args, {**kwargs, "scale": 1.0 / math.sqrt(site.shape(query)[-1])}
+
+
+@register_rule("aten::scaled_dot_product_attention", mixes=True, shrink=_scale_kept, literals=_scale_written)
 def attention(op, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
     """``q [..., L, E]``, ``k [..., S, E]``, ``v [..., S, D]`` give ``[..., L, D]``."""
     op.tie(q[-1], k[-1])

@@ -12,6 +12,7 @@ import numpy as np
 
 from fxprune.ir.masks import remaining_groups
 from fxprune.ir.units import Vector
+from fxprune.rules.literals import Call
 from fxprune.rules.operands import Kept, Vectors, argument, cost, nth, with_argument
 from fxprune.rules.registry import Operand, register_rule
 
@@ -113,20 +114,36 @@ def _groups_left(at: int):
     return shrink
 
 
-@register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", mixes=_computed, shrink=_groups_left(6))
+def _groups_written(at: int):
+    """The same in the emitted graph, for any weight."""
+
+    def literals(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+        given = argument(args, kwargs, at, "groups", 1)
+        x, weight = argument(args, kwargs, 0, "input", None), argument(args, kwargs, 1, "weight", None)
+        groups, kept = site.value(given), site.masks(x)[1 - len(site.shape(weight))]
+        if groups == 1 or kept.all():
+            return target, args, kwargs
+        return target, *with_argument(args, kwargs, at, "groups", site.size(given, remaining_groups(kept, groups)))
+
+    return literals
+
+
+@register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", mixes=_computed, shrink=_groups_left(6),
+               literals=_groups_written(6))
 def convolution(op, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """``groups`` is the seventh argument in all overloads."""
     return convolve(op, x, weight, bias, groups, False, stride, padding)
 
 
 @register_rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d", mixes=_computed,
-               shrink=_groups_left(7))
+               shrink=_groups_left(6), literals=_groups_written(6))
 def transposed_convolution(op, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """The weight's dim 0 reads; positions are counted at the input."""
     return convolve(op, x, weight, bias, groups, True, stride, padding)
 
 
-@register_rule("aten::convolution", "aten::_convolution", mixes=_computed, shrink=_groups_left(8))
+@register_rule("aten::convolution", "aten::_convolution", mixes=_computed, shrink=_groups_left(8),
+               literals=_groups_written(8))
 def general_convolution(op, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *rest):
     """What the above decompose to."""
     return convolve(op, x, weight, bias, groups, transposed, stride, padding)

@@ -4,13 +4,14 @@ A constant or a draw from one distribution is the same all along a dimension, so
 meets loses channels; its sizes are then rewritten. A range, a window or a mask has a meaning for every index.
 """
 
+from fxprune.rules.literals import listed_sizes, output_sizes
 from fxprune.rules.operands import Vectors, broadcast, fixed_outputs, freeze_dims, operands
 from fxprune.rules.registry import register_rule
 
 CONSTANT = """
 zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor
 """.split()
-DRAWN = "rand randn randint".split()
+DRAWN = "rand randn".split()
 LIKE = """
 zeros_like ones_like full_like empty_like rand_like randn_like randint_like bernoulli poisson uniform exponential random
 log_normal cauchy geometric
@@ -30,7 +31,8 @@ def fresh_output(op) -> Vectors:
     return tuple(op.fresh(n) if n > 1 else op.fixed(n) for n in op.shapes[0])
 
 
-@register_rule(*(f"aten::{name}" for name in [*CONSTANT, *DRAWN]))
+@register_rule(*(f"aten::{name}" for name in [*CONSTANT, *DRAWN]), literals=output_sizes)
+@register_rule("aten::randint", literals=listed_sizes)
 def constant(op, *args, **kwargs):
     """Constant along every dimension; ``x.new_zeros(size)`` takes dtype and device of ``x`` only."""
     return fresh_output(op)
@@ -42,7 +44,7 @@ def like(op, x, *args, **kwargs):
     return x.vectors
 
 
-@register_rule("aten::normal")
+@register_rule("aten::normal", literals=listed_sizes)
 def normal(op, *args, **kwargs):
     """``normal(mean, std)`` with tensors is elementwise, with numbers a draw of a given size."""
     return broadcast(op, args, kwargs) if next(operands(args), None) else fresh_output(op)

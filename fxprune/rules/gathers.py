@@ -4,10 +4,14 @@ Where the contents of an index are known and it runs over one dimension, the gat
 they are not, what it addresses is frozen, because a position is only a name as long as nobody before it leaves.
 """
 
+from typing import Any
+
 import numpy as np
 
-from fxprune.rules.operands import axis, broadcast, free, freeze_dims, operands, replaced
+from fxprune.rules.literals import Call, along, renumbered
+from fxprune.rules.operands import argument, axis, broadcast, free, freeze_dims, operands, replaced, with_argument
 from fxprune.rules.registry import Operand, register_rule
+from fxprune.rules.subscripts import consumes
 
 BY_INDEX = "addressed by an index that is not known"
 TABLE = "rows of a table, looked up by index"
@@ -31,7 +35,17 @@ def moved(op, x: Operand, dim: int, index: Operand) -> np.ndarray | None:
     return found
 
 
-@register_rule("aten::index", "aten::_unsafe_index")
+def _indices(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``torch.ops.aten.index(x, [None, i])``: a list with an entry per dimension, of which some are tensors."""
+    masks, new, dim = site.masks(args[0]), [], 0
+    for item in args[1]:
+        width = 1 if item is None else consumes(site, item)
+        new.append(item if item is None or width > 1 or masks[dim].all() else renumbered(site, item, masks[dim]))
+        dim += width
+    return target, (args[0], new, *args[2:]), kwargs
+
+
+@register_rule("aten::index", "aten::_unsafe_index", literals=_indices)
 def index(op, x, indices):
     """``x[i, :, j]``: one known index moves data; others address points."""
     where = [d for d, i in enumerate(indices) if i is not None]
@@ -69,7 +83,15 @@ def _freeze_points(op, x: Operand, indices: list, covered: list[int]) -> None:
         freeze_dims(op, part, range(len(part)), "an index")
 
 
-@register_rule("aten::index_select")
+def _index(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    _, kept = along(site, args, kwargs)
+    if kept.all():
+        return target, args, kwargs
+    index = renumbered(site, argument(args, kwargs, 2, "index", None), kept)
+    return target, *with_argument(args, kwargs, 2, "index", index)
+
+
+@register_rule("aten::index_select", literals=_index)
 def index_select(op, x, dim, index):
     """A one-dimensional index."""
     if not len(x):

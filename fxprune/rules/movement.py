@@ -3,12 +3,26 @@
 Composites that only call these (`hstack`, `column_stack`, `rot90`, …) have no rule of their own: they decompose.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
+import torch
 
-from fxprune.rules.operands import BROADCAST, Vectors, axes, axis, broadcast, free, freeze_dims, replaced
-from fxprune.rules.registry import Operand, register_rule
+from fxprune.rules.literals import Call, along, number_before
+from fxprune.rules.operands import (
+    Vectors,
+    argument,
+    axes,
+    axis,
+    broadcast,
+    free,
+    freeze_dims,
+    replaced,
+    with_argument,
+)
+from fxprune.rules.registry import Operand, register_literals, register_rule
+from fxprune.rules.subscripts import sliced
 
 
 @register_rule("aten::cat", "aten::concat", "aten::concatenate")
@@ -38,21 +52,66 @@ def _lengths(op, dim: int) -> list[int]:
     return [shape[dim] for shape in op.shapes]
 
 
+def _pieces(site: Any, target: Any, args: Any, kwargs: Any, default: int = 0) -> Call:
+    """Whatever the pieces were asked for, they are now pieces of given lengths; where the dimension did not shrink, as
+    a batch cut in halves, they may be of any length that was asked for."""
+    x = argument(args, kwargs, 0, "tensor", kwargs.get("input"))
+    dim = argument(args, kwargs, 2, "dim", default)
+    if not site.shrunk() or site.masks(x)[site.value(dim)].all():
+        return target, args, kwargs
+    lengths = [shape[site.value(dim)] for shape in site.outs()]
+    return ("split" if isinstance(target, str) else torch.split), (x, lengths, dim), {}
+
+
+def _pieces_along(dim: int):
+    """Of `hsplit` and the like, which have their dimension in the name and run as `tensor_split`."""
+
+    def literals(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+        rank = len(site.masks(argument(args, kwargs, 0, "input", None)))
+        return _pieces(site, target, args, kwargs, min(dim, rank - 1))
+
+    return literals
+
+
+for _dim, _name in enumerate(("vsplit", "hsplit", "dsplit")):
+    register_literals(f"aten::{_name}")(_pieces_along(_dim))
+
+
 @register_rule("aten::split", "aten::split_with_sizes", "aten::chunk", "aten::tensor_split", "aten::unsafe_split",
-               "aten::unsafe_split_with_sizes", "aten::unsafe_chunk")
+               "aten::unsafe_split_with_sizes", "aten::unsafe_chunk", literals=_pieces)
 def split(op, x, sizes, dim=0):
     """The pieces are as long as the outputs are; for `tensor_split` by a tensor too."""
     d = axis(dim, len(x))
     return cut(x, d, _lengths(op, d))
 
 
-@register_rule("aten::slice")
+def _bounds(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``torch.ops.aten.slice(x, dim, start, end, step)``, written as a subscript."""
+    dim, kept = along(site, args, kwargs, default=0)
+    if kept.all():
+        return target, args, kwargs
+    bounds = slice(*(argument(args, kwargs, at, name, None) for at, name in enumerate(("start", "end", "step"), 2)))
+    whole = (slice(None),) * (axis(dim, len(site.shape(args[0]))))
+    return operator.getitem, (args[0], (*whole, sliced(site, bounds, kept))), {}
+
+
+@register_rule("aten::slice", literals=_bounds)
 def slice_(op, x, dim=0, start=None, end=None, step=1):
     """Python's slices, out of range ends included."""
     return replaced(x.vectors, axis(dim, len(x)), x[axis(dim, len(x))][start:end:step])
 
 
-@register_rule("aten::narrow")
+def _window(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """Start and length among the kept."""
+    dim, kept = along(site, args, kwargs)
+    if kept.all():
+        return target, args, kwargs
+    start = site.value(argument(args, kwargs, 2, "start", None))
+    args, kwargs = with_argument(args, kwargs, 2, "start", number_before(kept, start))
+    return target, *with_argument(args, kwargs, 3, "length", site.outs()[0][dim])
+
+
+@register_rule("aten::narrow", literals=_window)
 def narrow(op, x, dim, start, length):
     """``length`` indices from ``start``; where the start is a tensor of unknown contents, the dimension is frozen."""
     d = axis(dim, len(x))
@@ -64,7 +123,16 @@ def narrow(op, x, dim, start, length):
     return replaced(x.vectors, d, x[d][start:start + length])
 
 
-@register_rule("aten::select")
+def _selected(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """The index, by its number among the kept."""
+    _, kept = along(site, args, kwargs)
+    if kept.all():
+        return target, args, kwargs
+    index = site.value(argument(args, kwargs, 2, "index", None))
+    return target, *with_argument(args, kwargs, 2, "index", number_before(kept, index))
+
+
+@register_rule("aten::select", literals=_selected)
 def select(op, x, dim, index):
     """One index leaves its dimension, and so must stay; the others of that dimension are free."""
     d = axis(dim, len(x))
@@ -87,7 +155,24 @@ def flip(op, x, dims):
     return tuple(v[::-1] if d in axes(dims, len(x)) and len(dims) else v for d, v in enumerate(x.vectors))
 
 
-@register_rule("aten::roll")
+def _shifts(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """A roll by s is, among the kept, a roll by as many of them as s carried over the end."""
+    dims, masks = argument(args, kwargs, 2, "dims", None), site.masks(args[0])
+    if dims in (None, (), []) or all(mask.all() for mask in masks):
+        return target, args, kwargs
+    shifts = argument(args, kwargs, 1, "shifts", None)
+    listed = isinstance(shifts, (tuple, list))
+    pairs = zip(*((v if isinstance(v, (tuple, list)) else (v,)) for v in (shifts, dims)), strict=True)
+    new = tuple(shift if masks[dim].all() else _carried(masks[dim], site.value(shift)) for shift, dim in pairs)
+    return target, *with_argument(args, kwargs, 1, "shifts", new if listed else new[0])
+
+
+def _carried(kept: np.ndarray, shift: int) -> int:
+    """How many kept indices a roll by ``shift`` carries over the end."""
+    return int(kept[len(kept) - shift % len(kept):].sum())
+
+
+@register_rule("aten::roll", literals=_shifts)
 def roll(op, x, shifts, dims=()):
     """Rotates dimensions; without ``dims`` the tensor is rotated as one line."""
     shifts = [shifts] if isinstance(shifts, int) else shifts
@@ -99,93 +184,6 @@ def roll(op, x, shifts, dims=()):
         d = axis(dim, len(x))
         out[d] = np.roll(out[d], shift) if free(out[d]) else out[d]
     return tuple(out)
-
-
-@register_rule("aten::expand", "aten::broadcast_to")
-def expand(op, x, size, implicit=False):
-    """A dimension of length 1 repeats a single index: it is constant along the new one, whose length is free."""
-    shape = op.shapes[0]
-    new = len(shape) - len(x)
-    return tuple(_repeated(op, x, d - new, n) for d, n in enumerate(shape))
-
-
-def _repeated(op, x: Operand, d: int, n: int):
-    if d >= 0 and len(x[d]) == n:
-        return x[d]
-    if d >= 0:
-        op.freeze(x[d], BROADCAST)
-    return op.fresh(n) if n > 1 else op.fixed(n)
-
-
-@register_rule("aten::expand_as")
-def expand_as(op, x, other):
-    """A repeated dimension has the length of the other tensor's."""
-    return broadcast(op, x, other)
-
-
-@register_rule("aten::repeat", "aten::tile")
-def repeat(op, x, repeats):
-    """The whole dimension again and again; a single index becomes a dimension that is constant along its length."""
-    shape = op.shapes[0]
-    repeats = [1] * (len(shape) - len(repeats)) + list(repeats)
-    new = len(shape) - len(x)
-    return tuple(_repeated(op, x, d - new, n) if d < new or len(x[d - new]) == 1 else
-                 np.tile(x[d - new], times) if free(x[d - new]) else op.fixed(n)
-                 for d, (n, times) in enumerate(zip(shape, repeats, strict=True)))
-
-
-@register_rule("aten::repeat_interleave")
-def repeat_interleave(op, x, repeats=None, dim=None, *, output_size=None):
-    """Every index several times in a row, as many as an integer says; where a tensor does, its length must fit."""
-    if repeats is None:
-        return op.unknown(x, why="the length of repeat_interleave depends on the data")[0]
-    if dim is None and len(x) > 1:
-        return op.unknown(x, why="repeat_interleave without a dimension flattens")[0]
-    d = axis(0 if dim is None else dim, len(x))
-    if isinstance(repeats, Operand):
-        freeze_dims(op, repeats, range(len(repeats)), "counts of repetitions")
-        held = freeze_dims(op, x, [d], "repeated as often as another tensor says")
-        return replaced(held, d, op.fixed(op.shapes[0][d]))
-    return replaced(x.vectors, d, np.repeat(x[d], repeats))
-
-
-@register_rule("aten::constant_pad_nd")
-def constant_pad_nd(op, x, pad, value=0):
-    """Adds constants at the ends of dimensions."""
-    return padded(op, x, pad)
-
-
-@register_rule("aten::pad", "aten::_pad_enum")
-def pad(op, x, pad, mode="constant", value=None):
-    """Constants, or the dimension's own indices: reflected, repeated at the ends, or around in a circle."""
-    names = {0: "reflect", 1: "replicate", 2: "circular", 3: "constant"}
-    mode = names.get(mode, mode)
-    return padded(op, x, pad, None if mode == "constant" else {"replicate": "edge", "circular": "wrap"}.get(mode, mode))
-
-
-def padded(op, x: Operand, pad, mode: Any = None) -> Vectors:
-    """Pads from the last dimension on; negative amounts crop. Constants around units may go like units: they are
-    fresh ones. A padded position is a position."""
-    out = list(x.vectors)
-    for k, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
-        d = len(x) - 1 - k
-        v = x[d][max(-before, 0):len(x[d]) - max(-after, 0)]
-        before, after = max(before, 0), max(after, 0)
-        if not free(v):
-            out[d] = op.fixed(len(v) + before + after) if before or after else v
-        elif mode is None:
-            out[d] = np.concatenate([op.fresh(before), v, op.fresh(after)])
-        else:
-            out[d] = np.pad(v, (before, after), mode=mode)
-    return tuple(out)
-
-
-@register_rule("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d", "aten::replication_pad1d",
-               "aten::replication_pad2d", "aten::replication_pad3d", "aten::_pad_circular")
-def pad_with_own(op, x, pad):
-    """The single modes of `pad`."""
-    mode = "reflect" if "reflection" in op.name else "edge" if "replication" in op.name else "wrap"
-    return padded(op, x, pad, mode)
 
 
 @register_rule("aten::slice_scatter")

@@ -11,7 +11,8 @@ import numpy as np
 
 from fxprune.ir.masks import remaining_groups
 from fxprune.ir.units import Vector
-from fxprune.rules.operands import Kept, Vectors, free
+from fxprune.rules.literals import Call, sizes
+from fxprune.rules.operands import Kept, Vectors, argument, free, with_argument
 from fxprune.rules.registry import Operand, register_rule
 
 
@@ -59,8 +60,15 @@ def _shape_kept(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequence
     return (args[0], [int(kept(0, d).sum()) for d in range(-len(args[1]), 0)], *args[2:]), kwargs
 
 
+def _shape_written(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """The same in the emitted graph."""
+    shape = argument(args, kwargs, 1, "normalized_shape", None)
+    new = sizes(site, shape, site.lengths(args[0])[-len(shape):])
+    return target, *with_argument(args, kwargs, 1, "normalized_shape", new)
+
+
 @register_rule("aten::layer_norm", "aten::rms_norm", "aten::native_layer_norm", "aten::_fused_rms_norm", mixes=True,
-               shrink=_shape_kept)
+               shrink=_shape_kept, literals=_shape_written)
 def layer_norm(op, x, normalized_shape, weight=None, bias=None, *args, **kwargs):
     """Over the last dims; `rms_norm` has no bias, its fourth argument is eps."""
     k = len(normalized_shape)
@@ -79,7 +87,16 @@ def _groups_left(kept: Kept, args: Sequence[Any], kwargs: dict) -> tuple[Sequenc
     return (args[0], remaining_groups(kept(0, 1), args[1]), *args[2:]), kwargs
 
 
-@register_rule("aten::group_norm", mixes=True, shrink=_groups_left)
+def _groups_written(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """The same in the emitted graph."""
+    given, kept = argument(args, kwargs, 1, "num_groups", None), site.masks(args[0])[1]
+    if kept.all():
+        return target, args, kwargs
+    left = site.size(given, remaining_groups(kept, site.value(given)))
+    return target, *with_argument(args, kwargs, 1, "num_groups", left)
+
+
+@register_rule("aten::group_norm", mixes=True, shrink=_groups_left, literals=_groups_written)
 def group_norm(op, x, num_groups, weight=None, bias=None, *args, **kwargs):
     """Over equal groups of channels: the same positions within each are kept, or whole groups are."""
     per_channel(op, x, weight, bias)

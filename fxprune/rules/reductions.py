@@ -57,8 +57,7 @@ def extremum(op, x, dim=None, keepdim=False):
     if dim is None:
         return ()
     out = reduced(op, x, [axis(dim, len(x))])
-    if 1 not in getattr(op, "unread", ()):
-        freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], NAMES_POSITIONS)
+    freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], NAMES_POSITIONS)
     return [out, out]
 
 

@@ -6,12 +6,15 @@ which factor of a split dimension carries its channels, and which of several fre
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
+import torch
 
 from fxprune.ir import reshapes
 from fxprune.ir.units import Vector
-from fxprune.rules.operands import Vectors, axes, axis, free, replaced
+from fxprune.rules.literals import Call, output_sizes, sizes
+from fxprune.rules.operands import Vectors, argument, axes, axis, free, replaced, with_argument
 from fxprune.rules.registry import Operand, register_rule
 
 SPLIT = "the dimension is split, and another of its factors carries the channels"
@@ -126,7 +129,17 @@ def _constant(entry: int, n: int) -> Vector:
     return np.broadcast_to(np.int64(entry), (n,))
 
 
-@register_rule("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::flatten", "aten::unflatten", "aten::ravel")
+def _sizes_of_one(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``x.unflatten(dim, sizes)``: those of the dimension that is split."""
+    dim = argument(args, kwargs, 1, "dim", None) % len(site.shape(args[0]))
+    given = argument(args, kwargs, 2, "sizes", None)
+    new = sizes(site, given, site.outs()[0][dim:dim + len(given)])
+    return target, *with_argument(args, kwargs, 2, "sizes", new)
+
+
+@register_rule("aten::view", "aten::view_copy", "aten::reshape", "aten::_unsafe_view", literals=output_sizes)
+@register_rule("aten::unflatten", literals=_sizes_of_one)
+@register_rule("aten::flatten", "aten::ravel")
 def viewed(op, x, *args, **kwargs):
     """All that a reshape needs is the shape that came out. ``view(dtype)`` changes the last dimension's meaning."""
     if op.name == "aten::view" and op.overload == "dtype":
@@ -143,7 +156,17 @@ def view_as(op, x, other):
     return out
 
 
-@register_rule("aten::squeeze", "aten::squeeze_copy")
+def _ones_named(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """Only dimensions of length 1 in the original are squeezed: a channel dimension may have shrunk to 1."""
+    shape = site.shape(args[0])
+    if 1 not in site.lengths(args[0]) or site.lengths(args[0]) == shape:
+        return target, args, kwargs
+    dims = argument(args, kwargs, 1, "dim", tuple(range(len(shape))))
+    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    return target if isinstance(target, str) else torch.squeeze, (args[0], tuple(d for d in dims if shape[d] == 1)), {}
+
+
+@register_rule("aten::squeeze", "aten::squeeze_copy", literals=_ones_named)
 def squeeze(op, x, dim=None):
     """Drops dimensions of length 1; a unit in one of them must stay."""
     gone = [d for d in axes(dim, len(x)) if len(x[d]) == 1]

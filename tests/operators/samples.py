@@ -4,8 +4,9 @@ import contraction_samples
 import core_samples
 import movement_samples
 import pointwise_samples
+import spelling_samples
 import statistics_samples
 from nets import Sample
 
 SAMPLES: list[Sample] = [*pointwise_samples.SAMPLES, *movement_samples.SAMPLES, *contraction_samples.SAMPLES,
-                         *statistics_samples.SAMPLES, *core_samples.SAMPLES]
+                         *statistics_samples.SAMPLES, *core_samples.SAMPLES, *spelling_samples.SAMPLES]

@@ -1,0 +1,69 @@
+"""Repeating: a dimension that is broadcast, laid out again and again, or repeated index by index."""
+
+from typing import Any
+
+import numpy as np
+
+from fxprune.rules.literals import Call, output_sizes
+from fxprune.rules.operands import BROADCAST, argument, axis, broadcast, free, freeze_dims, replaced
+from fxprune.rules.registry import Operand, register_rule
+
+
+@register_rule("aten::expand", "aten::expand_copy", "aten::broadcast_to", literals=output_sizes)
+def expand(op, x, size, implicit=False):
+    """A dimension of length 1 repeats a single index: it is constant along the new one, whose length is free."""
+    shape = op.shapes[0]
+    new = len(shape) - len(x)
+    return tuple(_repeated(op, x, d - new, n) for d, n in enumerate(shape))
+
+
+def _repeated(op, x: Operand, d: int, n: int):
+    if d >= 0 and len(x[d]) == n:
+        return x[d]
+    if d >= 0:
+        op.freeze(x[d], BROADCAST)
+    return op.fresh(n) if n > 1 else op.fixed(n)
+
+
+@register_rule("aten::expand_as")
+def expand_as(op, x, other):
+    """A repeated dimension has the length of the other tensor's."""
+    return broadcast(op, x, other)
+
+
+def _copies(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """A repeated single index makes as many copies as are kept; other repeats count whole copies of what is left."""
+    given = argument(args, kwargs, 1, "repeats", kwargs.get("dims"))
+    flat = not isinstance(given, (tuple, list))
+    counts = list(args[1:]) if flat else list(given)
+    into, out = site.lengths(args[0]), site.outs()[0]
+    into = (1,) * (len(out) - len(into)) + into
+    counts = [1] * (len(out) - len(counts)) + counts
+    new = [site.size(count, length // n) for count, length, n in zip(counts, out, into, strict=True)]
+    return target, (args[0], *new) if flat else (args[0], tuple(new)), {}
+
+
+@register_rule("aten::repeat", "aten::tile", literals=_copies)
+def repeat(op, x, repeats):
+    """The whole dimension again and again; a single index becomes a dimension that is constant along its length."""
+    shape = op.shapes[0]
+    repeats = [1] * (len(shape) - len(repeats)) + list(repeats)
+    new = len(shape) - len(x)
+    return tuple(_repeated(op, x, d - new, n) if d < new or len(x[d - new]) == 1 else
+                 np.tile(x[d - new], times) if free(x[d - new]) else op.fixed(n)
+                 for d, (n, times) in enumerate(zip(shape, repeats, strict=True)))
+
+
+@register_rule("aten::repeat_interleave")
+def repeat_interleave(op, x, repeats=None, dim=None, *, output_size=None):
+    """Every index several times in a row, as many as an integer says; where a tensor does, its length must fit."""
+    if repeats is None:
+        return op.unknown(x, why="the length of repeat_interleave depends on the data")[0]
+    if dim is None and len(x) > 1:
+        return op.unknown(x, why="repeat_interleave without a dimension flattens")[0]
+    d = axis(0 if dim is None else dim, len(x))
+    if isinstance(repeats, Operand):
+        freeze_dims(op, repeats, range(len(repeats)), "counts of repetitions")
+        held = freeze_dims(op, x, [d], "repeated as often as another tensor says")
+        return replaced(held, d, op.fixed(op.shapes[0][d]))
+    return replaced(x.vectors, d, np.repeat(x[d], repeats))
