@@ -7,27 +7,24 @@ from typing import Any
 
 from torch import nn
 
-from fxprune.capture.capturing import GRAPH, capture
 from fxprune.capture.collecting import collected_later
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
-from fxprune.coupling.refinement import settled
 from fxprune.errors import InputError, PlanError
 from fxprune.ir.signature import aliases, signature_of
+from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan as draw
-from fxprune.results import Record, attach, found_record, record
-from fxprune.rewrite.emit import emit
+from fxprune.results import attach, found_record, record
 from fxprune.rewrite.folding import Folded, applied, fold
-from fxprune.rewrite.shrink import shrink
 from fxprune.rules.op import Policy
 from fxprune.training import DWGL
 from fxprune.training.user_fit import Fit, trained
 from fxprune.verification import Verification, check
 
 
-@collected_later()
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
     """Find the coupling groups of a model.
 
@@ -46,8 +43,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
     8
     """
-    refuse(model)
-    return settled(model, capture(model, example_inputs), policy or Policy())
+    return analysis_of(model, example_inputs, policy).coupling
 
 
 def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,
@@ -90,17 +86,17 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
     (torch.Size([1, 4, 4, 4]), 4)
     """
     with collected_later() if train is None else nullcontext():
-        coupling = analyze(model, example_inputs, policy=policy)
+        analysis = analysis_of(model, example_inputs, policy)
         if train is not None:
-            model = trained(model, coupling, train, penalty(coupling))
-        drawn = draw(coupling, model, macs=macs, params=params, channels=channels, criterion=criterion, vote=vote,
-                     scope=scope, round_to=round_to, groups=groups, ignore=ignore, min_channels=min_channels)
-        folded = fold(model, coupling, drawn, calibration) if fold_constants else None
-        small = carry_out(model, coupling, drawn, folded)
+            model = trained(model, analysis.coupling, train, penalty(analysis.coupling))
+        drawn = draw(analysis.coupling, model, macs=macs, params=params, channels=channels, criterion=criterion,
+                     vote=vote, scope=scope, round_to=round_to, groups=groups, ignore=ignore,
+                     min_channels=min_channels)
+        folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
+        small = carry_out(folded, analysis, drawn)
     if not verify:
         return small
-    verification = check(folded.model if folded else model, small, drawn, coupling)
-    return attach(small, replace(record(small), verification=verification))
+    return attach(small, replace(record(small), verification=check(folded.model, small, drawn, analysis)))
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
@@ -117,10 +113,10 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
         PlanError: the plan does not belong to this model.
     """
     _check_plan(model, plan, "any")
-    coupling = _coupling_for(model, plan, example_inputs)
+    analysis = _analysis_for(model, plan, example_inputs)
     done = found_record(small)
     base = applied(model, done.folds) if done is not None and done.folds else model
-    return check(base, small, plan, coupling)
+    return check(base, small, plan, analysis)
 
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
@@ -139,20 +135,11 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         PlanError: the plan does not belong to this model, or these weights.
     """
     _check_plan(model, plan, weights)
-    coupling = _coupling_for(model, plan, example_inputs)
-    plan.check(coupling.signature, coupling.groups, aliases(model))
-    _check_moves(coupling, plan)
-    return carry_out(model, coupling, plan, fold(model, coupling, plan, calibration) if fold_constants else None)
-
-
-@collected_later()
-def carry_out(model: nn.Module, coupling: Coupling, plan: Plan, folded: Folded | None = None) -> nn.Module:
-    """Emit the pruned module, of the folded model where there is one, and attach its record. The plan is one that was
-    drawn on this coupling, or checked against it."""
-    base = folded.model if folded else model
-    small = emit(base, coupling, plan) if coupling.mode == GRAPH else shrink(base, coupling, plan)
-    drift = folded.drift(small, plan) if folded else 0.0
-    return attach(small, Record.of(coupling, plan, folded.folds if folded else (), drift))
+    analysis = _analysis_for(model, plan, example_inputs)
+    plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
+    _check_moves(analysis.coupling, plan)
+    folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
+    return carry_out(folded, analysis, plan)
 
 
 def _check_moves(coupling: Coupling, plan: Plan) -> None:
@@ -178,6 +165,6 @@ def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
         plan.check_weights(model)
 
 
-def _coupling_for(model: nn.Module, plan: Plan, example_inputs: Any) -> Coupling:
+def _analysis_for(model: nn.Module, plan: Plan, example_inputs: Any) -> Analysis:
     inputs = plan.inputs if example_inputs is None else example_inputs
-    return analyze(model, inputs, policy=Policy(**plan.policy))
+    return analysis_of(model, inputs, Policy(**plan.policy))

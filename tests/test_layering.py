@@ -22,10 +22,11 @@ TIERS = (
     {"rewrite", "verification"},
     {"training"},
     {"results"},
+    {"passes"},
+    {"api"},
     {"report"},
     {"artefacts"},
     {"latency"},
-    {"api"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -42,7 +43,7 @@ ALLOWED = {
 }
 
 # Upward imports that are still to go.
-OWED = {("coupling", "planning"), ("coupling", "rewrite"), ("coupling", "verification"), ("artefacts", "api")}
+OWED: set[tuple[str, str]] = set()
 
 # What design.md rules out by name, whatever the tiers.
 NEVER = [("verification", "rewrite"), ("rewrite", "verification"),

@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 import fxprune.rules  # noqa: F401  (fills the registry)
-from fxprune.capture.capturing import Captured
+from fxprune.capture.capturing import MODULE, Captured
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.grouping import costs, group_channels
-from fxprune.coupling.replay import Replay, Slot, replay
+from fxprune.coupling.replay import Replay, replay
 from fxprune.errors import InputError, UnsupportedError
-from fxprune.ir.signature import named_modules, named_tensors, signature_of
-from fxprune.planning.frozen import Frozen
+from fxprune.ir.evidence import Evidence, Slot
+from fxprune.ir.frozen import Frozen
+from fxprune.ir.signature import aliases, named_modules, named_tensors, signature_of
 from fxprune.rules.op import Policy
 from fxprune.rules.registry import couple_of
 
@@ -37,26 +39,29 @@ def refuse(model: Any) -> None:
 
 
 def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str] | None = None
-           ) -> Coupling:
+           ) -> Analysis:
     """Replay the captured tapes and draw up the groups."""
-    outcome = replay([t.tape for t in captured.traced], policy, frozen or {})
+    tapes = tuple(traced.tape for traced in captured.traced)
+    outcome = replay(tapes, policy, frozen or {})
     grouping = group_channels(outcome)
     parameters = {name for name, tensor in named_tensors(model) if isinstance(tensor, nn.Parameter)}
-    layers = _layers(outcome)
     reached = {name for name, _ in outcome.slots}
-    return Coupling(
-        Frozen({g.name: g for g in grouping.groups}),
-        costs(outcome, grouping, parameters, layers, len(captured.modes["eval"].tape.calls)),
-        signature_of(model),
-        captured.inputs,
-        policy,
-        captured.mode,
-        tuple(name for name in sorted(parameters) if name not in reached),
-        _unknown(outcome),
-        captured,
-        outcome,
-        grouping,
-    )
+    shared = {first: names for first, names in aliases(model).items() if len(names) > 1}
+    evidence = Evidence(tapes, outcome.dims, outcome.slots, shared, tuple(outcome.notes.joined),
+                        tuple(outcome.notes.fresh), outcome.closure.channel, grouping.group, grouping.ordinal)
+    return Analysis(captured, Coupling(
+        groups=Frozen({group.name: group for group in grouping.groups}),
+        costs=costs(outcome, grouping, parameters, _layers(outcome), len(captured.modes["eval"].tape.calls)),
+        signature=signature_of(model),
+        inputs=captured.inputs,
+        policy=policy,
+        mode=captured.mode,
+        evidence=evidence,
+        unused=tuple(name for name in sorted(parameters) if name not in reached),
+        unknown=_unknown(outcome),
+        why=captured.why if captured.mode == MODULE else "",
+        eager=captured.eager,
+    ))
 
 
 def _layers(outcome: Replay) -> dict[str, Slot]:

@@ -1,26 +1,25 @@
 """The `Coupling`: what the analysis found, as one frozen value."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from fxprune.capture.capturing import MODULE, Captured
-from fxprune.coupling.grouping import Grouping
-from fxprune.coupling.replay import Replay
-from fxprune.errors import InputError
+from fxprune.coupling.explanation import explain
+from fxprune.coupling.graph import graph
+from fxprune.ir.evidence import Evidence
 from fxprune.ir.groups import Costs, CouplingGroup, Inputs, Signature
-from fxprune.ir.units import Vector
 from fxprune.rules.op import Policy
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Which channels of a model must go together, and what they cost. It holds no weight and no activation.
+    """Which channels of a model must go together, and what they cost. It holds no weight and no activation, and
+    pickles.
 
     Attributes:
         groups: name -> `CouplingGroup`, in the order of execution; frozen ones included, with their reason.
@@ -29,7 +28,12 @@ class Coupling:
         inputs: the example inputs' description.
         policy: how splits into heads and groups are pruned.
         mode: ``"graph"`` or ``"module"``.
+        evidence: the recorded runs that it rests on.
         unused: parameters that the captured graph does not reach.
+        unknown: operators without a rule, and where they stand in the user's source.
+        why: in module mode, what kept the model's Python from being traced; else nothing.
+        eager: where the graph is what the model runs under ``torch.compile``, what kept it from being what the model
+            runs without; else nothing.
     """
 
     groups: Mapping[str, CouplingGroup]
@@ -38,11 +42,11 @@ class Coupling:
     inputs: Inputs
     policy: Policy
     mode: str
-    unused: tuple[str, ...] = ()
-    unknown: Mapping[str, str] = field(default_factory=dict)
-    _captured: Captured | None = field(default=None, repr=False)
-    _outcome: Replay | None = field(default=None, repr=False)
-    _grouping: Grouping | None = field(default=None, repr=False)
+    evidence: Evidence
+    unused: tuple[str, ...]
+    unknown: Mapping[str, str]
+    why: str
+    eager: str
 
     @property
     def prunable(self) -> Mapping[str, CouplingGroup]:
@@ -55,29 +59,12 @@ class Coupling:
         return np.array([g.size for g in self.groups.values()], np.int64)
 
     @property
-    def why(self) -> str:
-        """In module mode, what kept the model's Python from being traced; else nothing."""
-        return self._captured.why if self._captured is not None and self.mode == MODULE else ""
-
-    @property
-    def eager(self) -> str:
-        """Where the graph is what the model runs under ``torch.compile``, what kept it from being what the model runs
-        without; else nothing."""
-        return self._captured.eager if self._captured is not None else ""
-
-    @property
     def graph(self) -> nx.Graph:
         """The coupling as a networkx graph (see `fxprune.coupling.graph`)."""
-        from fxprune.coupling.graph import graph
-
-        self._recorded("graph")
         return graph(self)
 
     def explain(self, a: str, b: str) -> str:
         """Why two layers are coupled: the chain of operators between them, or that nothing couples them."""
-        from fxprune.coupling.explanation import explain
-
-        self._recorded("explain")
         return explain(self, a, b)
 
     def report(self, format: str = "text") -> str:
@@ -92,39 +79,20 @@ class Coupling:
 
         to_html(self, path, plan, title)
 
-    def removed(self, kept: Mapping[str, Any], vector: Vector) -> np.ndarray:
-        """Which indices of a dim vector go under a plan; ``kept`` maps group names to the ordinals that stay."""
-        lost = self._lost(kept)
-        free = vector >= 0
-        out = np.zeros(len(vector), bool)
-        out[free] = lost[self._outcome.closure.channel[vector[free]]]
-        return out
-
-    def _lost(self, kept: Mapping[str, Any]) -> np.ndarray:
-        """Per channel, whether it goes."""
-        grouping = self._grouping
-        ends = np.cumsum([group.size for group in self.groups.values()], dtype=np.int64)
+    def lost(self, kept: Mapping[str, Iterable[int]]) -> np.ndarray:
+        """bool [channels of the evidence]: which go, where ``kept`` maps group names to the channels that stay."""
+        ends = np.cumsum(self.widths)
+        starts = dict(zip(self.groups, (ends - self.widths).tolist(), strict=True))
         gone = np.zeros(ends[-1] if len(ends) else 0, bool)
-        starts = dict(zip(self.groups, [0, *ends.tolist()], strict=False))
         for name in kept.keys() & starts.keys():
             here = gone[starts[name]:starts[name] + self.groups[name].size]
             here[:] = True
             here[np.asarray(kept[name], np.int64)] = False
-        placed = grouping.group >= 0
-        lost = np.zeros(len(placed), bool)
-        first = np.array(list(starts.values()), np.int64)
-        lost[placed] = gone[first[grouping.group[placed]] + grouping.ordinal[placed]]
+        group, ordinal = self.evidence.group, self.evidence.ordinal
+        placed = group >= 0
+        lost = np.zeros(len(group), bool)
+        lost[placed] = gone[(ends - self.widths)[group[placed]] + ordinal[placed]]
         return lost
-
-    def _recorded(self, what: str) -> None:
-        """What was read back from a file has no recorded run to look at."""
-        if self._outcome is None:
-            raise InputError(f"{what} needs the recorded run, which pickling leaves out; write coupling = "
-                             "fxprune.analyze(model) and ask that one")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a file may hold: groups and costs, but nothing of the user's classes nor of the recorded run."""
-        return {**vars(self), "_captured": None, "_outcome": None, "_grouping": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Coupling":
         return self

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import networkx as nx
 import numpy as np
 
-from fxprune.coupling.replay import Replay, Slot
+from fxprune.coupling.runs import Runs
 from fxprune.coupling.source_lines import at
 from fxprune.errors import InputError, unknown
+from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER
-from fxprune.ir.signature import aliases
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -43,7 +43,7 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
           batch_norm  _1...
         1.weight[0]
     """
-    outcome = coupling._outcome
+    evidence = coupling.evidence
     roles = {(m.name, m.dim): m.role for g in coupling.groups.values() for m in g.members}
     ours, theirs = (_slots(coupling, roles, name) for name in (a, b))
     if a == b:
@@ -52,21 +52,20 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
     if same:
         return f"{a} and {b} share the parameter {min(same)[0]}, and so its channels"
     pairs = sorted(((s, t) for s in ours for t in theirs), key=lambda p: sum(_RANK[roles.get(s, CARRIER)] for s in p))
-    channel = outcome.closure.channel
+    channel = evidence.channel
     for s, t in pairs:
-        shared = np.intersect1d(channel[outcome.slots[s]], channel[outcome.slots[t]])
+        shared = np.intersect1d(channel[evidence.slots[s]], channel[evidence.slots[t]])
         if len(shared):
             head = _headline(coupling, (a, s), (b, t), roles, shared)
-            return "\n".join([head, *_chain(outcome, s, t, int(shared[0]))])
+            return "\n".join([head, *_chain(evidence, s, t, int(shared[0]))])
     return _apart(coupling, (a, ours), (b, theirs))
 
 
 def _slots(coupling: "Coupling", roles: dict[Slot, str], name: str) -> list[Slot]:
     """The dimensions of the parameters of a layer, or of one parameter; shared ones under any of their names."""
-    names = {n: n for n, _ in coupling._outcome.slots}
-    if coupling._captured is not None:
-        shared = aliases(coupling._captured.root)
-        names |= {alias: first for first, every in shared.items() for alias in every if first in names}
+    evidence = coupling.evidence
+    names = {n: n for n, _ in evidence.slots}
+    names |= {alias: first for first, every in evidence.shared.items() for alias in every if first in names}
     layers: dict[str, set[str]] = {}
     for alias, first in names.items():
         for key in (alias, alias.rpartition(".")[0] or alias):
@@ -77,7 +76,7 @@ def _slots(coupling: "Coupling", roles: dict[Slot, str], name: str) -> list[Slot
             raise InputError(f"layer {name!r} takes no part in the captured run, so that nothing is known of it; "
                              "give example_inputs that reach it")
         raise InputError(unknown("layer", name, {alias.rpartition(".")[0] or alias for alias in names}))
-    found = [slot for slot in coupling._outcome.slots if slot[0] in layers[name]]
+    found = [slot for slot in evidence.slots if slot[0] in layers[name]]
     return [slot for slot in found if slot in roles] or found
 
 
@@ -91,34 +90,32 @@ def _headline(coupling: "Coupling", a: tuple[str, Slot], b: tuple[str, Slot], ro
         words = f"{two} {_VERB[second]} the channels that {one} {_VERB[first]}:"
     else:
         words = f"{one} {_VERB[first]} the channels that {two} {_VERB[second]}:"
-    grouping = coupling._grouping
-    counts = np.bincount(grouping.group[shared][grouping.group[shared] >= 0], minlength=len(grouping.groups))
-    parts = [f"{'all ' if n == grouping.groups[g].size else ''}{n} of group {grouping.groups[g].name!r}"
-             + (f" (frozen: {grouping.groups[g].frozen.why})" if grouping.groups[g].frozen else "")
-             for g, n in enumerate(counts.tolist()) if n]
+    owners = coupling.evidence.group[shared]
+    counts = np.bincount(owners[owners >= 0], minlength=len(coupling.groups))
+    parts = [f"{'all ' if n == group.size else ''}{n} of group {group.name!r}"
+             + (f" (frozen: {group.frozen.why})" if group.frozen else "")
+             for group, n in zip(coupling.groups.values(), counts.tolist(), strict=True) if n]
     return f"{words} {', '.join(parts[:4])}{', …' if len(parts) > 4 else ''}" if parts else \
         f"{words} {len(shared)} indices that nothing produces"
 
 
-def _chain(outcome: Replay, s: Slot, t: Slot, channel: int) -> list[str]:
+def _chain(evidence: Evidence, s: Slot, t: Slot, channel: int) -> list[str]:
     """Parameter dimensions and operators in turn, along the shortest path between two members of one channel."""
-    from fxprune.coupling.graph import Slots
-
-    slots = Slots.of(outcome)
+    runs = Runs.of(evidence)
     ties = nx.Graph()
-    for index, a, b in outcome.notes.joined:
+    for index, a, b in evidence.joined:
         free = (a >= 0) & (b >= 0)
-        here = np.flatnonzero(free)[outcome.closure.channel[a[free]] == channel]
+        here = np.flatnonzero(free)[evidence.channel[a[free]] == channel]
         ties.add_edges_from((u, v, {"call": index}) for u, v in zip(a[here].tolist(), b[here].tolist(), strict=True)
                             if u != v and not ties.has_edge(u, v))
-    ends = [[u for u in outcome.slots[slot].tolist() if outcome.closure.channel[u] == channel] for slot in (s, t)]
+    ends = [[u for u in evidence.slots[slot].tolist() if evidence.channel[u] == channel] for slot in (s, t)]
     ties.add_edges_from((("end", k), u, {"call": None}) for k, units in enumerate(ends) for u in units)
     path = nx.shortest_path(ties, ("end", 0), ("end", 1))[1:-1]
-    lines = [_slot(slots.names[int(slots.place(path[0]))])]
+    lines = [_slot(runs.names[int(runs.place(path[0]))])]
     for u, v in zip(path, path[1:], strict=False):
-        call = outcome.calls[ties.edges[u, v]["call"]]
+        call = evidence.calls[ties.edges[u, v]["call"]]
         lines.append(f"  {call.op.partition('::')[2]}  {at(call.node, call.source)}".rstrip())
-        lines.append(_slot(slots.names[int(slots.place(v))]))
+        lines.append(_slot(runs.names[int(runs.place(v))]))
     return [f"    {line}" for line in lines]
 
 

@@ -18,21 +18,16 @@ concatenation ties the reader's one dimension with several producers, so that th
 no channel of one is a channel of the other. `CouplingGroup` and `explain` are exact; the graph shows the neighbourhood.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import networkx as nx
-import numpy as np
 
-from fxprune.coupling.explanation import explain
-from fxprune.coupling.replay import Replay, Slot, units_of
+from fxprune.coupling.runs import Runs, constant
+from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.groups import CARRIER
-from fxprune.ir.units import Vector
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
-
-__all__ = ["Slots", "explain", "graph"]
 
 
 def graph(coupling: "Coupling") -> nx.Graph:
@@ -48,15 +43,15 @@ def graph(coupling: "Coupling") -> nx.Graph:
     >>> nx.shortest_path(made, ("0.weight", 0), ("2.weight", 1))
     [('0.weight', 0), 'aten::conv2d#2', ('2.weight', 1)]
     """
-    outcome = coupling._outcome
-    slots = Slots.of(outcome)
+    evidence = coupling.evidence
+    runs = Runs.of(evidence)
     made = nx.Graph()
-    for index, places in _operators(outcome, slots):
-        call = outcome.calls[index]
+    for index, places in _operators(evidence, runs):
+        call = evidence.calls[index]
         name = f"{call.op}#{index}"
         name = name if name not in made else f"{name}.{len(made)}"
         made.add_node(name, kind="operator", op=call.op, node=call.node, source=call.source)
-        made.add_edges_from((name, slots.names[place]) for place in places)
+        made.add_edges_from((name, runs.names[place]) for place in places)
     roles = {(m.name, m.dim): m.role for g in coupling.groups.values() for m in g.members}
     owners: dict[Slot, list[str]] = {slot: [] for slot in roles}
     for name, group in coupling.groups.items():
@@ -66,49 +61,15 @@ def graph(coupling: "Coupling") -> nx.Graph:
     for slot in [node for node in made if isinstance(node, tuple)]:
         layer = slot[0].rpartition(".")[0] or slot[0]
         made.add_node(slot, kind="parameter", layer=layer, role=roles.get(slot, CARRIER),
-                      groups=tuple(owners.get(slot, ())), size=len(outcome.slots[slot]))
-    for index, vector in outcome.notes.fresh:
-        call, name = outcome.calls[index], _constant(index, vector)
+                      groups=tuple(owners.get(slot, ())), size=len(evidence.slots[slot]))
+    for index, vector in evidence.fresh:
+        call, name = evidence.calls[index], constant(index, vector)
         if name in made:
             made.add_node(name, kind="constant", op=call.op, node=call.node, source=call.source)
     return made
 
 
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """Which parameter dimension, or which constant, a unit belongs to: units are handed out in runs.
-
-    Args:
-        starts: the first unit of each run, ascending (int64 [R]).
-        names: a ``(parameter, dim)`` or a constant's node, per run.
-    """
-
-    starts: np.ndarray
-    names: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, outcome: Replay) -> "Slots":
-        starts, order = units_of(outcome.slots)
-        made = [(int(v[0]), _constant(i, v)) for i, v in outcome.notes.fresh if len(v)]
-        starts = np.concatenate([starts, np.array([start for start, _ in made], np.int64)])
-        names = [*order, *(name for _, name in made)]
-        rank = np.argsort(starts, kind="stable")
-        return cls(starts[rank], tuple(names[k] for k in rank.tolist()))
-
-    def place(self, units: np.ndarray) -> np.ndarray:
-        """The run of each unit, as an index into ``names``."""
-        return np.searchsorted(self.starts, units, "right") - 1
-
-    def within(self, vector: Vector) -> frozenset[int]:
-        """The runs that a dim vector draws from."""
-        return frozenset(np.unique(self.place(vector[vector >= 0])).tolist())
-
-
-def _constant(index: int, vector: Vector) -> str:
-    return f"constant#{index}:{int(vector[0]) if len(vector) else 0}"
-
-
-def _operators(outcome: Replay, slots: Slots) -> list[tuple[int, frozenset[int]]]:
+def _operators(evidence: Evidence, runs: Runs) -> list[tuple[int, frozenset[int]]]:
     """Calls that tie at least two runs, with these; what the training graph repeats is met once.
 
     A call that ties several dimensions (a linear layer: input with weight, weight with bias) stands once for each set
@@ -116,10 +77,10 @@ def _operators(outcome: Replay, slots: Slots) -> list[tuple[int, frozenset[int]]
     """
     known: dict[int, frozenset[int]] = {}
     joined: dict[int, list[frozenset[int]]] = {}
-    for index, *vectors in outcome.notes.joined:
+    for index, *vectors in evidence.joined:
         for vector in vectors:
             if id(vector) not in known:
-                known[id(vector)] = slots.within(vector)
+                known[id(vector)] = runs.within(vector)
         tied = known[id(vectors[0])] | known[id(vectors[1])]
         sets = joined.setdefault(index, [])
         apart = [other for other in sets if not other & tied]
@@ -128,5 +89,5 @@ def _operators(outcome: Replay, slots: Slots) -> list[tuple[int, frozenset[int]]
     for index, sets in joined.items():
         for places in sets:
             if len(places) > 1:
-                first.setdefault((outcome.calls[index].op, outcome.calls[index].node, places), index)
+                first.setdefault((evidence.calls[index].op, evidence.calls[index].node, places), index)
     return [(index, places) for (_, _, places), index in first.items()]

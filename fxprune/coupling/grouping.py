@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxprune.coupling.replay import Replay, Slot
+from fxprune.coupling.replay import Replay
+from fxprune.ir.evidence import Slot
 from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Member
 from fxprune.ir.units import Closure, Reason, Vector
 

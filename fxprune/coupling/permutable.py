@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fxprune.ir.evidence import Evidence
 from fxprune.ir.tape import Call, Tape, mapped, refs
 from fxprune.ir.units import Vector
 from fxprune.rules.op import Notes, Op, Policy
@@ -22,8 +23,6 @@ from fxprune.rules.registry import Operand, couple_of
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
-    from fxprune.coupling.grouping import Grouping
-    from fxprune.coupling.replay import Replay
 
 FREE = -1
 # What may put copies of one unit in another order, or drop some (a flip and a concatenation treat all alike).
@@ -33,7 +32,7 @@ _SCANS = {"aten::cumsum", "aten::cumprod", "aten::logcumsumexp"}
 
 
 def permutable(coupling: "Coupling") -> set[str]:
-    """The names of the groups that may be permuted; none where the coupling has no record of the run.
+    """The names of the groups that may be permuted.
 
     >>> import torch
     >>> from fxprune import analyze
@@ -41,78 +40,66 @@ def permutable(coupling: "Coupling") -> set[str]:
     >>> permutable(analyze(net, torch.zeros(1, 3)))
     {'0'}
     """
-    outcome, grouping = coupling._outcome, coupling._grouping
-    if outcome is None or grouping is None:
-        return set()
-    channel = outcome.closure.channel
-    kinds = _kinds(outcome.slots, channel)
-    fixed = np.zeros(len(grouping.groups), bool)
-    for vector in _vectors(outcome):
-        _hold(fixed, grouping, channel, vector, kinds[vector])
-    for vector, copies in _moved(coupling):
-        _hold(fixed, grouping, channel, vector, copies)
+    evidence = coupling.evidence
+    kinds = _kinds(evidence)
+    fixed = np.zeros(len(coupling.groups), bool)
+    for vector in evidence.vectors:
+        _hold(fixed, evidence, vector, kinds[vector])
+    for vector, copies in _moved(evidence):
+        _hold(fixed, evidence, vector, copies)
     for vector in _unmoved(coupling):
-        owners = grouping.group[channel[vector[vector >= 0]]]
+        owners = evidence.owners(vector)
         fixed[owners[owners >= 0]] = True
     return {name for (name, group), held in zip(coupling.groups.items(), fixed, strict=True)
             if not held and group.frozen is None}
 
 
-def _vectors(outcome: "Replay") -> Iterator[Vector]:
-    """Every distinct dim vector of the recorded run."""
-    seen: set[int] = set()
-    for vector in (*outcome.slots.values(), *(v for dims in outcome.dims for entry in dims.values() for v in entry)):
-        if id(vector) not in seen:
-            seen.add(id(vector))
-            yield vector
-
-
 def _unmoved(coupling: "Coupling") -> Iterator[Vector]:
     """Tables of indices, which name positions and do not move with them, constants that no plan names, and what is
     summed up in order."""
-    outcome, dtypes = coupling._outcome, {name: dtype for name, _, dtype in coupling.signature.entries}
-    for (name, _), vector in outcome.slots.items():
+    evidence, dtypes = coupling.evidence, {name: dtype for name, _, dtype in coupling.signature.entries}
+    for (name, _), vector in evidence.slots.items():
         if "int" in dtypes.get(name, "") or dtypes.get(name) == "bool":
             yield vector
-    for traced, dims in zip(coupling._captured.traced, outcome.dims, strict=True):
-        for ref in traced.tape.constants:
+    for tape, dims in zip(evidence.tapes, evidence.dims, strict=True):
+        for ref in tape.constants:
             yield from dims.get(ref, ())
-        for call in traced.tape.calls:
+        for call in tape.calls:
             if call.op in _SCANS:
                 yield dims[call.args[0].id][call.args[1]]
 
 
-def _kinds(slots: dict, channel: np.ndarray) -> np.ndarray:
+def _kinds(evidence: Evidence) -> np.ndarray:
     """A number per unit: which parameter's dimension it belongs to, and the how-manieth of its channel it is there."""
-    kinds = np.full(len(channel), FREE, np.int64)
+    kinds = np.full(len(evidence.channel), FREE, np.int64)
     start = 0
-    for vector in slots.values():
+    for vector in evidence.slots.values():
         if len(vector):
-            rank = _rank(channel[vector])
+            rank = _rank(evidence.channel[vector])
             kinds[vector] = start + rank
             start += int(rank.max()) + 1
     return kinds
 
 
-def _hold(fixed: np.ndarray, grouping: "Grouping", channel: np.ndarray, vector: Vector, kinds: np.ndarray) -> None:
+def _hold(fixed: np.ndarray, evidence: Evidence, vector: Vector, kinds: np.ndarray) -> None:
     """The groups that lie unevenly in a vector keep their order."""
     free = vector >= 0
-    free[free] = grouping.group[channel[vector[free]]] >= 0
+    free[free] = evidence.owners(vector) >= 0
     if free.any():
-        channels = channel[vector[free]]
-        fixed[_uneven(grouping.group[channels], grouping.ordinal[channels], kinds[free])] = True
+        channels = evidence.channel[vector[free]]
+        fixed[_uneven(evidence.group[channels], evidence.ordinal[channels], kinds[free])] = True
 
 
-def _moved(coupling: "Coupling") -> Iterator[tuple[Vector, np.ndarray]]:
+def _moved(evidence: Evidence) -> Iterator[tuple[Vector, np.ndarray]]:
     """Where a vector holds units several times (behind a reshape) copies look alike, so that calls that move them are
     followed: their outputs, and for every index which copy it is."""
-    for traced, dims in zip(coupling._captured.traced, coupling._outcome.dims, strict=True):
-        for call in traced.tape.calls:
+    for tape, dims in zip(evidence.tapes, evidence.dims, strict=True):
+        for call in tape.calls:
             source = dims.get(call.args[0].id, ()) if call.op in _MOVES else ()
             for d, vector in enumerate(source):
                 copies = _rank(vector)
                 if (vector >= 0).any() and copies[vector >= 0].any():
-                    yield from ((vector[to], copies[to]) for to in _followed(call, traced.tape, source, d))
+                    yield from ((vector[to], copies[to]) for to in _followed(call, tape, source, d))
 
 
 def _followed(call: Call, tape: Tape, source: tuple[Vector, ...], dim: int) -> Iterator[np.ndarray]:

@@ -1,47 +1,51 @@
-"""Freeze what a trial refuses, and try again, until a random plan can be carried out.
+"""Couple, try, freeze what the trial refuses, and again, until a random plan can be carried out.
 
-In graph mode literals in calls are refused; in module mode, where the model's own Python runs, whole operators are.
+In graph mode literals in calls are refused; in module mode, where the model's own Python runs, whole operators are. How
+a plan is tried is the business of the passes below, which hand the trial in.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import nn
 
 from fxprune.capture.call_forms import is_leaf
 from fxprune.capture.capturing import GRAPH, Captured
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import couple
-from fxprune.coupling.coupling import Coupling
-from fxprune.errors import CaptureError, VerificationError
-from fxprune.ir.signature import aliases
+from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call
-from fxprune.planning import Plan
-from fxprune.rewrite.shrink import shrink
-from fxprune.rewrite.trial import random_cut, refusals
 from fxprune.rules.op import Policy
-from fxprune.verification import check
 
 # How many rounds of freezing an operator's channels and trying again.
 TRIALS = 24
 
 # A node by its name or a call by its number -> why whatever arrives there is frozen.
 Refused = dict[str | int, str]
+Trial = Callable[[nn.Module, Analysis], Refused]
 
 
-def settled(model: nn.Module, captured: Captured, policy: Policy) -> Coupling:
-    """The coupling in which all that a random plan may not cut is frozen, with the reason.
+def refine(model: nn.Module, captured: Captured, policy: Policy, trials: Sequence[Trial]) -> Analysis:
+    """The analysis in which all that a random plan may not cut is frozen, with the reason.
+
+    Args:
+        model: it is not changed.
+        captured: of this model.
+        policy: how splits into heads and groups are pruned.
+        trials: each tries a random plan and says what it refuses; a later one is asked where those before are content.
 
     Raises:
         CaptureError: after many rounds there is still something that is refused.
     """
     frozen = _held(model, captured)
     for _ in range(TRIALS):
-        coupling = couple(model, captured, policy, frozen)
-        found = refusals(model, coupling) or _differences(model, coupling)
-        if coupling.mode != GRAPH:
-            found = _alike(model, coupling, found) if found.keys() - frozen.keys() else \
-                _around(model, coupling, found, frozen)
+        analysis = couple(model, captured, policy, frozen)
+        found = next(filter(None, (trial(model, analysis) for trial in trials)), {})
+        if captured.mode != GRAPH:
+            calls = analysis.coupling.evidence.calls
+            found = _in_twins(model, calls, found) if found.keys() - frozen.keys() else \
+                _wider(model, calls, found, frozen)
         if not found.keys() - frozen.keys():
-            return coupling
+            return analysis
         frozen.update(found)
     raise CaptureError(f"the model must run with fewer channels, and still failed after {TRIALS} freezes (last: "
                        f"{found}); ignore the layers around that operator")
@@ -61,9 +65,8 @@ def _held(model: nn.Module, captured: Captured) -> Refused:
     return held
 
 
-def _alike(model: nn.Module, coupling: Coupling, found: Refused) -> Refused:
+def _in_twins(model: nn.Module, calls: Sequence[Call], found: Refused) -> Refused:
     """The same operator in all modules of its class: a net of many blocks is not tried once for each of them."""
-    calls = coupling._outcome.calls
     more: Refused = {}
     for key, why in found.items():
         more[key] = why
@@ -77,10 +80,9 @@ def _alike(model: nn.Module, coupling: Coupling, found: Refused) -> Refused:
     return more
 
 
-def _around(model: nn.Module, coupling: Coupling, found: Refused, frozen: Mapping[str | int, str]) -> Refused:
+def _wider(model: nn.Module, calls: Sequence[Call], found: Refused, frozen: Mapping[str | int, str]) -> Refused:
     """An operator may be refused once more although what arrives at it is frozen: the size that it holds is another
     tensor's. Then whatever arrives in its module is, and, should that be so already, in the one around it."""
-    calls = coupling._outcome.calls
     nodes = {call.node for call in calls}
     wider: Refused = {}
     for key, why in found.items():
@@ -97,7 +99,7 @@ def _inside(node: str, path: str) -> bool:
     return not path or node == path or node.startswith(f"{path}.")
 
 
-def _calls_of(calls: list[Call], path: str) -> list[int]:
+def _calls_of(calls: Sequence[Call], path: str) -> list[int]:
     return [number for number, call in enumerate(calls) if call.node == path]
 
 
@@ -106,18 +108,3 @@ def _twins(model: nn.Module, path: str) -> Iterator[str]:
     module = model.get_submodule(path)
     if path and not is_leaf(module):
         yield from (name for name, other in model.named_modules() if type(other) is type(module) and name != path)
-
-
-def _differences(model: nn.Module, coupling: Coupling) -> Refused:
-    """In module mode a size may steer values, too: the first module whose values a random plan changes."""
-    if coupling.mode == GRAPH or not coupling.prunable:
-        return {}
-    trial = Plan.build(coupling.groups, random_cut(coupling), signature=coupling.signature, inputs=coupling.inputs,
-                       digest="", aliases=aliases(model), mode=coupling.mode)
-    try:
-        check(model, shrink(model, coupling, trial), trial, coupling)
-    except VerificationError as error:
-        if not any(error.node in traced.tape.modules for traced in coupling._captured.traced):
-            raise
-        return {error.node: f"a size in the model's Python steers its values: {error}"}
-    return {}

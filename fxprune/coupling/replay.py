@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fxprune.ir.evidence import Slot
 from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
 from fxprune.ir.units import Closure, Reason, Vector
 from fxprune.rules.op import Notes, Op, Policy
@@ -14,7 +14,6 @@ from fxprune.rules.registry import Operand, couple_of
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4
-Slot = tuple[str, int]
 
 
 @dataclass
@@ -27,14 +26,6 @@ class Replay:
     slots: dict[Slot, Vector]
     joints: list[tuple[str, tuple[Vector, ...]]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-
-    @cached_property
-    def weighted(self) -> np.ndarray:
-        """Which channels lie in a parameter or buffer."""
-        weighted = np.zeros(len(self.closure.frozen), bool)
-        if self.slots:
-            weighted[self.closure.channel[np.concatenate(list(self.slots.values()))]] = True
-        return weighted
 
 
 def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str]) -> Replay:
@@ -170,10 +161,3 @@ def _operands(*trees: Any) -> list[Operand]:
         elif isinstance(tree, (list, tuple)):
             found += _operands(*tree)
     return found
-
-
-def units_of(slots: Mapping[Slot, Vector]) -> tuple[np.ndarray, list[Slot]]:
-    """The first unit of every slot, ascending, and the slots in that order: units are handed out in runs."""
-    order = sorted(slots, key=lambda slot: int(slots[slot][0]) if len(slots[slot]) else -1)
-    order = [slot for slot in order if len(slots[slot])]
-    return np.array([int(slots[slot][0]) for slot in order], np.int64), order

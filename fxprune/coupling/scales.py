@@ -40,8 +40,7 @@ def scales_of_voters(coupling: "Coupling", scales: frozenset[str]) -> dict[str, 
 
 def _pairs(coupling: "Coupling") -> Iterator[tuple[str, str]]:
     """(parameter that made a tensor, parameter that directly normalises it), along the recorded runs."""
-    captured = getattr(coupling, "_captured", None)
-    for tape in [traced.tape for traced in captured.traced] if captured is not None else []:
+    for tape in coupling.evidence.tapes:
         made: dict[int, str] = {}
         for call in tape.calls:
             operands = [arg for arg in (*call.args, *call.kwargs.values()) if hasattr(arg, "shape")]

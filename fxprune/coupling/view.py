@@ -1,4 +1,4 @@
-"""A coupling under a plan: which indices of every tensor of a captured run stay."""
+"""A captured graph under a plan: which indices of its tensors stay."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,20 +6,26 @@ from typing import Any
 import numpy as np
 
 from fxprune.capture.sizes import Apply, Dim
-from fxprune.coupling.coupling import Coupling
+from fxprune.capture.traced import Traced
+from fxprune.ir.evidence import Evidence
 from fxprune.ir.tape import Ref, Tape
 from fxprune.ir.units import Vector
 
 
 class View:
-    """One graph of a coupling under a plan: which indices of each of its tensors stay."""
+    """One graph under a plan.
 
-    def __init__(self, coupling: Coupling, tape_index: int, lost: np.ndarray):
-        captured, outcome = coupling._captured, coupling._outcome
-        self.traced = captured.traced[tape_index]
-        self.tape: Tape = self.traced.tape
-        self.dims = outcome.dims[tape_index]
-        self._closure, self._lost, self._weighted = outcome.closure, lost, outcome.weighted
+    Args:
+        traced: the graph and its tape.
+        evidence: of the coupling.
+        dims: the dim vectors of the tape's tensors.
+        lost: bool [channels], which channels go.
+    """
+
+    def __init__(self, traced: Traced, evidence: Evidence, dims: Mapping[int, tuple[Vector, ...]], lost: np.ndarray):
+        self.traced, self.dims = traced, dims
+        self.tape: Tape = traced.tape
+        self._evidence, self._lost = evidence, lost
         self._masks: dict[int, tuple[Vector, np.ndarray]] = {}
 
     def kept_of(self, vector: Vector) -> np.ndarray:
@@ -34,9 +40,9 @@ class View:
         free = vector >= 0
         count = np.count_nonzero(free)
         if count == len(vector):
-            return ~self._lost[self._closure.channel[vector]]
+            return ~self._lost[self._evidence.channel[vector]]
         if count:
-            mask[free] = ~self._lost[self._closure.channel[vector[free]]]
+            mask[free] = ~self._lost[self._evidence.channel[vector[free]]]
         return mask
 
     def masks(self, ref: Ref) -> list[np.ndarray]:
@@ -59,7 +65,7 @@ class View:
         """Whether the weights, not the inputs, determine this length. (``zeros(batch, 8)`` has units in both dims.)"""
         vectors = self.dims.get(leaf.tensor)
         units = vectors[leaf.dim][vectors[leaf.dim] >= 0] if vectors is not None else np.zeros(0, np.int64)
-        return bool(self._weighted[self._closure.channel[units]].any())
+        return bool(self._evidence.weighted[self._evidence.channel[units]].any())
 
     def evaluate(self, expression: Any, natural: bool) -> Any:
         """A size's value: after shrinking where ``natural``, else that of the original."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
+from fxprune.ir.frozen import thaw
 from fxprune.ir.groups import Signature
 from fxprune.planning.check import check_indices
-from fxprune.planning.frozen import thaw
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.input_specs import inputs_from_json, inputs_to_json
 from fxprune.planning.ranges import from_text, to_text

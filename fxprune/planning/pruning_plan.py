@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from fxprune.errors import PlanError
 from fxprune.ir.files import read_text, write_text
+from fxprune.ir.frozen import freeze
 from fxprune.ir.groups import CouplingGroup, Inputs, Signature
 from fxprune.planning import document
 from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
 from fxprune.planning.composition import compose
 from fxprune.planning.digest import digest_of
-from fxprune.planning.frozen import freeze
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.reader import Reader, parse
 
@@ -107,6 +107,11 @@ class Plan:
         """Kept channels per group."""
         return {name: group.width for name, group in self.groups.items()}
 
+    @property
+    def channels(self) -> Mapping[str, tuple[int, ...]]:
+        """The kept channels of each group, in their new order."""
+        return {name: group.kept for name, group in self.groups.items()}
+
     def check(self, signature: Signature, groups: Mapping[str, CouplingGroup] | None = None,
               aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         """The plan fits this model and, where its coupling's groups are given, breaks none of them.
@@ -129,7 +134,7 @@ class Plan:
             if name in groups and groups[name].size != group.size:
                 raise PlanError(f"plan.groups[{name!r}]: the group must have {groups[name].size} channels, as in the "
                                 f"model's coupling, got {group.size} (another policy, or another fxprune?); {REDRAW}")
-        check_coupling(self.keep, {n: g.kept for n, g in self.groups.items()}, groups, signature, aliases or {})
+        check_coupling(self.keep, self.channels, groups, signature, aliases or {})
 
     def check_weights(self, model: "torch.nn.Module") -> None:
         """The model holds, bit for bit, the weights that the plan was drawn from.

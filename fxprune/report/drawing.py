@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fxprune.ir.tape import Call, Tape, refs
+from fxprune.ir.evidence import Evidence
+from fxprune.ir.tape import Call, refs
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -56,18 +57,15 @@ def drawing(coupling: "Coupling", kept: Mapping[str, Any]) -> Drawing:
         coupling: the analysis of a model.
         kept: kept channels by group name; empty where there is no plan.
     """
-    captured = coupling._captured
-    traced = captured.modes["eval"]
-    dims = coupling._outcome.dims[captured.traced.index(traced)]
-    return _Drawer(coupling, traced.tape, dims, kept).draw()
+    return _Drawer(coupling.evidence, coupling.lost(kept)).draw()
 
 
 class _Drawer:
     """Walks along the tape; ``made[tensor]`` is the box that a tensor comes from."""
 
-    def __init__(self, coupling: "Coupling", tape: Tape, dims: Mapping[int, tuple[np.ndarray, ...]],
-                 kept: Mapping[str, Any]):
-        self.coupling, self.tape, self.dims, self.kept = coupling, tape, dims, kept
+    def __init__(self, evidence: Evidence, lost: np.ndarray):
+        self.evidence, self.lost = evidence, lost
+        self.tape, self.dims = evidence.tapes[0], evidence.dims[0]
         self.boxes: list[Box] = []
         self.edges: dict[tuple[int, int], None] = {}
         self.made: dict[int, int] = {}
@@ -98,7 +96,7 @@ class _Drawer:
         vectors = [v for ref in outs for v in self.dims.get(ref.id, ())]
         carrying = next((v for v in vectors if self._owners([v])), None)
         before = 0 if carrying is None else len(carrying)
-        after = before - int(self.coupling.removed(self.kept, carrying).sum()) if before and self.kept else before
+        after = before - int(self.lost[self.evidence.channel[carrying[carrying >= 0]]].sum()) if before else 0
         op = call.op.partition("::")[2].rstrip("_")
         return Box(LAYER if layer else OPERATOR, layer or op, self._owners(vectors),
                    self._owners([v for ref in arrivals for v in self.dims.get(ref.id, ())]), before, after, call.node,
@@ -106,8 +104,7 @@ class _Drawer:
 
     def _owners(self, vectors: list[np.ndarray]) -> tuple[int, ...]:
         """The groups that own indices of these dim vectors."""
-        channel, group = self.coupling._outcome.closure.channel, self.coupling._grouping.group
-        found = [group[channel[v[v >= 0]]] for v in vectors]
+        found = [self.evidence.owners(vector) for vector in vectors]
         owners = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
         return tuple(owners[owners >= 0].tolist())
 

@@ -10,7 +10,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves
-from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
@@ -20,18 +20,15 @@ from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
 
 
-def emit(model: nn.Module, coupling: Coupling, plan: Plan) -> GraphModule:
+def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
     """The pruned GraphModule: the captured graph(s) over sliced copies of the modules.
 
     Raises:
         LiteralError: a call holds a size that cannot be rewritten.
     """
-    captured = coupling._captured
-    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
+    captured = analysis.captured
     parts = Parts(model, plan)
-    graphs = {}
-    for index, traced in enumerate(captured.traced):
-        graphs[id(traced)] = _Rewriter(View(coupling, index, lost), parts).graph()
+    graphs = {id(view.traced): _Rewriter(view, parts).graph() for view in analysis.views(plan.channels)}
     evaluated = graphs[id(captured.modes["eval"])]
     trained = captured.modes.get("train")
     root, name = parts.root(), type(model).__name__

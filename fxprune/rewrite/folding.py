@@ -20,6 +20,7 @@ from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling
 from fxprune.capture.follower import Follower
 from fxprune.capture.structure import deep_copy
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -58,7 +59,7 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """What folding made.
+    """What folding made; ``Folded(model)`` is a model in which nothing was folded.
 
     Args:
         model: a copy of the original whose biases hold what the removed channels emit; this is sliced.
@@ -67,8 +68,8 @@ class Folded:
     """
 
     model: nn.Module
-    held: nn.Module
-    folds: tuple[Fold, ...]
+    held: nn.Module | None = None
+    folds: tuple[Fold, ...] = ()
 
     def drift(self, small: nn.Module, plan: Plan) -> float:
         """How far the result is from the held original in eval mode, relative to its largest output.
@@ -76,6 +77,8 @@ class Folded:
         Raises:
             VerificationError: although every fold is exact, they differ.
         """
+        if self.held is None:
+            return 0.0
         device = next((t.device for t in self.held.parameters()), torch.device("cpu"))
         args, kwargs = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(SEED + 1))
         mode = small.training
@@ -91,14 +94,14 @@ class Folded:
         return drift
 
 
-def fold(model: nn.Module, coupling: Coupling, plan: Plan, calibration: Any = None) -> Folded:
+def fold(model: nn.Module, analysis: Analysis, plan: Plan, calibration: Any = None) -> Folded:
     """Fold what the plan's removed channels emit into their consumers.
 
     Args:
         model: the original; it is not changed.
         calibration: example inputs, or an iterable of batches, to measure on; random inputs where None.
     """
-    view = View(coupling, 0, coupling._lost({name: group.kept for name, group in plan.groups.items()}))
+    view, coupling = analysis.views(plan.channels)[0], analysis.coupling
     held = _held(model, coupling, plan)
     sums = _Sums()
     with untouched_rng(), torch.no_grad(), torch.inference_mode(), multihead.written_out(), \

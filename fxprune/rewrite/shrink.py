@@ -5,7 +5,7 @@ import numpy as np
 from torch import nn
 
 from fxprune.capture.structure import deep_copy
-from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.ir.tape import Ref
 from fxprune.planning import Plan
@@ -14,16 +14,15 @@ from fxprune.rewrite.site import LiteralError
 from fxprune.rewrite.slicing import slice_all
 
 
-def shrink(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
+def shrink(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     """A shrunken deep copy of ``model``.
 
     Raises:
         LiteralError: a module without weights would have to serve two widths.
     """
-    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
     small = deep_copy(model, slice_all(model, plan.keep))
-    for index in range(len(coupling._captured.traced)):
-        remember(model, small, View(coupling, index, lost))
+    for view in analysis.views(plan.channels):
+        remember(model, small, view)
     return small
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.follower import Astray, Follower
 from fxprune.capture.structure import deep_copy
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
 from fxprune.ir import example_inputs
@@ -33,14 +34,13 @@ def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
             for name, group in coupling.prunable.items()}
 
 
-def refusals(model: nn.Module, coupling: Coupling) -> dict[str | int, str]:
+def refusals(model: nn.Module, analysis: Analysis) -> dict[str | int, str]:
     """Nodes or calls whose channels must be frozen, with the reason; empty where a random plan can be carried out."""
-    kept = random_cut(coupling)
-    lost = coupling._lost(kept)
-    if coupling.mode == "graph":
-        views = [View(coupling, i, lost) for i in range(len(coupling._captured.traced))]
+    kept = random_cut(analysis.coupling)
+    views = analysis.views(kept)
+    if analysis.coupling.mode == "graph":
         return {node: why for view in views for node, why in _literals(view).items()}
-    return _lockstep(model, coupling, kept, View(coupling, 0, lost))
+    return _lockstep(model, analysis.coupling, kept, views[0])
 
 
 def _literals(view: View) -> dict[str | int, str]:

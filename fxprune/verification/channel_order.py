@@ -18,15 +18,16 @@ class Order:
     """The order of a plan's channels, for every tensor of the run."""
 
     def __init__(self, coupling: Coupling, plan: Plan):
-        grouping, self._channel = coupling._grouping, coupling._outcome.closure.channel
-        self._source = np.arange(len(grouping.group))
+        evidence = coupling.evidence
+        self._channel = evidence.channel
+        self._source = np.arange(len(evidence.group))
         self.moved = False
         for index, name in enumerate(coupling.groups):
             kept = np.asarray(plan.groups[name].kept if name in plan.groups else (), np.int64)
             if (np.diff(kept) < 0).any():
                 self.moved = True
-                here = np.flatnonzero(grouping.group == index)
-                channels = here[np.argsort(grouping.ordinal[here])]
+                here = np.flatnonzero(evidence.group == index)
+                channels = here[np.argsort(evidence.ordinal[here])]
                 self._source[channels[np.sort(kept)]] = channels[kept]
 
     def part(self, tensor: torch.Tensor, view: View, ref: Ref) -> torch.Tensor:

@@ -15,7 +15,7 @@ from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.follower import Astray
 from fxprune.capture.structure import deep_copy
-from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.ir.example_inputs import Example
@@ -42,7 +42,7 @@ class Sides:
     full: nn.Module
     pruned: nn.Module
     names: list[str]
-    coupling: Coupling
+    analysis: Analysis
     ledger: Ledger
     order: Order
     share: tuple[int, int] = (0, 1)
@@ -52,8 +52,8 @@ class Sides:
         batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
         context = f"{mode} mode, batch {batch}"
         self.full.train(mode == "train"), self.pruned.train(mode == "train")
-        eager = self.coupling._captured.eager
-        with torch.inference_mode(), multihead.written_out(), without_checkpoints(), compiling(bool(eager)):
+        with torch.inference_mode(), multihead.written_out(), without_checkpoints(), \
+                compiling(bool(self.analysis.coupling.eager)):
             try:
                 expected, values = self._reference(example, view)
             except VerificationError:
@@ -95,7 +95,7 @@ class Sides:
 
         watched = self._modules(self.full, view, seen)
         args, kwargs = _own(example)
-        with Masked(view, done, strict=self.coupling.mode == "graph"), watched:
+        with Masked(view, done, strict=self.analysis.coupling.mode == "graph"), watched:
             return self.full(*args, **kwargs), values
 
     def _original_runs(self, example: Example) -> bool:
@@ -145,7 +145,7 @@ class Sides:
 
         try:
             with Deterministic():
-                if self.coupling.mode != "graph":
+                if self.analysis.coupling.mode != "graph":
                     with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
                             path, values.get(path, {}).pop((k,), None), value, context)):
                         return self.pruned(*example[0], **example[1])
@@ -172,9 +172,9 @@ class Sides:
     def _captured_runs(self, example: Example, view: View) -> bool:
         """Whether the captured graph, before any pruning, takes these inputs: what numpy or C code made of a size is a
         number in it."""
-        if self.coupling.mode != "graph":
+        if self.analysis.coupling.mode != "graph":
             return True
-        traced, root = view.traced, self.coupling._captured.root
+        traced, root = view.traced, self.analysis.captured.root
         known = {**traced.constants, **traced.added}
         targets = {node.target for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
         parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import nn
 
-from fxprune.capture.capturing import untouched_rng
-from fxprune.coupling.coupling import Coupling
+from fxprune.capture.capturing import MODULE, Captured, untouched_rng
+from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.ir import example_inputs
@@ -33,7 +33,7 @@ SEED = 20190
 HELD = 4 << 30
 
 
-def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) -> Verification:
+def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) -> Verification:
     """Hold ``small`` against the masked ``model``.
 
     Raises:
@@ -46,7 +46,7 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     first, then = (native, torch.float64) if count >= DOUBLE_LIMIT else (torch.float64, native)
     failed: VerificationError
     try:
-        return _attempt(model, small, plan, coupling, first, ())
+        return _attempt(model, small, plan, analysis, first, ())
     except Undecided as error:
         failed = error
     except VerificationError as error:
@@ -56,33 +56,32 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling) ->
     if first is then:
         raise failed
     try:
-        return _attempt(model, small, plan, coupling, then, (f"not in {dtype_name(first)}: {failed}",))
+        return _attempt(model, small, plan, analysis, then, (f"not in {dtype_name(first)}: {failed}",))
     except Undecided as error:
         raise (failed if then is torch.float64 else error) from None
 
 
-def _attempt(model: nn.Module, small: nn.Module, plan: Plan, coupling: Coupling, dtype: torch.dtype,
+def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis, dtype: torch.dtype,
              notes: tuple[str, ...]) -> Verification:
     ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
-    lost = coupling._lost({name: group.kept for name, group in plan.groups.items()})
-    order = Order(coupling, plan)
+    captured, order = analysis.captured, Order(analysis.coupling, plan)
+    views = {id(view.traced): view for view in analysis.views(plan.channels)}
     with untouched_rng():
         names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
-        for number, (mode, second, variation) in enumerate(_runs(coupling)):
-            traced = coupling._captured.ways[variation] if variation else coupling._captured.modes[mode]
-            index = next(i for i, t in enumerate(coupling._captured.traced) if t is traced)
-            view, example = View(coupling, index, lost), _example(model, plan, second, dtype, SEED + number)
+        for number, (mode, second, variation) in enumerate(_runs(captured)):
+            view = views[id(captured.ways[variation] if variation else captured.modes[mode])]
+            example = _example(model, plan, second, dtype, SEED + number)
             example = example_inputs.varied(example, variation) if variation else example
             shares = _shares(view, dtype.itemsize * (1 + second))
             for k in range(shares):
                 # New copies each time: what a model caches on itself in one run would change the next.
-                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, coupling, ledger, order, (k, shares))
+                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, analysis, ledger, order, (k, shares))
                 sides.run(mode, example, view)
     if not ledger.runs:
         raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
-    if "train" not in coupling._captured.modes:
-        what = "module mode, compared in eval mode only" if coupling.why else "not captured in train mode"
-        ledger.notes.append(f"{what}: {coupling._captured.why}")
+    if "train" not in captured.modes:
+        what = "module mode, compared in eval mode only" if captured.mode == MODULE else "not captured in train mode"
+        ledger.notes.append(f"{what}: {captured.why}")
     return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
                         tuple(ledger.runs), tuple(ledger.notes))
 
@@ -93,10 +92,9 @@ def _shares(view: View, itemsize: int) -> int:
     return max(1, -(-sum(math.prod(view.lengths(ref)) for ref in values.values()) * itemsize // HELD))
 
 
-def _runs(coupling: Coupling) -> list[tuple[str, bool, str]]:
+def _runs(captured: Captured) -> list[tuple[str, bool, str]]:
     """Mode, whether at the second batch size, and the variation of the inputs' values: both modes and both sizes, and
     all of them where graphs differ; in module mode every way through the model's Python that was found."""
-    captured = coupling._captured
     if len(captured.traced) == 1 and "train" in captured.modes:
         return [("eval", False, ""), ("train", True, "")]
     runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]

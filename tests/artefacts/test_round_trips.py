@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from test_structures import random_plan
 
 import fxprune
-from fxprune import api
 from fxprune.artefacts.exported import close, example_of, exported
 from fxprune.artefacts.saving import FILES
 from fxprune.artefacts.source import check_source, identical, run, source_of
 from fxprune.errors import InputError, UnsupportedError
+from fxprune.passes import analysis_of, carry_out
+from fxprune.rewrite.folding import Folded
 
 # What only the user's own code can make, and why.
 UNWRITABLE = {
@@ -42,10 +43,11 @@ def small_case(name):
     case = CASES[name]
     model = case.build()
     reference.randomise(model, 100)
-    coupling = fxprune.analyze(model, case.inputs(2), policy=case.policy)
+    analysis = analysis_of(model, case.inputs(2), case.policy)
+    coupling = analysis.coupling
     if coupling.mode != "graph":
         pytest.skip("module mode")
-    return api.carry_out(model, coupling, random_plan(coupling, model, 0)), coupling
+    return carry_out(Folded(model), analysis, random_plan(coupling, model, 0)), coupling
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,18 +9,20 @@ from torch import nn
 from torch.nn import functional as F
 
 import fxprune
-from fxprune import api
 from fxprune.capture.capturing import capture
+from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of
+from fxprune.rewrite.folding import Folded
 
 
 def whole(model, *example):
     """The emitted module of a plan that removes nothing."""
-    coupling = fxprune.analyze(model, example)
+    analysis = analysis_of(model, example)
+    coupling = analysis.coupling
     plan = Plan.build(coupling.groups, {}, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases={})
-    return api.carry_out(model, coupling, plan)
+    return carry_out(Folded(model), analysis, plan)
 
 
 def agree(model, small, *inputs):

@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import fxprune
-from fxprune import analyze, api
+from fxprune import analyze
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError
 from fxprune.ir.signature import aliases
+from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of
+from fxprune.rewrite.folding import Folded
 from fxprune.rules.op import Policy
 
 programs = st.lists(st.tuples(st.sampled_from(sorted(random_nets.STEPS)), st.integers(0, 10_000)), min_size=1,
@@ -53,13 +55,14 @@ def test_equal_or_refused(program, seed, heads, grouped):
     model = random_nets.RandomNet(program)
     note(model.log)
     reference.randomise(model, seed)
-    coupling = analyze(model, torch.randn(2, 3, 4, 4), policy=Policy(heads, grouped))
-    assert coupling.mode == "graph", coupling._captured.why
+    analysis = analysis_of(model, torch.randn(2, 3, 4, 4), Policy(heads, grouped))
+    coupling = analysis.coupling
+    assert coupling.mode == "graph", coupling.why
     plan = random_plan(coupling, model, seed)
     note({name: (g.size, g.kept) for name, g in plan.groups.items()})
     note({name: str(g.frozen) for name, g in coupling.groups.items() if g.frozen})
     try:
-        small = api.carry_out(model, coupling, plan)
+        small = carry_out(Folded(model), analysis, plan)
     except FxpruneError as refusal:
         note(refusal)
         return

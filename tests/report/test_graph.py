@@ -7,6 +7,7 @@ import torchvision
 from report_nets import Branches, Tied, branches
 
 from fxprune import analyze
+from fxprune.capture.capturing import capture
 from fxprune.errors import InputError
 
 
@@ -62,7 +63,7 @@ def test_training_and_evaluation_graphs_are_met_once():
             return torch.nn.functional.dropout(x, 0.5, self.training) if self.training else x
 
     two, one = analyze(Net(), torch.zeros(1, 3, 8, 8)).graph, branches().graph
-    assert len({t.graph for t in analyze(Net(), torch.zeros(1, 3, 8, 8))._captured.traced}) == 2
+    assert len({t.graph for t in capture(Net(), torch.zeros(1, 3, 8, 8)).traced}) == 2
     assert two.number_of_nodes() == one.number_of_nodes()
 
 

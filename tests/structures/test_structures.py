@@ -15,10 +15,11 @@ import sequence_cases  # noqa: F401
 from cases import CASES
 
 import fxprune
-from fxprune import analyze, api
 from fxprune.ir.signature import aliases
+from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of
+from fxprune.rewrite.folding import Folded
 
 
 def random_plan(coupling, model, seed):
@@ -38,15 +39,16 @@ def test_structure(name):
     reference.randomise(model, 100)
     example = case.inputs(2)
     before = reference.fingerprint(model)
-    coupling = analyze(model, example, policy=case.policy)
-    assert coupling.mode == "graph", coupling._captured.why
+    analysis = analysis_of(model, example, case.policy)
+    coupling = analysis.coupling
+    assert coupling.mode == "graph", coupling.why
     frozen = {n: str(g.frozen) for n, g in coupling.groups.items() if g.frozen}
     assert tuple(coupling.prunable) == case.prunable, frozen
     reference.assert_untouched(before, model)
     for seed in range(3):
         before = reference.fingerprint(model)
         plan = random_plan(coupling, model, seed)
-        small = api.carry_out(model, coupling, plan)
+        small = carry_out(Folded(model), analysis, plan)
         reference.assert_untouched(before, model)
         reference.assert_sliced(model, small, plan.keep, case.renumbered)
         if seed == 0:

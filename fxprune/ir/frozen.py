@@ -1,4 +1,4 @@
-"""Nests that cannot be changed: what a plan's fields are made of."""
+"""Nests that cannot be changed: what the fields of couplings and plans are made of."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,0 +1,29 @@
+"""What the passes of the compiler hand on: the captured graphs, and the coupling that was found on them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fxprune.capture.capturing import Captured
+from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A coupling, with the graphs that only the compiler needs.
+
+    Args:
+        captured: graphs over a structural copy of the model, and their tapes.
+        coupling: what users see, and what the plan is drawn on.
+    """
+
+    captured: Captured
+    coupling: Coupling
+
+    def views(self, kept: Mapping[str, Iterable[int]]) -> list[View]:
+        """Every distinct graph under a plan, that of evaluation first; ``kept`` maps groups to the channels that stay.
+        """
+        lost = self.coupling.lost(kept)
+        evidence = self.coupling.evidence
+        return [View(traced, evidence, dims, lost)
+                for traced, dims in zip(self.captured.traced, evidence.dims, strict=True)]

@@ -1,0 +1,57 @@
+"""What the public functions are made of: the analysis of a model, and the module that a plan makes of it."""
+
+from typing import Any
+
+from torch import nn
+
+from fxprune.capture.capturing import GRAPH, capture
+from fxprune.capture.collecting import collected_later
+from fxprune.coupling.analysis import Analysis
+from fxprune.coupling.couple import refuse
+from fxprune.coupling.refinement import Refused, refine
+from fxprune.errors import VerificationError
+from fxprune.ir.signature import aliases
+from fxprune.planning import Plan
+from fxprune.results import Record, attach
+from fxprune.rewrite.emit import emit
+from fxprune.rewrite.folding import Folded
+from fxprune.rewrite.shrink import shrink
+from fxprune.rewrite.trial import random_cut, refusals
+from fxprune.rules.op import Policy
+from fxprune.verification import check
+
+
+@collected_later()
+def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | None = None) -> Analysis:
+    """Capture, couple, and refine: what a random plan may not cut is frozen.
+
+    Raises:
+        InputError, UnsupportedError, CaptureError: as `fxprune.analyze`.
+    """
+    refuse(model)
+    return refine(model, capture(model, example_inputs), policy or Policy(), (refusals, changed_values))
+
+
+def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
+    """In module mode a size may steer values, too: the first module whose values a random plan changes."""
+    coupling = analysis.coupling
+    if coupling.mode == GRAPH or not coupling.prunable:
+        return {}
+    trial = Plan.build(coupling.groups, random_cut(coupling), signature=coupling.signature, inputs=coupling.inputs,
+                       digest="", aliases=aliases(model), mode=coupling.mode)
+    try:
+        check(model, shrink(model, analysis, trial), trial, analysis)
+    except VerificationError as error:
+        if not any(error.node in tape.modules for tape in coupling.evidence.tapes):
+            raise
+        return {error.node: f"a size in the model's Python steers its values: {error}"}
+    return {}
+
+
+@collected_later()
+def carry_out(folded: Folded, analysis: Analysis, plan: Plan) -> nn.Module:
+    """Emit the pruned module and attach its record. The plan is one that was drawn on this coupling, or checked against
+    it."""
+    rewrite = emit if analysis.coupling.mode == GRAPH else shrink
+    small = rewrite(folded.model, analysis, plan)
+    return attach(small, Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan)))
