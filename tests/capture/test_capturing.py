@@ -58,6 +58,22 @@ def test_sizes_stay_symbolic():
         agree(model, small, torch.randn(shape, dtype=torch.float64))
 
 
+class Counted(nn.Module):
+    """``int()`` of a size, which a table is asked for."""
+
+    def forward(self, x):
+        return x * {6: 2.0, 8: 3.0}[int(x.shape[1])]
+
+
+def test_a_number_that_python_took_is_guarded_as_that_number():
+    (traced,) = capture(Counted(), torch.randn(2, 6)).traced
+    assert 6 in [guard.value for guard in traced.guards if guard.value is not True]
+    small = whole(Counted(), torch.randn(2, 6))
+    assert torch.equal(small(torch.ones(3, 6)), torch.full((3, 6), 2.0))
+    with pytest.raises(AssertionError, match="was 6 .*capture again for inputs of this size"):
+        small(torch.ones(3, 8))
+
+
 def test_a_branch_on_a_size_is_a_guard():
     small = whole(Sizes(), torch.randn(2, 3, 6, 8))
     with pytest.raises(AssertionError, match=r"captured where bool\(mod\(size\(2\), 2\)\) was False.*capture again"):

@@ -280,12 +280,20 @@ def test_group_records_that_do_not_fit(net, coupling):
 
     for broken, message in (
             (with_group("fc", size=5, kept=(0, 1)), r"plan.groups\['fc'\].kept: all 5 channels must stay, .*model out"),
+            (with_group("fc", size=5, kept=(1, 0, 2, 3, 4)), r"plan.groups\['fc'\].kept: all 5 channels must stay"),
             (with_group("conv1", kept=(0, 2)), "breaks a coupling: it keeps index 3, but it is removed by channel 3"),
             (with_group("conv1", kept=(0, 0)), "no index may be repeated"),
             (with_group("conv1", size=9), "must have 8 channels, as in the model's coupling, got 9"),
             (with_group("conv7"), "unknown coupling group 'conv7'; did you mean 'conv1'")):
         with pytest.raises(PlanError, match=message):
             broken.check(coupling.signature, coupling.groups, aliases(net))
+
+
+def test_a_frozen_group_is_neither_cut_nor_reordered(net, coupling):
+    assert build(net, coupling, {"fc": range(5)}).keep == {}
+    for kept in ([0, 1, 2, 3], [1, 0, 2, 3, 4]):
+        with pytest.raises(PlanError, match=r"all 5 channels must stay, because the group is frozen: model output"):
+            build(net, coupling, {"fc": kept})
 
 
 def test_another_model_is_refused(plan, coupling, tools):

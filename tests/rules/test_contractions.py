@@ -1,5 +1,7 @@
 """Contractions: ties, roles, cost, and what grouped ones leave free."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from harness import Bench
@@ -35,6 +37,20 @@ def test_unbatched_convolution():
     x, w = bench.channels((4, 9), 0), bench.param(8, 4, 3)
     out = conv(bench, (8, 7), x, w, name="conv1d")
     assert bench.tied(x[0], w[1]) and out[0] is w[0]
+
+
+@pytest.mark.parametrize(("name", "at"), [("conv2d", 6), ("conv_transpose2d", 6), ("convolution", 8)])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_the_groups_that_are_left_are_counted_at_the_channels(name, at, batch):
+    kept = {-3: np.array([True, True, False, False, True, True]), -2: np.ones(5, bool), -1: np.ones(7, bool)}
+    site = SimpleNamespace(value=lambda v: v, size=lambda given, left: left, shape=lambda arg: (6, 2, 3, 3),
+                           masks=lambda arg: [*(np.ones(n, bool) for n in batch), *kept.values()])
+    args = ("x", "w", *[None] * (at - 2), 3)
+    rule = rule_for(f"aten::{name}")
+    assert rule.literals(site, name, args, {}) == (name, (*args[:at], 2), {})
+    tensors = SimpleNamespace(dim=lambda: len(batch) + 3), SimpleNamespace(dim=lambda: 4)
+    shrunk, _ = rule.shrink(lambda i, dim: kept[dim - len(batch) - 3], (*tensors, *args[2:]), {})
+    assert shrunk[at] == 2
 
 
 def test_positions_pass_a_kernel_of_length_one():
@@ -182,6 +198,17 @@ def test_attention_masks_run_along_with_heads():
     mask = bench.param(3, 5, 7)
     attention(bench, q, k, v, mask)
     assert bench.tied(mask[0], q[1]) and bench.frozen(mask[2])
+
+
+def test_a_causal_mask_counts_the_queries():
+    bench = Bench()
+    q, k, v = bench.free(2, 3, 5, 4), bench.free(2, 3, 5, 4), bench.free(2, 3, 5, 6)
+    attention(bench, q, k, v, is_causal=True)
+    assert bench.frozen(q[2]) and bench.why(q[2]) == "a causal mask counts positions"
+    bench = Bench()
+    q, k, v = bench.free(2, 3, 5, 4), bench.free(2, 3, 5, 4), bench.free(2, 3, 5, 6)
+    attention(bench, q, k, v)
+    assert not bench.frozen(q[2])
 
 
 def test_attention_of_grouped_queries_keeps_its_heads():

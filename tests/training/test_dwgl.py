@@ -302,6 +302,63 @@ def test_balance_weighs_voters_by_their_norms(model, coupling):
     torch.testing.assert_close(shrunk, shrunk[0].expand(3), rtol=1e-4, atol=0)
 
 
+def test_balance_reaches_what_was_laid_out_before(model, coupling):
+    """Layouts are remembered per model; the weighed coefficients must not be those of before."""
+    with torch.no_grad():
+        model.stem.weight.mul_(10)
+    used, fresh = DWGL(coupling, 1.0), DWGL(coupling, 1.0)
+    before = used(model)
+    used.balance_(model), fresh.balance_(model)
+    assert torch.equal(used(model), fresh(model)) and not torch.equal(used(model), before)
+    again = DWGL(coupling, 1.0)
+    again(model)
+    again.load_state_dict(used.state_dict())
+    assert torch.equal(again(model), used(model))
+
+
+class Halves(nn.Module):
+    """Two groups share a layer, and a third part of it is nobody's to remove."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 9), nn.Linear(3, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        one, two, out = self.a(x).split([3, 4, 2], 1)
+        return self.b(one.relu()) + self.c(two.relu()), out
+
+
+def test_slices_of_no_block_stay_as_they_are():
+    torch.manual_seed(0)
+    model, x = Halves(), torch.randn(2, 3)
+    dwgl = DWGL(fxprune.analyze(model, x), 0.5, direction=(1, 1), groups=["a"])
+    before = model.a.weight.detach().clone()
+    dwgl(model).backward()
+    assert model.a.weight.grad[:3].any(1).all() and not model.a.weight.grad[3:].any()
+    dwgl.proximal_(model, 0.1)
+    assert torch.equal(model.a.weight[3:], before[3:])
+    expected = before[:3] * (1 - 0.05 / before[:3].norm(dim=1, keepdim=True))
+    torch.testing.assert_close(model.a.weight[:3].detach(), expected)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_ramp_counts_after_every_so_many_steps(every):
+    schedule, counted = Ramp(until=0.5, rate=0.5, every=every), []
+    now = schedule.start()
+    factors = []
+    for step in range(1, 7):
+        now = schedule.advance(now, lambda threshold, step=step: counted.append(step) or 1.0)
+        factors.append(now.factor)
+    assert counted == [step for step in range(1, 7) if step % every == 0]
+    assert factors == [0.5 + 0.5 * (step // every) for step in range(1, 7)]
+
+
+def test_a_ramp_holds_at_its_target_exactly():
+    schedule = Ramp(until=0.5, rate=0.5, every=1)
+    assert schedule.advance(schedule.start(), lambda threshold: 0.5).factor == 0.5
+    assert schedule.advance(schedule.start(), lambda threshold: 0.51).factor == 1.0
+
+
 def test_warm_up(model, coupling):
     dwgl = DWGL(coupling, 1.0, schedule=WarmUp(steps=4))
     seen = []

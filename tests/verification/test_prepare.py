@@ -1,0 +1,60 @@
+"""Both sides run on the same random weights, so that nothing is zero, or one, by accident."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fxprune
+from fxprune import VerificationError
+from fxprune.verification.prepare import pair
+
+
+class Untrained(nn.Module):
+    """As networks begin: the branch's last scale is zero, so that in its own weights nothing of it is seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.gamma = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x):
+        y = self.stem(x)
+        return self.head(y + self.gamma * self.branch(y).relu())
+
+
+@pytest.fixture
+def compressed():
+    torch.manual_seed(0)
+    model = Untrained()
+    small = fxprune.compress(model, torch.randn(4, 3), channels=0.5)
+    return model, small, fxprune.record(small).plan
+
+
+def test_what_the_models_own_weights_hide_is_seen(compressed):
+    model, small, plan = compressed
+    damaged = copy.deepcopy(small)
+    relu = next(node for node in damaged.graph.nodes if node.target == "relu")
+    relu.replace_all_uses_with(relu.args[0])
+    damaged.graph.erase_node(relu)
+    damaged.recompile()
+    x = torch.randn(4, 3)
+    assert torch.equal(damaged(x), small(x))
+    with pytest.raises(VerificationError):
+        fxprune.verify(model, damaged, plan)
+
+
+def test_both_sides_hold_the_same_random_weights_and_the_plan_in_zeros(compressed):
+    model, small, plan = compressed
+    full, pruned = pair(model, small, plan.keep, torch.float64, seed=0)
+    kept = list(plan.keep["gamma"][0])
+    gone = sorted(set(range(8)) - set(kept))
+    assert full.gamma[kept].ne(0).all() and not full.gamma[gone].any()
+    assert not full.branch.weight[gone].any() and not full.branch.weight[:, gone].any()
+    assert torch.equal(full.gamma[kept], pruned.gamma)
+    assert torch.equal(full.branch.weight[kept][:, kept], pruned.branch.weight)
+    assert not torch.equal(full.head.bias, model.head.bias.double()) and torch.equal(full.head.bias, pruned.head.bias)
+    assert model.gamma.eq(0).all()
+    other, _ = pair(model, small, plan.keep, torch.float64, seed=1)
+    assert not torch.equal(other.head.bias, full.head.bias)
