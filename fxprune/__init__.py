@@ -18,13 +18,13 @@ from fxprune.errors import (
     VerificationError,
 )
 from fxprune.ir.groups import CouplingGroup
+from fxprune.ir.policy import Policy
 from fxprune.latency.clock import Comparison, Latency, compare, measure
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
 from fxprune.results import Record, record
 from fxprune.rewrite.ordering import order
-from fxprune.rules.op import Policy
 from fxprune.rules.registry import register_literals, register_rule
 from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.verification import Verification

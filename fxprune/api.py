@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack
 
 from fxprune.capture.collecting import collected_later
 from fxprune.coupling.analysis import Analysis
@@ -13,13 +14,14 @@ from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import InputError, PlanError
+from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases, signature_of
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
+from fxprune.planning.cut_options import CutOptions, with_cut_options
 from fxprune.planning.draw import plan as draw
 from fxprune.results import attach, found_record, record
 from fxprune.rewrite.folding import Folded, applied, fold
-from fxprune.rules.op import Policy
 from fxprune.training import DWGL
 from fxprune.training.user_fit import Fit, trained
 from fxprune.verification import Verification, check
@@ -46,25 +48,15 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     return analysis_of(model, example_inputs, policy).coupling
 
 
-def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "auto", macs: float | None = None,
-             params: float | None = None, channels: float | None = None, criterion: Any = "l2", vote: str = "joint",
-             scope: str = "global", round_to: int = 1, ignore: Any = (), min_channels: int = 1,
-             fold_constants: bool = False, calibration: Any = None, verify: bool = True,
-             policy: Policy | None = None, train: Fit | None = None,
-             penalty: Callable[[Coupling], DWGL] = DWGL) -> nn.Module:
+@with_cut_options
+def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bool = False, calibration: Any = None,
+             verify: bool = True, policy: Policy | None = None, train: Fit | None = None,
+             penalty: Callable[[Coupling], DWGL] = DWGL, **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
         model: any ``nn.Module``; it is not changed.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
-        groups: ``"auto"``, group names, patterns over layer names, or the coupling's own groups.
-        macs, params, channels: the fraction to *keep*, one of them; half of the MACs where none is given.
-        criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"`` or an object of one's own.
-        vote: how the voters of a group agree: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
-        scope: ``"global"`` compares channels across groups, ``"uniform"`` cuts all groups alike.
-        round_to: widths are multiples of it, where the group is large enough.
-        ignore: module names, patterns or modules whose channels, on both sides, stay.
-        min_channels: the fewest channels that a group keeps.
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         verify: prove the result against the masked original, in eval and in train mode.
@@ -72,6 +64,9 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         train: your own training function, ``fit(model, penalty)``: it gets a copy whose channels are ordered by their
             norm, and the penalty, and trains that copy in place as it likes. The plan is drawn afterwards.
         penalty: makes the penalty from the coupling; ``functools.partial(DWGL, strength=1e-3)`` for other settings.
+        cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
+            fraction to *keep*; half of the MACs where none is given), ``threshold`` or ``widths`` in their place,
+            ``criterion``, ``vote``, ``scope``, ``round_to``, ``groups``, ``ignore`` and ``min_channels``.
 
     Returns:
         A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
@@ -89,9 +84,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, groups: Any = "aut
         analysis = analysis_of(model, example_inputs, policy)
         if train is not None:
             model = trained(model, analysis.coupling, train, penalty(analysis.coupling))
-        drawn = draw(analysis.coupling, model, macs=macs, params=params, channels=channels, criterion=criterion,
-                     vote=vote, scope=scope, round_to=round_to, groups=groups, ignore=ignore,
-                     min_channels=min_channels)
+        drawn = draw(analysis.coupling, model, **cut)
         folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
         small = carry_out(folded, analysis, drawn)
     if not verify:

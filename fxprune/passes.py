@@ -10,6 +10,7 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
 from fxprune.errors import VerificationError
+from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases
 from fxprune.planning import Plan
 from fxprune.results import Record, attach
@@ -17,7 +18,6 @@ from fxprune.rewrite.emit import emit
 from fxprune.rewrite.folding import Folded
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import random_cut, refusals
-from fxprune.rules.op import Policy
 from fxprune.verification import check
 
 

@@ -10,12 +10,13 @@ import fxprune
 from fxprune.artefacts.saving import Saved, check_folder
 from fxprune.cli.model_arguments import add_policy, built, command, example, policy
 from fxprune.cli.stages import stage
+from fxprune.errors import InputError
 from fxprune.planning.budget import SCOPES
 from fxprune.planning.criteria import CRITERIA
 from fxprune.planning.vote import VOTES
 from fxprune.report.compression import compression_table
 
-BUDGETS = ("macs", "params", "channels")
+BUDGETS = ("macs", "params", "channels", "threshold", "widths")
 
 
 def add(commands: Any) -> None:
@@ -29,17 +30,34 @@ def add(commands: Any) -> None:
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The options as `fxprune.compress` takes them."""
     budget = {kind: value for kind in BUDGETS if (value := getattr(options, kind)) is not None}
+    if options.widths:
+        budget["widths"] = dict(map(_width, options.widths))
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
             "ignore": tuple(options.ignore), "fold_constants": options.fold_constants,
             "verify": not options.no_verify, "policy": policy(options)}
 
 
+def _width(text: str) -> tuple[str, int]:
+    """A group and its width, as ``--width`` takes them; names may hold ``=``.
+
+    >>> _width("layer1.0.conv1=32")
+    ('layer1.0.conv1', 32)
+    """
+    name, _, width = text.rpartition("=")
+    if not name or not width.isdecimal():
+        raise InputError(f"--width must be a group and its width, got {text!r}; write --width conv1=32")
+    return name, int(width)
+
+
 def _what(command: argparse.ArgumentParser) -> None:
     """What is removed, and how much of it."""
     budget = command.add_mutually_exclusive_group()
-    for kind, what in zip(BUDGETS, ("multiply-accumulates", "parameters", "channels of each group"), strict=True):
+    for kind, what in zip(BUDGETS, ("multiply-accumulates", "parameters", "channels of each group"), strict=False):
         budget.add_argument(f"--{kind}", type=float, metavar="FRACTION", help=f"the fraction of {what} to keep")
+    budget.add_argument("--threshold", type=float, metavar="SCORE", help="remove the channels that score below it")
+    budget.add_argument("--width", action="append", dest="widths", metavar="GROUP=N", help="the width of this group, "
+                        "and all others whole; repeat it for several")
     for name, choices, default, about in (
             ("criterion", CRITERIA, "l2", "how channels are scored"), ("vote", VOTES, "joint", "how voters agree"),
             ("scope", SCOPES, "global", "compare channels across groups, or cut all groups alike")):

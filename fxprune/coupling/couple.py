@@ -15,8 +15,8 @@ from fxprune.coupling.replay import Replay, replay
 from fxprune.errors import InputError, UnsupportedError
 from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.frozen import Frozen
+from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases, named_modules, named_tensors, signature_of
-from fxprune.rules.op import Policy
 from fxprune.rules.registry import couple_of
 
 

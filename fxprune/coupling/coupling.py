@@ -13,7 +13,7 @@ from fxprune.coupling.explanation import explain
 from fxprune.coupling.graph import graph
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.groups import Costs, CouplingGroup, Inputs, Signature
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fxprune.ir.evidence import Evidence
+from fxprune.ir.policy import Policy
 from fxprune.ir.tape import Call, Tape, mapped, refs
 from fxprune.ir.units import Vector
-from fxprune.rules.op import Notes, Op, Policy
+from fxprune.rules.op import Notes, Op
 from fxprune.rules.registry import Operand, couple_of
 
 if TYPE_CHECKING:

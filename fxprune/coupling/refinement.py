@@ -13,8 +13,8 @@ from fxprune.capture.capturing import GRAPH, Captured
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import couple
 from fxprune.errors import CaptureError
+from fxprune.ir.policy import Policy
 from fxprune.ir.tape import Call
-from fxprune.rules.op import Policy
 
 # How many rounds of freezing an operator's channels and trying again.
 TRIALS = 24

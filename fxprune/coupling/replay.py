@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from fxprune.ir.evidence import Slot
+from fxprune.ir.policy import Policy
 from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
 from fxprune.ir.units import Closure, Reason, Vector
-from fxprune.rules.op import Notes, Op, Policy
+from fxprune.rules.op import Notes, Op
 from fxprune.rules.registry import Operand, couple_of
 
 # How often frozen choices are turned round before the analysis settles.

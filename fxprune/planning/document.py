@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fxprune.errors import PlanError
 from fxprune.ir.frozen import thaw
 from fxprune.ir.groups import Signature
+from fxprune.ir.policy import POLICIES
 from fxprune.planning.check import check_indices
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.input_specs import inputs_from_json, inputs_to_json
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "fxprune-plan", 1
 MODES = ("graph", "module")
-POLICIES = {"heads": ("dims", "whole"), "grouped": ("within", "whole")}
 KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", "groups", "keep", "inputs", "digest",
         "signature")
 

@@ -5,25 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fxprune.ir.policy import Policy
 from fxprune.ir.units import Reason, Ties, Vector
 from fxprune.rules.registry import Operand
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Choices where a dimension is split in two and both factors could carry channels.
-
-    Args:
-        heads: ``"dims"`` prunes the same positions inside every attention head (and keeps their number), ``"whole"``
-            removes whole heads.
-        grouped: ``"within"`` prunes the same positions inside every convolution or normalisation group, ``"whole"``
-            removes whole groups.
-
-    Where the first choice turns out to be frozen, the other is tried.
-    """
-
-    heads: str = "dims"
-    grouped: str = "within"
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,21 @@ def test_defaults_are_those_of_compress(net):
     assert {name: defaults[name] for name in given} == given
 
 
+@pytest.mark.parametrize(("typed", "given"), [
+    (["--threshold", "0.4"], {"threshold": 0.4}),
+    (["--width", "conv1=5", "--width", "a=b=3"], {"widths": {"conv1": 5, "a=b": 3}}),
+    (["--params", "0.3"], {"params": 0.3}),
+])
+def test_a_budget_and_what_takes_its_place(net, typed, given):
+    from fxprune.cli.compress_command import arguments
+
+    budgets = ("macs", "params", "channels", "threshold", "widths")
+    found = arguments(parser().parse_args(["compress", net, *typed]))
+    assert {name: value for name, value in found.items() if name in budgets} == given
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("compress", "NET", "--width", "conv1=x"), "--width must be a group and its width, got 'conv1=x'"),
     (("compress", "NET", "--macs", "1.5"), "macs must be the fraction kept"),
     (("compress", "NET", "--groups", "conv9"), "unknown group or layer 'conv9'"),
     (("compress", "NET", "--input", "1;3"), "--input must be sizes"),

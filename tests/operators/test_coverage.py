@@ -7,7 +7,7 @@ import fxprune.rules  # noqa: F401  fills the registry
 from fxprune.capture.capturing import capture
 from fxprune.coupling.grouping import group_channels
 from fxprune.coupling.replay import replay
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 from fxprune.rules.registry import RULES
 
 # Fused layers of the fast path, which capture switches off; copies between devices; the plain name of what arrives as

@@ -13,11 +13,10 @@ import torch
 from fxprune.errors import FxpruneError, InputError, PlanError
 from fxprune.ir import files
 from fxprune.ir.groups import Inputs, Signature, TensorSpec
+from fxprune.ir.policy import POLICIES, Policy
 from fxprune.ir.signature import aliases, named_tensors, signature_of
 from fxprune.planning import Plan
-from fxprune.planning.document import POLICIES
 from fxprune.planning.draw import plan as draw
-from fxprune.rules.op import Policy
 
 
 @pytest.fixture

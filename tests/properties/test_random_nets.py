@@ -14,12 +14,12 @@ import fxprune
 from fxprune import analyze
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError
+from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of
 from fxprune.rewrite.folding import Folded
-from fxprune.rules.op import Policy
 
 programs = st.lists(st.tuples(st.sampled_from(sorted(random_nets.STEPS)), st.integers(0, 10_000)), min_size=1,
                     max_size=7)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import fxprune.rules  # noqa: F401  fills the registry
+from fxprune.ir.policy import Policy
 from fxprune.ir.units import Closure, Vector
-from fxprune.rules.op import Notes, Op, Policy
+from fxprune.rules.op import Notes, Op
 from fxprune.rules.registry import Operand, rule_for
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from harness import Bench
 
+from fxprune.ir.policy import Policy
 from fxprune.rules.einsum import parse
-from fxprune.rules.op import Policy
 from fxprune.rules.registry import rule_for
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from harness import Bench
 
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 from fxprune.rules.registry import RULES, rule_for
 
 

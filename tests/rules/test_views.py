@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxprune.ir import reshapes as algebra
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 
 
 @st.composite

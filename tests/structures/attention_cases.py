@@ -7,7 +7,7 @@ from cases import Net, case, param, tokens
 from torch import nn
 from torch.nn import functional as F
 
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 
 WHOLE = Policy(heads="whole")
 

@@ -8,7 +8,7 @@ import torch
 from reference import Patch
 from torch import nn
 
-from fxprune.rules.op import Policy
+from fxprune.ir.policy import Policy
 
 
 class Net(nn.Module):

@@ -1,0 +1,52 @@
+"""What `fxprune.plan` is told of a cut, for functions that take the same and hand it on."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from typing_extensions import TypedDict
+
+from fxprune.planning.criteria import Criterion
+from fxprune.planning.draw import plan
+from fxprune.planning.selection import Ignored, Wanted
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CutOptions(TypedDict, total=False):
+    """The keyword arguments of `plan`, which says what each means and has the defaults."""
+
+    macs: float | None
+    params: float | None
+    channels: float | None
+    threshold: float | None
+    widths: Mapping[str, int] | None
+    criterion: str | Criterion
+    vote: str
+    scope: str
+    round_to: int
+    groups: Wanted
+    ignore: Ignored
+    min_channels: int
+
+
+def with_cut_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that hands ``**cut`` on to `plan` show these arguments as its own, with their defaults, and
+    refuse others at once, not when it comes to the cut."""
+    own = inspect.signature(function)
+    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    cut = [p for p in inspect.signature(plan).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shown = own.replace(parameters=[*named, *cut])
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            shown.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
+        return function(*args, **kwargs)
+
+    setattr(call, "__signature__", shown)  # noqa: B010  (an assignment would be one to a function's attribute)
+    return call
