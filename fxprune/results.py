@@ -11,6 +11,7 @@ from torch import nn
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError
 from fxprune.ir.groups import Inputs
+from fxprune.ir.methods import provided
 from fxprune.planning import Plan
 from fxprune.rewrite.folding import Fold
 from fxprune.verification import Verification
@@ -90,9 +91,7 @@ class Record:
         return f"Record({', '.join(shares)}, {self.mode} mode, {checked})"
 
     def _repr_html_(self) -> str:
-        from fxprune.report.notebook import record_html
-
-        return record_html(self)
+        return provided(Record, "_repr_html_")(self)
 
 
 def attach(small: nn.Module, record: Record) -> nn.Module:

@@ -19,7 +19,7 @@ from fxprune.artefacts.skeleton import INDENT, Skeleton
 from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
 from fxprune.errors import UnsupportedError
-from fxprune.rewrite.emitted import SingleGraphModule
+from fxprune.rewrite.emitted import graphs_of
 
 _IMPORTS = (("math.", "import math"), ("operator.", "import operator"))
 
@@ -176,8 +176,7 @@ def _docstring(small: GraphModule) -> list[str]:
 
 
 def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    graphs = tuple(dict.fromkeys(small._graphs())) if isinstance(small, SingleGraphModule) else (small.graph,)
-    graphs = tuple(map(without_records, graphs))
+    graphs = tuple(map(without_records, graphs_of(small)))
     if len(graphs) == 1:
         yield from _function("forward", graphs[0], skeleton, tuples)
         return

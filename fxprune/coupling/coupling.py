@@ -13,6 +13,7 @@ from fxprune.coupling.explanation import explain
 from fxprune.coupling.graph import graph
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.groups import Costs, CouplingGroup, Inputs, Signature
+from fxprune.ir.methods import provided
 from fxprune.ir.policy import Policy
 
 
@@ -69,15 +70,11 @@ class Coupling:
 
     def report(self, format: str = "text") -> str:
         """The coupling groups as a table."""
-        from fxprune.report.table import coupling_table
-
-        return coupling_table(self, format)
+        return provided(Coupling, "report")(self, format)
 
     def to_html(self, path: str | os.PathLike, plan: Any = None, title: str = "Coupling groups") -> None:
         """The network drawn, as one page; with a plan, each group's width before and after."""
-        from fxprune.report.html import to_html
-
-        to_html(self, path, plan, title)
+        provided(Coupling, "to_html")(self, path, plan, title)
 
     def lost(self, kept: Mapping[str, Iterable[int]]) -> np.ndarray:
         """bool [channels of the evidence]: which go, where ``kept`` maps group names to the channels that stay."""
@@ -102,6 +99,4 @@ class Coupling:
         return f"Coupling({len(self.groups)} groups, {prunable} prunable, {self.mode} mode)"
 
     def _repr_html_(self) -> str:
-        from fxprune.report.notebook import coupling_html
-
-        return coupling_html(self)
+        return provided(Coupling, "_repr_html_")(self)

@@ -1,21 +1,27 @@
 """Draw a plan: score the groups, let the voters vote, cut to the budget."""
 
 import cmath
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fxprune.errors import BudgetError, InputError, unknown
+from fxprune.ir.files import read_text
 from fxprune.ir.groups import CouplingGroup
+from fxprune.ir.methods import provides
 from fxprune.ir.signature import aliases, named_tensors, signature_of
-from fxprune.planning import Plan
+from fxprune.planning import document
 from fxprune.planning.budget import Budget, cut, ranking
+from fxprune.planning.check import check_signature
 from fxprune.planning.criteria import Criterion, described, resolve, score
 from fxprune.planning.digest import digest_of
+from fxprune.planning.pruning_plan import Plan
+from fxprune.planning.reader import parse
 from fxprune.planning.selection import Ignored, Wanted, select
 from fxprune.planning.vote import resolve_vote
 from fxprune.planning.vote import vote as voted
@@ -76,6 +82,19 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=asdict(coupling.policy),
                       mode=coupling.mode)
+
+
+@provides(Plan, "from_widths")
+def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping[str, int] | str | os.PathLike,
+                   criterion: str | Criterion | None, vote: str | None) -> Plan:
+    """The plan at these widths, or at those of a plan file in which they were edited."""
+    options: Mapping[str, Any] = {}
+    if isinstance(widths, (str, os.PathLike)):
+        widths, found = document.edited(parse(read_text(widths)))
+        check_signature(found["signature"], coupling.signature)
+        options = found["options"]
+    return plan(coupling, model, widths=widths, criterion=criterion or options.get("criterion", "l2"),
+                vote=vote or options.get("vote", "joint"))
 
 
 def score_groups(groups: list[CouplingGroup], model: torch.nn.Module, criterion: str | Criterion = "l2",

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
 from fxprune.ir.files import read_text, write_text
 from fxprune.ir.frozen import freeze
 from fxprune.ir.groups import CouplingGroup, Inputs, Signature
+from fxprune.ir.methods import provided
 from fxprune.planning import document
 from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
 from fxprune.planning.composition import compose
@@ -91,16 +92,7 @@ class Plan:
             InputError: no such group, width or criterion.
             PlanError: the file is damaged, or of another model.
         """
-        # Only here, and only this way up: the record itself knows nothing of how plans are drawn.
-        from fxprune.planning.draw import plan
-
-        options: Mapping[str, Any] = {}
-        if isinstance(widths, (str, os.PathLike)):
-            widths, found = document.edited(parse(read_text(widths)))
-            check_signature(found["signature"], coupling.signature)
-            options = found["options"]
-        return plan(coupling, model, widths=widths, criterion=criterion or options.get("criterion", "l2"),
-                    vote=vote or options.get("vote", "joint"))
+        return provided(Plan, "from_widths")(coupling, model, widths, criterion, vote)
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -151,9 +143,7 @@ class Plan:
     def apply_to_optimizer(self, optimizer: "torch.optim.Optimizer", model: "torch.nn.Module",
                            small: "torch.nn.Module") -> "torch.optim.Optimizer":
         """A new optimizer over ``small``'s parameters, its momentum and moments sliced along this plan."""
-        from fxprune.rewrite.optimizer import sliced_optimizer
-
-        return sliced_optimizer(self, optimizer, model, small)
+        return provided(Plan, "apply_to_optimizer")(self, optimizer, model, small)
 
     def to_dict(self) -> dict:
         """As a JSON document, of dictionaries, lists, strings and numbers."""
@@ -186,9 +176,7 @@ class Plan:
         return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut)"
 
     def _repr_html_(self) -> str:
-        from fxprune.report.notebook import plan_html
-
-        return plan_html(self)
+        return provided(Plan, "_repr_html_")(self)
 
 
 @cache

@@ -7,15 +7,13 @@ input's, and it appears among the members of its group.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fxprune.coupling.coupling import Coupling
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.tape import Call, refs
-
-if TYPE_CHECKING:
-    from fxprune.coupling.coupling import Coupling
 
 LAYER, OPERATOR, INPUT, OUTPUT = "layer", "operator", "input", "output"
 
@@ -50,7 +48,7 @@ class Drawing:
     edges: tuple[tuple[int, int], ...]
 
 
-def drawing(coupling: "Coupling", kept: Mapping[str, Any]) -> Drawing:
+def drawing(coupling: Coupling, kept: Mapping[str, Any]) -> Drawing:
     """Draw the evaluation run.
 
     Args:

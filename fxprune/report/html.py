@@ -6,20 +6,19 @@ The page holds everything that it needs. It asks the network for nothing, and sa
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, unknown
 from fxprune.ir.groups import PRODUCER, CouplingGroup
+from fxprune.ir.methods import provides
+from fxprune.planning import Plan
 from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
 from fxprune.report.layout import curve, places
 from fxprune.report.numbers import percent, si
 from fxprune.report.page_files import write_together
 from fxprune.report.rows import Row, inputs_in_words, rows
-
-if TYPE_CHECKING:
-    from fxprune.coupling.coupling import Coupling
-    from fxprune.planning import Plan
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Pixels: boxes by kind (width, height), and the grid that they stand on.
@@ -35,7 +34,8 @@ LETTERS = 29
 GOLDEN_ANGLE = 137.508
 
 
-def to_html(coupling: "Coupling", path: str | os.PathLike, plan: "Plan | None" = None, title: str = "Coupling groups"
+@provides(Coupling, "to_html")
+def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = "Coupling groups"
             ) -> None:
     """Write the page.
 
@@ -53,7 +53,7 @@ def to_html(coupling: "Coupling", path: str | os.PathLike, plan: "Plan | None" =
     write_together(target.parent, {target.name: lambda place: place.write_text(text, encoding="utf-8")})
 
 
-def render(coupling: "Coupling", plan: "Plan | None" = None, title: str = "Coupling groups") -> str:
+def render(coupling: Coupling, plan: Plan | None = None, title: str = "Coupling groups") -> str:
     """The page as text."""
     # What only this page needs is imported with it.
     import jinja2
@@ -71,7 +71,7 @@ def render(coupling: "Coupling", plan: "Plan | None" = None, title: str = "Coupl
         script=(TEMPLATES / "groups.js").read_text(encoding="utf-8"))
 
 
-def _kept(coupling: "Coupling", plan: "Plan | None") -> dict[str, tuple[int, ...]]:
+def _kept(coupling: Coupling, plan: Plan | None) -> dict[str, tuple[int, ...]]:
     if plan is None:
         return {}
     for name in plan.groups:
@@ -113,7 +113,7 @@ def _about(box: Box) -> str:
     return f"{box.name} ({place})" if place else box.name
 
 
-def _groups(coupling: "Coupling", kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(coupling: Coupling, kept: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the page knows of every group, in the coupling's order."""
     ties = _ties(coupling)
     hues = {name: round(place * GOLDEN_ANGLE % 360) for place, name in enumerate(coupling.prunable)}
@@ -144,7 +144,7 @@ def _members(group: CouplingGroup) -> dict[str, list[str]]:
     return found
 
 
-def _ties(coupling: "Coupling") -> dict[str, list[str]]:
+def _ties(coupling: Coupling) -> dict[str, list[str]]:
     """For every group, the operators that tie two or more of its voters, with their places."""
     graph = coupling.graph
     ties: dict[str, list[str]] = {name: [] for name in coupling.groups}
@@ -162,7 +162,7 @@ def _ties(coupling: "Coupling") -> dict[str, list[str]]:
     return ties
 
 
-def _summary(coupling: "Coupling", groups: list[dict[str, Any]], kept: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(coupling: Coupling, groups: list[dict[str, Any]], kept: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts in the page's head."""
     costs, widths = coupling.costs, coupling.widths
     after = widths.copy()
@@ -178,7 +178,7 @@ def _summary(coupling: "Coupling", groups: list[dict[str, Any]], kept: Mapping[s
             ("MACs", change(costs.macs)), ("mode", coupling.mode), ("inputs", inputs_in_words(coupling.inputs))]
 
 
-def _notes(coupling: "Coupling") -> list[str]:
+def _notes(coupling: Coupling) -> list[str]:
     notes = [f"operator {op} has no rule ({short(source)}): it froze what it met; add one with "
              f"@fxprune.register_rule({op!r})" for op, source in coupling.unknown.items()]
     if coupling.unused:

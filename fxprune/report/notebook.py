@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from fxprune.coupling.coupling import Coupling
+from fxprune.ir.methods import provides
+from fxprune.planning import Plan
 from fxprune.report.compression import HEADERS, totals
 from fxprune.report.numbers import percent, si
 from fxprune.report.rows import inputs_in_words, rows
+from fxprune.results import Record
+from fxprune.verification import Verification
 
 # Longer tables scroll; a notebook's own page should not.
 SCROLLS = 14
@@ -17,7 +22,8 @@ SCROLLS = 14
 DRAWN = ("budget", "criterion", "vote", "scope", "round_to")
 
 
-def coupling_html(coupling: Any) -> str:
+@provides(Coupling, "_repr_html_")
+def coupling_html(coupling: Coupling) -> str:
     """One row per group; `fxprune.report.table` has more."""
     widths = coupling.widths
     about = (f"{len(coupling.groups)} coupling groups, {len(coupling.prunable)} prunable; "
@@ -29,7 +35,8 @@ def coupling_html(coupling: Any) -> str:
     return _block("Coupling", about, _table(heads, cells))
 
 
-def plan_html(plan: Any) -> str:
+@provides(Plan, "_repr_html_")
+def plan_html(plan: Plan) -> str:
     """What is kept of each group."""
     options = ", ".join(f"{key} {_option(plan.options[key])}" for key in DRAWN if key in plan.options)
     cells = [(name, f"{group.size:,}", f"{group.width:,}", percent(group.width / group.size if group.size else 1.0))
@@ -38,7 +45,8 @@ def plan_html(plan: Any) -> str:
     return _block("Plan", about, _table(("group", "channels", "kept", "share"), cells))
 
 
-def record_html(record: Any) -> str:
+@provides(Record, "_repr_html_")
+def record_html(record: Record) -> str:
     """Before and after, in all and by layer."""
     before, after = record.before.widths, record.after.widths
     layers = [(name, f"{width:,}", f"{after[name]:,}", percent(after[name] / width if width else 1.0))
@@ -49,7 +57,8 @@ def record_html(record: Any) -> str:
                   f"{_table(('layer', 'before', 'after', 'kept'), layers)}</details>")
 
 
-def verification_html(verification: Any) -> str:
+@provides(Verification, "_repr_html_")
+def verification_html(verification: Verification) -> str:
     """What was compared, and how well it agrees."""
     runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in verification.runs)
     cells = [("largest relative difference", f"{verification.max_error:.1e} at {verification.worst}"),

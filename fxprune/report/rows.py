@@ -1,14 +1,11 @@
 """What a coupling report says, as data: one row per group, and what stands below the table."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fxprune.coupling.coupling import Coupling
 from fxprune.ir.groups import Count, CouplingGroup, Inputs, Member, TensorSpec
-
-if TYPE_CHECKING:
-    from fxprune.coupling.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Row:
         return not self.reason
 
 
-def rows(coupling: "Coupling") -> list[Row]:
+def rows(coupling: Coupling) -> list[Row]:
     """One row per group, in the order of execution."""
     widths = coupling.widths
     params, macs = (_shares(count, widths) for count in (coupling.costs.params, coupling.costs.macs))

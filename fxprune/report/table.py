@@ -7,17 +7,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from textwrap import fill
-from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, unknown
+from fxprune.ir.methods import provides
 from fxprune.report.numbers import percent, si
 from fxprune.report.rows import Row, inputs_in_words, rows
-
-if TYPE_CHECKING:
-    from fxprune.coupling.coupling import Coupling
 
 HEADERS = ("group", "channels", "voters", "consumers", "tied by", "params", "MACs", "prunable")
 ALIGN = ("left", "right", "left", "left", "left", "right", "right", "left")
@@ -27,7 +25,8 @@ SHARES = ("params, MACs: what goes if all of a group's channels go and the other
           "of both its dimensions, so shares overlap)")
 
 
-def coupling_table(coupling: "Coupling", format: str = "text", width: int | None = None) -> str:
+@provides(Coupling, "report")
+def coupling_table(coupling: Coupling, format: str = "text", width: int | None = None) -> str:
     r"""The coupling groups, one row each, and below them what could not be understood or is not used.
 
     Args:
@@ -55,7 +54,7 @@ def coupling_table(coupling: "Coupling", format: str = "text", width: int | None
     return FORMATS[format](coupling, width)
 
 
-def _text(coupling: "Coupling", width: int | None) -> str:
+def _text(coupling: Coupling, width: int | None) -> str:
     width = width or shutil.get_terminal_size((120, 24)).columns
     cells, notes = _cells(rows(coupling))
     fitted = [list(HEADERS), *_fitted(cells, width)]
@@ -67,14 +66,14 @@ def _text(coupling: "Coupling", width: int | None) -> str:
     return "\n".join([prose[0], "", table, "", *prose[1:]])
 
 
-def _markdown(coupling: "Coupling", _: int | None) -> str:
+def _markdown(coupling: Coupling, _: int | None) -> str:
     cells, notes = _cells(rows(coupling))
     table = tabulate(cells, HEADERS, tablefmt="github", colalign=ALIGN, disable_numparse=True)
     below = [f"- {line}" for line in (*notes, *_below(coupling), SHARES)]
     return "\n".join([_summary(coupling), "", table, "", *below])
 
 
-def _json(coupling: "Coupling", _: int | None) -> str:
+def _json(coupling: Coupling, _: int | None) -> str:
     widths = coupling.widths
     return json.dumps({
         "mode": coupling.mode,
@@ -87,7 +86,7 @@ def _json(coupling: "Coupling", _: int | None) -> str:
     }, indent=2)
 
 
-def _csv(coupling: "Coupling", _: int | None) -> str:
+def _csv(coupling: Coupling, _: int | None) -> str:
     out = io.StringIO()
     names = [*Row.__dataclass_fields__, "prunable"]
     writer = csv.writer(out, lineterminator="\n")
@@ -98,7 +97,7 @@ def _csv(coupling: "Coupling", _: int | None) -> str:
     return out.getvalue().rstrip("\n")
 
 
-FORMATS: dict[str, Callable[["Coupling", int | None], str]] = {
+FORMATS: dict[str, Callable[[Coupling, int | None], str]] = {
     "text": _text, "md": _markdown, "json": _json, "csv": _csv,
 }
 
@@ -142,14 +141,14 @@ def _cut(cell: str, limit: int, brief: bool) -> str:
     return cell if len(cell) <= limit else f"{cell[:limit - 1]}…"
 
 
-def _summary(coupling: "Coupling") -> str:
+def _summary(coupling: Coupling) -> str:
     widths = coupling.widths
     return (f"{len(coupling.groups)} coupling groups, {len(coupling.prunable)} prunable; "
             f"{si(coupling.costs.params(widths))} parameters, {si(coupling.costs.macs(widths))} MACs; "
             f"{coupling.mode} mode; inputs: {inputs_in_words(coupling.inputs)}")
 
 
-def _below(coupling: "Coupling") -> list[str]:
+def _below(coupling: Coupling) -> list[str]:
     """What a reader of the table should know besides."""
     lines = [f"module mode, since the model's Python cannot be traced: {coupling.why}"] if coupling.why else []
     if coupling.eager:

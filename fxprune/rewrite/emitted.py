@@ -159,3 +159,11 @@ def unavailable(why: str, evaluated: Graph) -> Graph:
                                                "call eval() first"))
     graph.output(None)
     return graph
+
+
+def graphs_of(module: GraphModule) -> tuple[Graph, ...]:
+    """The distinct graphs of an emitted module, or the graph of any other.
+
+    A function, since a public method would hide a submodule of that name.
+    """
+    return tuple(dict.fromkeys(module._graphs())) if isinstance(module, SingleGraphModule) else (module.graph,)

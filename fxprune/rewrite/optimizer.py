@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fxprune.errors import InputError, PlanError
+from fxprune.ir.methods import provides
 from fxprune.ir.signature import named_tensors
+from fxprune.planning import Plan
 
 
-def sliced_optimizer(plan: Any, optimizer: torch.optim.Optimizer, model: nn.Module, small: nn.Module,
+@provides(Plan, "apply_to_optimizer")
+def sliced_optimizer(plan: Plan, optimizer: torch.optim.Optimizer, model: nn.Module, small: nn.Module,
                      ) -> torch.optim.Optimizer:
     """A new optimizer of the same class over ``small``'s parameters, with the same groups and options.
 

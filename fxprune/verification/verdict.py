@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from fxprune.ir.methods import provided
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -30,9 +32,7 @@ class Verification:
         return self.max_error <= self.tolerance
 
     def _repr_html_(self) -> str:
-        from fxprune.report.notebook import verification_html
-
-        return verification_html(self)
+        return provided(Verification, "_repr_html_")(self)
 
     def __str__(self) -> str:
         runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in self.runs)
