@@ -20,10 +20,12 @@ from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.cut_options import CutOptions, with_cut_options
 from fxprune.planning.draw import plan as draw
+from fxprune.planning.selection import select
+from fxprune.planning.shortfall import say_what_goes_beyond
 from fxprune.results import attach, found_record, record
 from fxprune.rewrite.folding import Folded, applied, fold
 from fxprune.training import DWGL
-from fxprune.training.user_fit import Fit, trained
+from fxprune.training.user_fit import Fit, default_penalty, trained
 from fxprune.verification import Verification, check
 
 
@@ -51,7 +53,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 @with_cut_options
 def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bool = False, calibration: Any = None,
              verify: bool = True, policy: Policy | None = None, train: Fit | None = None,
-             penalty: Callable[[Coupling], DWGL] = DWGL, **cut: Unpack[CutOptions]) -> nn.Module:
+             penalty: Callable[[Coupling], DWGL] | None = None, **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -62,8 +64,11 @@ def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bo
         verify: prove the result against the masked original, in eval and in train mode.
         policy: how splits into attention heads and convolution groups are pruned.
         train: your own training function, ``fit(model, penalty)``: it gets a copy whose channels are ordered by their
-            norm, and the penalty, and trains that copy in place as it likes. The plan is drawn afterwards.
-        penalty: makes the penalty from the coupling; ``functools.partial(DWGL, strength=1e-3)`` for other settings.
+            norm, and the penalty, and trains that copy in place as it likes, with ``penalty.step(model)`` after every
+            update. The plan is drawn afterwards; a warning says where it goes beyond what the votes gave up.
+        penalty: makes the penalty from the coupling; where None, `DWGL.towards` the budget, within 1000 updates
+            (``penalty.within(steps)`` in ``fit`` for another number), or ``DWGL`` where the budget is not one of MACs
+            or parameters. ``functools.partial(DWGL, strength=1e-3)`` for a strength of one's own.
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``threshold`` or ``widths`` in their place,
             ``criterion``, ``vote``, ``scope``, ``round_to``, ``groups``, ``ignore`` and ``min_channels``.
@@ -83,8 +88,13 @@ def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bo
     with collected_later() if train is None else nullcontext():
         analysis = analysis_of(model, example_inputs, policy)
         if train is not None:
-            model = trained(model, analysis.coupling, train, penalty(analysis.coupling))
+            pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
+            made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
+            model = trained(model, analysis.coupling, train, made)
         drawn = draw(analysis.coupling, model, **cut)
+        if train is not None and cut.get("vote") != "intersection":  # there the plan itself has said so
+            kept = {name: group.kept for name, group in drawn.groups.items()}
+            say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
         folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
         small = carry_out(folded, analysis, drawn)
     if not verify:

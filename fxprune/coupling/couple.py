@@ -10,6 +10,7 @@ import fxprune.rules  # noqa: F401  (fills the registry)
 from fxprune.capture.capturing import MODULE, Captured
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.gating import gating
 from fxprune.coupling.grouping import costs, group_channels
 from fxprune.coupling.replay import Replay, replay
 from fxprune.errors import InputError, UnsupportedError
@@ -44,13 +45,14 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     tapes = tuple(traced.tape for traced in captured.traced)
     outcome = replay(tapes, policy, frozen or {})
     grouping = group_channels(outcome)
+    gates = gating(tapes, grouping.groups)
     parameters = {name for name, tensor in named_tensors(model) if isinstance(tensor, nn.Parameter)}
     reached = {name for name, _ in outcome.slots}
     shared = {first: names for first, names in aliases(model).items() if len(names) > 1}
     evidence = Evidence(tapes, outcome.dims, outcome.slots, shared, tuple(outcome.notes.joined),
                         tuple(outcome.notes.fresh), outcome.closure.channel, grouping.group, grouping.ordinal)
     return Analysis(captured, Coupling(
-        groups=Frozen({group.name: group for group in grouping.groups}),
+        groups=Frozen({group.name: gates.marked(group) for group in grouping.groups}),
         costs=costs(outcome, grouping, parameters, _layers(outcome), len(captured.modes["eval"].tape.calls)),
         signature=signature_of(model),
         inputs=captured.inputs,

@@ -51,6 +51,8 @@ class CouplingGroup:
         members: where the channels lie.
         operators: names of the operators that couple the members (``add``, ``cat``, …).
         frozen: why the channels may not be removed, or None.
+        gates: parameters that produce the channels of a gate, whose zero is none behind ``sigmoid``: they do not vote.
+        shifts: for voters behind such a gate, what else must be zero for their channels to be zero.
     """
 
     name: str
@@ -58,11 +60,14 @@ class CouplingGroup:
     members: tuple[Member, ...]
     operators: tuple[str, ...] = ()
     frozen: Reason | None = None
+    gates: frozenset[str] = frozenset()
+    shifts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def voters(self) -> tuple[Member, ...]:
-        """The producers; where nothing produces the channels (a product of plain parameters), every weight."""
-        return tuple(m for m in self.members if m.role == PRODUCER) or self.members
+        """The producers that are no gates; where nothing produces the channels (a product of plain parameters), every
+        weight."""
+        return tuple(m for m in self.members if m.role == PRODUCER and m.name not in self.gates) or self.members
 
     @property
     def consumers(self) -> tuple[Member, ...]:

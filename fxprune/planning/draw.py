@@ -23,6 +23,7 @@ from fxprune.planning.digest import digest_of
 from fxprune.planning.pruning_plan import Plan
 from fxprune.planning.reader import parse
 from fxprune.planning.selection import Ignored, Wanted, select
+from fxprune.planning.shortfall import GIVEN_UP, say_what_goes_beyond
 from fxprune.planning.vote import resolve_vote
 from fxprune.planning.vote import vote as voted
 
@@ -76,6 +77,9 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     else:
         kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
         target = {"widths": {g.name: int(widths[g.name]) for g in free}}
+    if vote == "intersection" and budget.kind != "threshold":
+        say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, kept,
+                             "widths=" if widths is not None else f"{budget.kind}={float(budget.value):g}", 3)
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": criterion_name, "vote": vote, "scope": scope, "round_to": int(round_to),
                "min_channels": int(min_channels), "whole": whole}

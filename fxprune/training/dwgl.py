@@ -18,23 +18,23 @@ over the n channels of each group. ``direction=(1, 1)`` is plain group lasso (Yu
 is block soft thresholding; unlike a subgradient step it reaches exact zeros.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fxprune.coupling.scales import scale_names, scales_of_voters
-from fxprune.errors import InputError
+from fxprune.errors import BudgetError, InputError
 from fxprune.training import terms as blocks
 from fxprune.training.arguments import check_coupling, checked_schedule, ends, float_parameters, number, selected
-from fxprune.training.binding import Binding
-from fxprune.training.blocks import Layout, key_of, planes_of
+from fxprune.training.block_set import BlockSet
 from fxprune.training.group_norms import GroupNorms
+from fxprune.training.guidance import Towards, check_reachable, remaining
 from fxprune.training.prices import prices
 from fxprune.training.schedules import Constant, Progress, Schedule
 from fxprune.training.terms import Term
@@ -42,6 +42,9 @@ from fxprune.training.votes import Ballots, Votes
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
+
+
+LOG = logging.getLogger(__name__)
 
 
 class DWGL:
@@ -93,23 +96,86 @@ class DWGL:
         self._prices = prices(coupling, self.groups, cost_weighting)
         self.progress: Progress = self.schedule.start()
         shapes = {name: shape for name, shape, _ in coupling.signature.entries}
-        self._voters, self._terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
-        if not self._terms:
+        voters, terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
+        if not terms:
             raise InputError("the groups must have weights of floating numbers to be penalised, but their voters are "
                              "buffers or integers; name other groups with groups=")
-        # One list of names serves both: the penalty, and the voters' own norms.
-        self._names = tuple(dict.fromkeys(p.name for t in (*self._voters, *self._terms) for p in t.parts))
-        self._shapes = [shapes[name] for name in self._names]
-        self._planes = planes_of(self._terms, self._names, self._shapes)
-        self._base = np.concatenate([self._coefficients(term, shapes) for term in self._terms])
-        self._balance = [1.0] * len(self._terms)
-        self._bindings: WeakKeyDictionary[nn.Module, Binding] = WeakKeyDictionary()
-        self._layouts: dict[tuple, tuple[Layout, Tensor]] = {}
+        coefficients = np.concatenate([self._coefficients(term, shapes) for term in terms])
+        self._blocks = BlockSet(coupling, self.groups, voters, terms, coefficients)
+        self._held: list[int] = []
+        self._lr, self._pressed = 1.0, False
+
+    @classmethod
+    def towards(cls, coupling: "Coupling", *, macs: float | None = None, params: float | None = None,
+                steps: int = 1000, **options: Any) -> "DWGL":
+        """A penalty without a strength: after ``steps`` updates all voters have given up what the target asks for.
+
+        Each step shrinks blocks by the distance that is left over the steps that are left (see
+        `fxprune.training.guidance`), relative to the mean norm that each voter had at first. Call
+        ``dwgl.step(model)`` after every update; `proximal_` before it is welcome and not needed. Once the target is
+        reached, nothing is pressed any more, and what was given up is held at zero: train on as long as you like.
+
+        Args:
+            macs, params: the fraction to be kept, one of them; half of the MACs where none is given.
+            steps: the updates set aside for it. Leave as many for what stays to recover.
+            options: of `DWGL`; ``direction=(0, 40 / 3)``, ``power=4``, ``include_scale=True`` and ``cost_weighting``
+                by the target's cost where nothing else is said.
+
+        Raises:
+            BudgetError: no fraction, or one that cannot be reached.
+
+        >>> from fxprune import analyze
+        >>> model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> dwgl = DWGL.towards(analyze(model, torch.zeros(1, 3)), macs=0.5, steps=10)
+        >>> for _ in range(10):
+        ...     dwgl.step(model)
+        >>> dwgl.line.partition(", strength")[0], len(dwgl.votes(model)["0"].kept("intersection"))
+        ('target 50.0% of the macs, reached 50.0%', 8)
+        """
+        if macs is not None and params is not None:
+            raise BudgetError(f"macs= or params= must be given, not both, got {macs!r} and {params!r}; drop one")
+        cost, until = ("params", params) if params is not None else ("macs", 0.5 if macs is None else macs)
+        if {"strength", "schedule"} & set(options):
+            raise InputError("DWGL.towards finds strength and schedule itself; write DWGL(coupling, strength=…, "
+                             "schedule=…) to set them")
+        if options.get("direction", (0.0, 1.0))[0] != 0:
+            raise InputError("towards a target a group's first channel must stay, so that direction begins with 0, got "
+                             f"{options['direction']!r}; write direction=(0, {options['direction'][1]:g})")
+        schedule = Towards(until, steps, cost)
+        made = cls(coupling, 1.0, **{"direction": (0.0, 40 / 3), "power": 4.0, "include_scale": True,
+                                     "cost_weighting": cost, "schedule": schedule, **options})
+        check_reachable(made.groups, coupling.costs, coupling.widths, float(until), cost)
+        return made
+
+    def within(self, steps: int) -> "DWGL":
+        """Set aside another number of updates than `towards` was given, counted from the first one.
+
+        Raises:
+            InputError: the penalty is not one of `towards`, or has made as many steps already.
+        """
+        if not isinstance(self.schedule, Towards):
+            raise InputError(f"within is for a penalty towards a target, and this one has {self.schedule!r}; write "
+                             "DWGL.towards(coupling, macs=0.5, steps=…)")
+        schedule = replace(self.schedule, steps=steps)
+        if steps <= self.progress.steps:
+            raise InputError(f"steps must be more than the {self.progress.steps} that were made, got {steps}")
+        self.schedule = schedule
+        return self
 
     @property
     def penalty(self) -> float:
-        """λ as the schedule has it now."""
+        """λ as the schedule has it now; of `towards`, what it is at the latest learning rate."""
+        if self.progress.length is not None:
+            return self.progress.length / self._lr
         return self.strength * self.progress.factor
+
+    @property
+    def line(self) -> str:
+        """Target, reached, strength: what a log says of it."""
+        until, cost = (getattr(self.schedule, name, None) for name in ("until", "cost"))
+        target = "no target" if until is None else f"target {until:.1%} of the {cost or 'macs'}"
+        return (f"{target}, reached {self.progress.kept:.1%}, strength {self.penalty:.3g}, step {self.progress.steps}"
+                f"{', released' if self.progress.released else ''}")
 
     def __call__(self, model: nn.Module) -> Tensor:
         """The loss term, a scalar: float64 if any weight is, else float32, under autocast too.
@@ -119,13 +185,13 @@ class DWGL:
         Raises:
             InputError: another model, or one whose structure changed; on a CPU also norms that are not finite.
         """
-        tensors = self._parameters(model)
-        layout, coefficients = self._layout(tensors)
+        tensors = self._blocks.parameters(model)
+        layout, coefficients = self._blocks.layout(tensors)
         with torch.autocast(layout.device.type, enabled=False):
-            total = GroupNorms.apply(layout, coefficients, *tensors) * self.penalty
+            total = GroupNorms.apply(layout, coefficients, *tensors) * (self.strength * self.progress.factor)
         # Reading a value would make a GPU wait; there, the loss itself shows it.
         if layout.device.type == "cpu" and not math.isfinite(total.item()):
-            self._refuse(tensors)
+            self._blocks.refuse(tensors)
         return total
 
     @torch.no_grad()
@@ -140,19 +206,42 @@ class DWGL:
             InputError: as above, or a negative ``lr``; nothing is changed then. On a GPU, where looking would make
                 it wait, blocks whose norm is not finite are left as they are.
         """
-        step = number("lr", lr, "dwgl.proximal_(model, lr)") * self.penalty
-        tensors = self._parameters(model)
-        layout, coefficients = self._layout(tensors)
+        rate = number("lr", lr, "dwgl.proximal_(model, lr)")
+        self._lr, self._pressed = rate or self._lr, True
+        length = self.progress.length
+        step = rate * self.strength * self.progress.factor if length is None else length
+        tensors = self._blocks.parameters(model)
+        layout, coefficients = self._blocks.layout(tensors)
         norms = layout.norms(tensors)
         if layout.device.type == "cpu" and not math.isfinite(norms.sum().item()):
-            self._refuse(tensors)
+            self._blocks.refuse(tensors)
         factor = (norms - step * coefficients).clamp_min_(0).div_(norms)
         # 0/0 where a block is zero already; what is not finite on a GPU stays, too.
-        layout.multiply_(tensors, factor.nan_to_num_(1.0, 1.0, 1.0))
+        factor.nan_to_num_(1.0, 1.0, 1.0)
+        if self._held:
+            factor[torch.tensor(self._held, device=factor.device)] = 0.0
+        layout.multiply_(tensors, factor)
 
     def step(self, model: nn.Module | None = None) -> None:
-        """One step of the schedule, after each update. `Ramp` needs the model, to count its votes."""
-        self.progress = self.schedule.advance(self.progress, lambda threshold: self._kept(model, threshold))
+        """One step of the schedule, after each update.
+
+        `Ramp` and `towards` need the model, to count its votes; `towards` also makes its proximal step here, where
+        `proximal_` was not called.
+        """
+        before = self.progress
+        if before.length is None:
+            self.progress = self.schedule.advance(before, _Count(self, model))
+            return
+        if not self._pressed:
+            self.proximal_(self._given(model), self._lr)
+        if not before.steps:
+            self._blocks.rebalance(self._blocks.means(self._given(model)))
+        self._pressed = False
+        self.progress = self.schedule.advance(before, _Count(self, model))
+        if self.progress.released and not before.released:
+            self._close(self._given(model))
+        if (self.progress.kept, self.progress.length) != (before.kept, before.length):
+            LOG.info(self.line)
 
     @torch.no_grad()
     def votes(self, model: nn.Module, threshold: float = 1e-3, min_channels: int = 1) -> Votes:
@@ -168,7 +257,7 @@ class DWGL:
         if isinstance(min_channels, bool) or not isinstance(min_channels, int) or min_channels < 1:
             raise InputError(f"min_channels must be an integer >= 1, got {min_channels!r}; write min_channels=1")
         ballots = {name: Ballots(name, tuple(t.layer for t in terms), norms, threshold, min_channels)
-                   for name, (terms, norms) in self._norms(model).items()}
+                   for name, (terms, norms) in self._blocks.voters_norms(model).items()}
         return Votes(ballots, self.coupling.costs, self.coupling.widths)
 
     def balance_(self, model: nn.Module) -> None:
@@ -178,16 +267,16 @@ class DWGL:
         A proximal step takes the same length from every filter, so that without it a voter with small filters (a
         projection) is at zero long before one with large ones. The factors are part of the state.
         """
-        measured = self._norms(model)
+        measured = self._blocks.voters_norms(model)
         means = {(name, t.layer): float(row.mean()) for name, (terms, norms) in measured.items()
                  for t, row in zip(terms, norms, strict=True)}
         centre = {name: max(float(norms.mean()), 1e-12) for name, (_, norms) in measured.items()}
-        self._rebalance([means.get((t.group, t.layer), centre[t.group]) / centre[t.group] if t.voter else 1.0
-                         for t in self._terms])
+        self._blocks.rebalance([means.get((t.group, t.layer), centre[t.group]) / centre[t.group] if t.voter else 1.0
+                         for t in self._blocks.terms])
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes while training, as plain numbers."""
-        return {**asdict(self.progress), "balance": list(self._balance)}
+        return {**asdict(self.progress), "balance": list(self._blocks.balance), "held": list(self._held)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
@@ -195,15 +284,17 @@ class DWGL:
         Raises:
             InputError: it is that of another penalty.
         """
-        wanted = {*asdict(self.progress), "balance"}
-        if set(state) != wanted or len(state["balance"]) != len(self._terms):
-            raise InputError(f"the state must be that of a DWGL over the same {len(self._terms)} terms, with "
-                             f"{', '.join(sorted(wanted))}; got {', '.join(map(str, state)) or 'nothing'}")
-        self._rebalance([float(b) for b in state["balance"]])
-        self.progress = Progress(**{key: state[key] for key in asdict(self.progress)})
+        fields = asdict(self.progress)
+        needed = {"steps", "factor", "kept", "balance"}
+        if not needed <= set(state) <= {*fields, "balance", "held"} or len(state["balance"]) != len(self._blocks.terms):
+            raise InputError(f"the state must be that of a DWGL over the same {len(self._blocks.terms)} terms, with "
+                             f"{', '.join(sorted(needed))}; got {', '.join(map(str, state)) or 'nothing'}")
+        self._blocks.rebalance([float(b) for b in state["balance"]])
+        self._held = [int(block) for block in state.get("held", ())]
+        self.progress = Progress(**{key: state.get(key, value) for key, value in fields.items()})
 
     def __repr__(self) -> str:
-        return (f"DWGL({len(self.groups)} groups, {len(self._base)} blocks, strength={self.strength:g}, "
+        return (f"DWGL({len(self.groups)} groups, {sum(self._blocks.sizes)} blocks, strength={self.strength:g}, "
                 f"direction={self.direction}, power={self.power:g}, schedule={self.schedule})")
 
     def _drawn_up(self, names: frozenset[str], parameters: frozenset[str]) -> tuple[list[Term], list[Term]]:
@@ -221,60 +312,33 @@ class DWGL:
         coefficients = blocks.direction_of(term.size, self.direction, self.power) * self._prices[term.group]
         return coefficients * np.sqrt(blocks.weights_of(term, shapes)) if self.size_weighting else coefficients
 
-    def _rebalance(self, balance: Sequence[float]) -> None:
-        self._balance = list(balance)
-        self._layouts.clear()
-
-    def _parameters(self, model: nn.Module) -> list[Tensor]:
-        """The named parameters of this model, in ``self._names``' order."""
-        try:
-            binding = self._bindings.get(model)
-        except TypeError:
-            binding = None
-        found = None if binding is None else binding.parameters()
-        if found is None or [tuple(t.shape) for t in found] != self._shapes:
-            binding = Binding.of(model, self.coupling.signature, self._names)
-            self._bindings[model] = binding
-            found = binding.parameters()
-        return found
-
-    def _layout(self, tensors: list[Tensor]) -> tuple[Layout, Tensor]:
-        key = key_of(tensors)
-        if key not in self._layouts:
-            if any(t.is_meta for t in tensors):
-                raise InputError("weights must hold values to be penalised, but the model is on the meta device; "
-                                 "materialise it first, with model.to_empty(device='cpu') and load_state_dict")
-            weights = np.repeat(self._balance, [t.size for t in self._terms]) * self._base
-            layout = Layout.of(self._planes, len(weights), tensors)
-            self._layouts[key] = layout, torch.from_numpy(weights).to(layout.device, layout.dtype)
-        return self._layouts[key]
-
-    @torch.no_grad()
-    def _norms(self, model: nn.Module) -> dict[str, tuple[list[Term], np.ndarray]]:
-        """Group -> its voters' terms and their norms, float64 [voters, channels]."""
-        tensors = self._parameters(model)
-        planes = planes_of(self._voters, self._names, self._shapes)
-        layout = Layout.of(planes, sum(t.size for t in self._voters), tensors)
-        norms = layout.norms(tensors).double().cpu().numpy()
-        if not np.isfinite(norms).all():
-            self._refuse(tensors)
-        found: dict[str, tuple[list[Term], list[np.ndarray]]] = {name: ([], []) for name in self.groups}
-        start = 0
-        for term in self._voters:
-            found[term.group][0].append(term)
-            found[term.group][1].append(norms[start:start + term.size])
-            start += term.size
-        return {name: (terms, np.stack(rows)) for name, (terms, rows) in found.items() if rows}
-
-    def _kept(self, model: nn.Module | None, threshold: float) -> float:
+    def _given(self, model: nn.Module | None) -> nn.Module:
         if model is None:
             raise InputError(f"{self.schedule!r} counts the votes, and so needs the model; write dwgl.step(model)")
-        return self.votes(model, threshold).fraction("intersection")
+        return model
 
-    def _refuse(self, tensors: list[Tensor]) -> None:
-        for name, tensor in zip(self._names, tensors, strict=True):
-            bad = int((~torch.isfinite(tensor.detach())).sum())
-            if bad:
-                raise InputError(f"weights must be finite, but {name!r} holds {bad} infinite or NaN values; lower the "
-                                 "learning rate, or load a checkpoint that did not diverge")
-        raise InputError("the norms of the weights must be finite, but their sum overflows; lower the learning rate")
+    def _close(self, model: nn.Module) -> None:
+        """Bring to zero what the target asks for and is not there yet, after the last update, and hold it there."""
+        count = _Count(self, model)
+        target = getattr(self.schedule, "until", 1.0), getattr(self.schedule, "cost", "macs")
+        distance = count.distance(*target)[1]
+        reach = distance if math.isfinite(distance) else 0.0
+        found = self._blocks.distances(model)
+        self._held = self._blocks.blocks_of({name: row <= reach for name, row in found.items()})
+        self.proximal_(model, 0.0)
+        self.progress = replace(self.progress, kept=count.distance(*target)[0])
+
+
+@dataclass(frozen=True)
+class _Count:
+    """What a schedule may ask of a model's weights."""
+
+    penalty: DWGL
+    model: nn.Module | None
+
+    def __call__(self, threshold: float) -> float:
+        return self.penalty.votes(self.penalty._given(self.model), threshold).fraction("intersection")
+
+    def distance(self, until: float, cost: str) -> tuple[float, float]:
+        found = self.penalty._blocks.distances(self.penalty._given(self.model))
+        return remaining(found, self.penalty.coupling.costs, self.penalty.coupling.widths, until, cost)

@@ -1,17 +1,26 @@
 """How the strength of a penalty changes while training.
 
 A schedule is a frozen dataclass with one method, `advance`: from the state before a step to the state after it. All
-that changes is in the state, three plain numbers, so that it lies in a checkpoint and training resumes bit for bit.
+that changes is in the state, plain numbers, so that it lies in a checkpoint and training resumes bit for bit.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fxprune.errors import InputError
 
-Measure = Callable[[float], float]
+
+class Measure(Protocol):
+    """What a schedule may ask of the weights; each answer reads them once (on a GPU: one synchronisation)."""
+
+    def __call__(self, threshold: float) -> float:
+        """The fraction of MACs that the intersection vote keeps."""
+        ...
+
+    def distance(self, until: float, cost: str) -> tuple[float, float]:
+        """The fraction of ``cost`` that the votes keep, and how far blocks must shrink until they keep ``until``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,12 +28,18 @@ class Progress:
     """Args:
     steps: calls of ``dwgl.step`` so far.
     factor: what the strength is multiplied by now.
-    kept: the fraction of MACs that the vote would keep, when it was last measured; 1 before.
+    kept: the fraction of the cost that the vote would keep, when it was last measured; 1 before.
+    length: where the schedule says how far blocks shrink: by length · c_b an update, in place of lr · λ · c_b.
+    due: the step at which the votes are counted next.
+    released: nothing is pressed any more; what all voters have given up is held at zero.
     """
 
     steps: int = 0
     factor: float = 1.0
     kept: float = 1.0
+    length: float | None = None
+    due: int = 0
+    released: bool = False
 
 
 class Schedule(Protocol):
@@ -33,8 +48,7 @@ class Schedule(Protocol):
     def start(self) -> Progress: ...
 
     def advance(self, now: Progress, measure: Measure) -> Progress:
-        """The state after one more step; ``measure(threshold)`` gives the fraction of MACs that the intersection vote
-        keeps (costly)."""
+        """The state after one more step."""
         ...
 
 

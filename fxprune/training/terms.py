@@ -3,7 +3,8 @@
 A *term* belongs to one coupling group and has one *block* per channel; a block is the set of weights whose joint
 Euclidean norm is penalised. Which weights those are is what the options choose:
 
-    per voter                 the filter that the voter has for the channel (a slice of its weight)
+    per voter                 the filter that the voter has for the channel (a slice of its weight); behind a gate with
+                              its bias, and scale and shift of its normalisation
     ``include_scale=True``    the same, and the scale of the normalisation that directly follows the voter
     ``consumers=True``        besides, a term for each consumer: the slices that read the channel
     ``joint=True``            one term for the whole group: voters, consumers and every normalisation's scale at once
@@ -27,6 +28,7 @@ class Term:
         size: the number of channels, and of blocks.
         parts: the parameters' dimensions whose slices make up the blocks.
         voter: whether the term is a voter's own.
+        votes: whether a channel is given up only once this term's block is at zero.
     """
 
     group: str
@@ -34,24 +36,29 @@ class Term:
     size: int
     parts: tuple[Member, ...]
     voter: bool
+    votes: bool = True
 
 
 def voter_terms(group: CouplingGroup, parameters: Collection[str], scales: Mapping[str, str] | None) -> list[Term]:
-    """One term per voter; with ``scales`` (voter's parameter -> its normalisation's scale) the scale is part of it."""
+    """One term per voter; with ``scales`` (voter's parameter -> its normalisation's scale) the scale is part of it.
+
+    Gates have none, and voters behind a gate have their bias, scale and shift in it in any case.
+    """
     members = {(m.name, m.dim): m for m in group.members}
     terms = []
     for voter in group.voters:
         if voter.name not in parameters:
             continue
-        scale = members.get(((scales or {}).get(voter.name, ""), 0))
-        parts = (voter,) if scale is None else (voter, scale)
-        terms.append(Term(group.name, voter.layer, group.size, parts, True))
+        # Behind a gate nothing may be left to let through: bias and shift are part of the block.
+        wanted = dict.fromkeys([(scales or {}).get(voter.name, ""), *group.shifts.get(voter.name, ())])
+        beside = [members[name, 0] for name in wanted if (name, 0) in members and name in parameters]
+        terms.append(Term(group.name, voter.layer, group.size, (voter, *beside), True))
     return terms
 
 
 def consumer_terms(group: CouplingGroup, parameters: Collection[str]) -> list[Term]:
     """One term per consumer."""
-    return [Term(group.name, m.layer, group.size, (m,), False) for m in group.consumers if m.name in parameters]
+    return [Term(group.name, m.layer, group.size, (m,), False, False) for m in group.consumers if m.name in parameters]
 
 
 def joint_term(group: CouplingGroup, parameters: Collection[str], scales: Collection[str]) -> Term:

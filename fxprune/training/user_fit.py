@@ -1,7 +1,8 @@
 """Training in between: what `compress` hands to a user's own training function, and what it takes back."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
 
 Fit = Callable[[nn.Module, DWGL], object]
+
+
+def default_penalty(groups: list[str], cut: Mapping[str, Any]) -> Callable[["Coupling"], DWGL]:
+    """What `compress` presses with where nothing else is said, on the groups that it may cut: towards its own budget,
+    or with a plain `DWGL` where the budget is not one of MACs or parameters.
+
+    Args:
+        cut: what `fxprune.plan` is told.
+    """
+    if any(cut.get(name) is not None for name in ("channels", "threshold", "widths")):
+        return partial(DWGL, groups=groups)
+    return partial(DWGL.towards, macs=cut.get("macs"), params=cut.get("params"), groups=groups)
 
 
 def trained(model: nn.Module, coupling: "Coupling", fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",

@@ -1,6 +1,6 @@
 """What the voters of each group would give up, and what comes of it under each rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from fxprune.errors import InputError, unknown
 from fxprune.ir.groups import Costs
+from fxprune.planning.shortfall import beyond
 from fxprune.planning.vote import vote
 
 NAMES = ("intersection", "majority", "joint", "union")
@@ -85,6 +86,16 @@ class Votes:
         widths = np.array([kept.get(name, width) for name, width in zip(self.costs.groups, self.widths, strict=True)])
         count = getattr(self.costs, cost)
         return count(widths) / max(count(self.widths), 1)
+
+    def beyond(self, kept: Mapping[str, Sequence[int] | np.ndarray]) -> dict[str, int]:
+        """Group name -> how many channels go that some voter holds on to, where ``kept`` (group name -> the channels
+        that stay) is carried out; groups without any are left out."""
+        return beyond(self.agreed, kept)
+
+    @property
+    def agreed(self) -> dict[str, np.ndarray]:
+        """Group name -> bool [channels], which of them all voters give up."""
+        return {name: np.all(ballots.given_up, axis=0) for name, ballots in self.ballots.items()}
 
     def report(self, format: str = "simple") -> str:
         """Two tables: per group, what each voter gives up and what each rule makes of it; then what each rule prunes.

@@ -406,8 +406,9 @@ def test_tiny_filters_of_half_precision_have_finite_gradients(coupling):
 
 def test_cost_weighting_is_what_a_channel_costs_over_the_average(model, coupling):
     plain, priced = DWGL(coupling), DWGL(coupling, cost_weighting="macs")
-    ratio = {t.group: c for t, c in zip(priced._terms, np.split(
-        priced._base / plain._base, np.cumsum([t.size for t in plain._terms])[:-1]), strict=True)}
+    each = priced._blocks._coefficients / plain._blocks._coefficients
+    rows = np.split(each, np.cumsum(plain._blocks.sizes)[:-1])
+    ratio = {t.group: c for t, c in zip(priced._blocks.terms, rows, strict=True)}
     widths, whole = coupling.widths, coupling.costs.macs(coupling.widths)
     saved = {name: whole - coupling.costs.macs(widths - np.eye(len(widths), dtype=int)[place])
              for place, name in enumerate(coupling.costs.groups) if name in priced.groups}
