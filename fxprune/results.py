@@ -10,7 +10,7 @@ from torch import nn
 
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError
-from fxprune.ir.groups import Inputs
+from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.methods import provided
 from fxprune.planning import Plan
 from fxprune.rewrite.folding import Fold

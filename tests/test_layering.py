@@ -192,7 +192,7 @@ def test_files_are_called_after_what_they_hold():
     ("from fxprune import analyze", 1),
     ("def f():\n    from fxprune.cli.main import main", 1),
     ("from fxprune.errors import InputError", 0),
-    ("from fxprune.ir.groups import Count", 0),
+    ("from fxprune.ir.costs import Count", 0),
     ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fxprune.rewrite import emit", 0),
 ])
 def test_the_check_of_tiers_can_fail(text, count):

@@ -18,8 +18,7 @@ from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
 from fxprune.errors import ArtefactError, FxpruneError, UnsupportedError
-from fxprune.ir.example_inputs import Example, realise, second_batch
-from fxprune.ir.groups import Inputs
+from fxprune.ir.example_inputs import Example, Inputs, realise, second_batch
 
 # How far apart one kernel's results may be from another's, relative to the largest output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}

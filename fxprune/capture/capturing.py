@@ -21,8 +21,8 @@ from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.watch import Watcher, watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.ir import example_inputs
-from fxprune.ir.example_inputs import Example
-from fxprune.ir.groups import Inputs
+from fxprune.ir.example_inputs import Example, Inputs
+from fxprune.ir.inferred_inputs import candidates
 from fxprune.ir.signature import named_modules, named_tensors
 from fxprune.ir.trees import tensors_in
 
@@ -87,7 +87,7 @@ def capture(model: nn.Module, example: Any = None) -> Captured:
 
 def _inferred(model: nn.Module) -> Captured:
     tried = []
-    for guess, words in example_inputs.candidates(model):
+    for guess, words in candidates(model):
         shape = tuple(next(iter(tree_iter(guess))).shape)
         try:
             described = example_inputs.describe(guess, f"shape {shape} from {words}")

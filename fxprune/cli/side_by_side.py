@@ -11,8 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from fxprune.api import analyze
 from fxprune.errors import InputError
-from fxprune.ir.example_inputs import describe, normalise, realise, specs
-from fxprune.ir.groups import Inputs, TensorSpec
+from fxprune.ir.example_inputs import Inputs, TensorSpec, describe, normalise, realise, specs
 from fxprune.latency.clock import Comparison, compare
 from fxprune.report.rows import inputs_in_words
 from fxprune.results import Size

@@ -11,10 +11,13 @@ import numpy as np
 
 from fxprune.coupling.explanation import explain
 from fxprune.coupling.graph import graph
+from fxprune.ir.costs import Costs
 from fxprune.ir.evidence import Evidence
-from fxprune.ir.groups import Costs, CouplingGroup, Inputs, Signature
+from fxprune.ir.example_inputs import Inputs
+from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provided
 from fxprune.ir.policy import Policy
+from fxprune.ir.signature import Signature
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.coupling.replay import Replay
+from fxprune.ir.costs import Costs, Count
 from fxprune.ir.evidence import Slot
-from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, Costs, Count, CouplingGroup, Member
+from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, CouplingGroup, Member
 from fxprune.ir.units import Closure, Reason, Vector
 
 UNREAD = Reason("nothing produces these channels")

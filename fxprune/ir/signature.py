@@ -5,10 +5,28 @@ One walk serves all: modules in the order of ``state_dict``, a module's paramete
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
-from fxprune.ir.groups import Signature
+
+@dataclass(frozen=True)
+class Signature:
+    """The model's structure: name, shape and dtype of every parameter and buffer, in ``state_dict`` order."""
+
+    entries: tuple[tuple[str, tuple[int, ...], str], ...]
+
+    def difference(self, other: "Signature") -> str | None:
+        """The first difference in words, or None."""
+        mine, theirs = {e[0]: e[1:] for e in self.entries}, {e[0]: e[1:] for e in other.entries}
+        for name in [*mine, *theirs]:
+            if mine.get(name) != theirs.get(name):
+                return f"{name!r} is {_words(mine.get(name))} here and {_words(theirs.get(name))} there"
+        return None
+
+
+def _words(entry: tuple[tuple[int, ...], str] | None) -> str:
+    return "absent" if entry is None else f"{list(entry[0])} {entry[1]}"
 
 
 def named_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -26,7 +26,7 @@ from numbers import Real
 import numpy as np
 
 from fxprune.errors import BudgetError, unknown
-from fxprune.ir.groups import Costs, Count
+from fxprune.ir.costs import Costs, Count
 
 SCOPES = ("global", "uniform")
 KINDS = ("macs", "params", "channels", "threshold")

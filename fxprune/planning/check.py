@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fxprune.errors import PlanError, unknown
-from fxprune.ir.groups import CouplingGroup, Signature
+from fxprune.ir.groups import CouplingGroup
+from fxprune.ir.signature import Signature
 from fxprune.planning.composition import compose
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.errors import PlanError
-from fxprune.ir.groups import CouplingGroup, Member, Signature
+from fxprune.ir.groups import CouplingGroup, Member
+from fxprune.ir.signature import Signature
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
 from fxprune.ir.frozen import thaw
-from fxprune.ir.groups import Signature
 from fxprune.ir.policy import POLICIES
+from fxprune.ir.signature import Signature
 from fxprune.planning.check import check_indices
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.input_specs import inputs_from_json, inputs_to_json

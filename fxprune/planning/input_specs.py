@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from fxprune.errors import PlanError
-from fxprune.ir.groups import Inputs, TensorSpec
+from fxprune.ir.example_inputs import Inputs, TensorSpec
 from fxprune.planning.reader import Reader
 
 # A name from a file is looked up in torch's namespace later: only these are dtypes of inputs.

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
+from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.files import read_text, write_text
 from fxprune.ir.frozen import freeze
-from fxprune.ir.groups import CouplingGroup, Inputs, Signature
+from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provided
+from fxprune.ir.signature import Signature
 from fxprune.planning import document
 from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
 from fxprune.planning.composition import compose

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.coupling.coupling import Coupling
-from fxprune.ir.groups import Count, CouplingGroup, Inputs, Member, TensorSpec
+from fxprune.ir.costs import Count
+from fxprune.ir.example_inputs import Inputs, TensorSpec
+from fxprune.ir.groups import CouplingGroup, Member
 
 
 @dataclass(frozen=True)

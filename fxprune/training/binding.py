@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from fxprune.errors import InputError
-from fxprune.ir.groups import Signature
-from fxprune.ir.signature import named_tensors
+from fxprune.ir.signature import Signature, named_tensors
 
 ROOTS = ("_orig_mod", "module")
 SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")

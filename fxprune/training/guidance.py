@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fxprune.errors import BudgetError, InputError
-from fxprune.ir.groups import Costs
+from fxprune.ir.costs import Costs
 from fxprune.training.schedules import Measure, Progress
 
 # Of the updates that are left, the share after which the distance is measured again.
@@ -75,7 +75,7 @@ def remaining(times: Mapping[str, np.ndarray], costs: Costs, widths: np.ndarray,
         costs, widths: the coupling's.
         until, cost: the target.
 
-    >>> from fxprune.ir.groups import Count
+    >>> from fxprune.ir.costs import Count
     >>> one = Count(np.array([9]), np.array([[1]]), np.array([1, 0]), np.array([1]), np.array([0]), np.array([1]))
     >>> times = {"conv": np.array([np.inf, 2.0, 0.0, 0.5])}
     >>> remaining(times, Costs(("conv",), one, one), np.array([4]), 0.25, "macs")

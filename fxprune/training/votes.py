@@ -7,7 +7,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fxprune.errors import InputError, unknown
-from fxprune.ir.groups import Costs
+from fxprune.ir.costs import Costs
 from fxprune.planning.shortfall import beyond
 from fxprune.planning.vote import vote
 

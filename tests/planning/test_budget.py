@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxprune.errors import BudgetError
-from fxprune.ir.groups import Costs, Count
+from fxprune.ir.costs import Costs, Count
 from fxprune.planning.budget import Budget, cut, narrowest, ranking
 
 

@@ -12,9 +12,9 @@ import torch
 
 from fxprune.errors import FxpruneError, InputError, PlanError
 from fxprune.ir import files
-from fxprune.ir.groups import Inputs, Signature, TensorSpec
+from fxprune.ir.example_inputs import Inputs, TensorSpec
 from fxprune.ir.policy import POLICIES, Policy
-from fxprune.ir.signature import aliases, named_tensors, signature_of
+from fxprune.ir.signature import Signature, aliases, named_tensors, signature_of
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan as draw
 

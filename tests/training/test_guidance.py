@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import fxprune
 from fxprune import DWGL, analyze
 from fxprune.errors import BudgetError, InputError
-from fxprune.ir.groups import Costs, Count
+from fxprune.ir.costs import Costs, Count
 from fxprune.models import resnet20
 from fxprune.training.guidance import Towards, remaining
 
