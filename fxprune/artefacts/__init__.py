@@ -1,4 +1,4 @@
-"""What a compressed model is shipped as: a folder of files that load without fxprune, and that nobody has to trust."""
+"""What a compressed model is shipped as: a folder of files that load without fxprune."""
 
 from fxprune.artefacts.loading import load
 from fxprune.artefacts.saving import Saved, save

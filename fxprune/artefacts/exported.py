@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import io
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,16 +11,16 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_iter, tree_map, tree_structure
+from torch.utils._pytree import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 
-from fxprune.artefacts.archive import packed, unpacked
-from fxprune.artefacts.expressions import DISTRUST, REMEDY
 from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
-from fxprune.errors import ArtefactError, FxpruneError, UnsupportedError
+from fxprune.errors import FxpruneError, UnsupportedError
 from fxprune.ir.example_inputs import Example, Inputs, realise, second_batch
 
+# What tracing notes at a node of the source that it ran through.
+MACHINE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
 # How far apart one kernel's results may be from another's, relative to the largest output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -37,7 +38,7 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
     reasons = []
     for example, dynamic, words in _attempts(small, inputs):
         try:
-            raw = _packed(_export(small, example, dynamic))
+            raw = _saved(_export(small, example, dynamic))
             _check(small, _read_back(raw), [example, *_others(small, inputs, words)])
             return raw, words
         except FxpruneError as error:
@@ -47,18 +48,33 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
     raise UnsupportedError(f"torch.export does not take this model ({reasons[-1]})")
 
 
-def _packed(program: ExportedProgram) -> bytes:
-    try:
-        return packed(program)
-    except ArtefactError as error:
-        words = str(error).removeprefix(DISTRUST).removesuffix(REMEDY)
-        raise UnsupportedError(f"fxprune.load would refuse the program: {words}") from error
+def _saved(program: ExportedProgram) -> bytes:
+    """Without sample inputs, stack traces and paths of this machine: a program runs without them."""
+    program.example_inputs = None
+    for entry in program.module_call_graph:
+        if entry.signature is not None:
+            entry.signature.in_spec, entry.signature.out_spec = map(_plain_spec, (entry.signature.in_spec,
+                                                                                  entry.signature.out_spec))
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            for key in MACHINE:
+                node.meta.pop(key, None)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _plain_spec(spec: TreeSpec) -> TreeSpec:
+    """A graph's own lists and dictionaries cannot be changed; a program hands out plain ones."""
+    return tree_structure(plain(tree_unflatten([0] * spec.num_leaves, spec)))
 
 
 def _read_back(raw: bytes) -> nn.Module:
     try:
-        return unpacked(raw)
-    except FxpruneError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(io.BytesIO(raw)).module()
+    except Exception as error:
         raise UnsupportedError("torch cannot read back the program that it wrote, as of a model that returns a string"
                                ) from error
 

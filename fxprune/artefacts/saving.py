@@ -1,9 +1,7 @@
 """Save a compressed model: a folder with everything that people read, ship and load."""
 
-import contextlib
 import copy
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,19 +12,20 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fxprune.artefacts.exported import example_of, exported
+from fxprune.artefacts.manifest import FILES, NAME, write_manifest
 from fxprune.artefacts.source import check_source, source_of
 from fxprune.artefacts.weights import write_weights
 from fxprune.capture.capturing import GRAPH, untouched_rng
 from fxprune.errors import FxpruneError, InputError
+from fxprune.ir.staging import staged
 from fxprune.report.compression import compression_table
 from fxprune.results import Record, record
 
-FILES = ("plan.json", "weights.safetensors", "model.py", "model.pt2", "report.md", "report.html")
 ABOUT = {
     "plan.json": "what was kept, to review, edit and apply again",
     "weights.safetensors": "parameters, buffers and constants",
     "model.py": "standalone source: `from model import load; net = load()`",
-    "model.pt2": "torch.export, in inference mode: `fxprune.load(folder)`",
+    "model.pt2": "torch.export, in inference mode: `torch.export.load(\"model.pt2\").module()`",
     "report.html": "the network drawn, its coupling groups before and after",
 }
 
@@ -53,9 +52,9 @@ class Saved:
 def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Saved:
     """Write a compressed model's artefact: plan, weights, source, exported program and reports.
 
-    The folder is replaced in one step: a crash leaves the old one or none. A file that this model does not allow
-    (source of a model with autograd functions of its own, any program in module mode) is left out, with the reason in
-    ``report.md``, in the returned `Saved` and in a warning.
+    The folder is replaced in one step: a crash leaves the old one or none, and the next call clears up after it. A file
+    that this model does not allow (source of a model with autograd functions of its own, any program in module mode) is
+    left out, with the reason in ``report.md``, in the returned `Saved` and in a warning.
 
     Args:
         small: what `compress` or `apply` returned; it may have been trained since.
@@ -63,14 +62,15 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
         title: heading of the reports; the model's name if left out.
 
     Raises:
-        InputError: not a compressed model, weights with NaN, or a folder that cannot be written or holds other files.
+        InputError: not a compressed model, weights with NaN, or a folder that cannot be written, holds other files or
+            is being written by somebody else.
 
     >>> import fxprune, tempfile
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     >>> small = fxprune.compress(net, torch.randn(1, 3, 8, 8), channels=0.5)
     >>> with tempfile.TemporaryDirectory() as place:
     ...     save(small, f"{place}/pruned").files
-    ('plan.json', 'weights.safetensors', 'model.py', 'model.pt2', 'report.html', 'report.md')
+    ('plan.json', 'weights.safetensors', 'model.py', 'model.pt2', 'report.html', 'report.md', 'manifest.json')
     """
     done = record(small)
     title = title or f"{_name(small)}, pruned"
@@ -78,27 +78,22 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
     check_folder(folder)
     missing: dict[str, str] = {}
     about = dict(ABOUT)
-    part = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        try:
+        with staged(target) as part:
             done.plan.save(part / "plan.json")
             write_weights(small, part / "weights.safetensors", {"folded": str(bool(done.folds)).lower()})
             _programs(small, done, part, title, missing, about)
             _attempt("report.html", missing, lambda: done.coupling.to_html(part / "report.html", done.plan, title))
             written = tuple(name for name in FILES if (part / name).exists())
             _report(done, part / "report.md", title, [(name, about[name]) for name in written], missing)
+            write_manifest(part)
             _open_up(part)
-            _replace(part, target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{os.fspath(folder)!r} must be a folder that can be written to, but {error.strerror or error}"
                          "; name another folder") from error
     for name, why in missing.items():
         warnings.warn(f"fxprune.save left out {name}: {why}", stacklevel=2)
-    return Saved(target, (*written, "report.md"), missing)
+    return Saved(target, (*written, "report.md", NAME), missing)
 
 
 def _name(small: nn.Module) -> str:
@@ -114,7 +109,7 @@ def check_folder(folder: str | os.PathLike) -> None:
     target = Path(os.path.abspath(folder))
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"an artefact is a folder, but {os.fspath(folder)!r} is something else; name a new folder")
-    other = sorted({path.name for path in target.iterdir()} - {*FILES, "__pycache__"}) if target.exists() else []
+    other = sorted({path.name for path in target.iterdir()} - {*FILES, NAME, "__pycache__"}) if target.exists() else []
     if other:
         raise InputError(f"an artefact's folder is replaced as a whole, but {os.fspath(folder)!r} holds {other[0]!r} "
                          "besides; name a new folder, or an empty one")
@@ -178,30 +173,3 @@ def _open_up(part: Path) -> None:
     mode = part.stat().st_mode & 0o666
     for path in part.iterdir():
         path.chmod(mode)
-
-
-def _replace(part: Path, target: Path) -> None:
-    """Put the finished folder in the old one's place; without it there is none for a moment, never half of one."""
-    for path in (*part.iterdir(), part):
-        _flush(path)
-    old = part.with_name(f"{part.name}.old")
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(part, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    # Not every system lets a folder be flushed.
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

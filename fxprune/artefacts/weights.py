@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.artefacts.untrusted import parsed, size_of
 from fxprune.errors import ArtefactError, InputError
+from fxprune.ir.strict_json import parsed
 
 # Bytes of the header that lists the tensors.
 HEADER = 64 * 2 ** 20
@@ -93,14 +93,17 @@ def refuse_nan(state: Mapping[str, torch.Tensor], error: type[Exception]) -> Non
 
 def _header(path: Path) -> dict[str, Any]:
     """The list of tensors: its form, its counts, and that it describes the whole file."""
-    size = size_of(path)
+    size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= min(HEADER, size - 8):
             raise ArtefactError(f"damaged file: {path.name} is no safetensors file, or was cut short")
         text = file.read(length)
-    header = parsed(text, path.name)
+    try:
+        header = parsed(text)
+    except ValueError as error:
+        raise ArtefactError(f"damaged file: the list of tensors in {path.name} is not valid JSON ({error})") from None
     if not isinstance(header, dict) or len(header) > TENSORS:
         raise ArtefactError(f"damaged file: {path.name} must list at most {TENSORS:,} tensors")
     for name, entry in header.items():

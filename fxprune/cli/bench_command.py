@@ -1,7 +1,7 @@
 """``fxprune bench ORIGINAL SMALL``: the MACs ratio beside the measured one.
 
 Each is a model by name, or a folder that `fxprune.save` wrote. A folder beside ORIGINAL's name is its plan carried out
-on that model; any other folder is run as its exported program.
+on that model; any other folder is run as its exported program, which is code, and so only with ``--trust``.
 """
 
 import argparse
@@ -14,8 +14,7 @@ from tabulate import tabulate
 from torch import nn
 
 from fxprune.api import apply
-from fxprune.artefacts import load as load_artefact
-from fxprune.artefacts.loading import plan_of
+from fxprune.artefacts.loading import plan_of, program_of
 from fxprune.cli.model_arguments import MODEL, command, example
 from fxprune.cli.side_by_side import MODULE, PROGRAM, Bench, bench
 from fxprune.cli.stages import stage
@@ -42,6 +41,8 @@ def add(commands: Any) -> None:
     made.add_argument("--channels-last", action="store_true", help="weights and images channels-last in memory")
     made.add_argument("--compile", action="store_true", help="measure torch.compile of both")
     made.add_argument("--format", choices=FORMATS, default="text")
+    made.add_argument("--trust", action="store_true", help="run the programs in folders: whoever wrote them may run "
+                      "code here")
 
 
 def table(found: Bench) -> str:
@@ -79,16 +80,16 @@ def _models(options: argparse.Namespace) -> tuple[tuple[nn.Module, str], tuple[n
         if options.weights:
             raise InputError(f"--weights are for a model by name, but {options.model!r} is a folder with its own; "
                              "leave --weights out")
-        return _other(options.model, options.seed), _other(options.small, options.seed)
+        return _other(options.model, options.seed, options.trust), _other(options.small, options.seed, options.trust)
     original = _named(options.model, options.weights, options.seed)
     if not _is_folder(options.small):
-        return (original, MODULE), _other(options.small, options.seed)
+        return (original, MODULE), _other(options.small, options.seed, options.trust)
     # Times do not depend on which channels were the best ones, nor on what was trained since.
     return (original, MODULE), (apply(original, plan_of(options.small), weights="any"), MODULE)
 
 
-def _other(name: str, seed: int) -> tuple[nn.Module, str]:
-    return (load_artefact(name), PROGRAM) if _is_folder(name) else (_named(name, None, seed), MODULE)
+def _other(name: str, seed: int, trust: bool) -> tuple[nn.Module, str]:
+    return (program_of(name, trust), PROGRAM) if _is_folder(name) else (_named(name, None, seed), MODULE)
 
 
 def _is_folder(name: str) -> bool:

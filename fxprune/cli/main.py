@@ -8,15 +8,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from fxprune.cli import bench_command, compress_command, explain_command, groups_command
 from fxprune.errors import FxpruneError
+from fxprune.ir.versions import installed
 
 COMMANDS = (groups_command, explain_command, compress_command, bench_command)
 REFUSED, INTERRUPTED = 2, 130
 # What a message calls an argument of Python's, and what it is called here.
-SPELLED = {"example_inputs": "--input SHAPE[:DTYPE], once for each argument of forward"}
+SPELLED = {"example_inputs": "--input SHAPE[:DTYPE], once for each argument of forward",
+           "trust=True": "a MODEL by name beside the folder, or --trust"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="fxprune", description="Structured pruning for PyTorch, compiled and verified.")
-    top.add_argument("--version", action="version", version=_version())
+    top.add_argument("--version", action="version", version=f"fxprune {installed('fxprune')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
@@ -62,10 +63,3 @@ def _told(error: FxpruneError) -> str:
     words = " ".join(str(error).split())
     hints = [option for name, option in SPELLED.items() if name in words]
     return words + "".join(f"; on the command line: {option}" for option in hints)
-
-
-def _version() -> str:
-    try:
-        return f"fxprune {version('fxprune')}"
-    except PackageNotFoundError:
-        return "fxprune (not installed)"

@@ -44,9 +44,11 @@ def check_list(place: str, indices: Sequence[int], length: int) -> None:
     if outside.any():
         raise PlanError(f"{place}: indices must lie in 0 to {length - 1}, got {array[outside][0]}, which is out of "
                         f"range; {REDRAW}")
-    counts = np.bincount(array, minlength=length)
+    # Not bincount, which makes as much room as the length claims.
+    found, counts = np.unique(array, return_counts=True)
     if counts.max() > 1:
-        raise PlanError(f"{place}: no index may be repeated, got {counts.argmax()} {counts.max()} times; {REDRAW}")
+        again = counts.argmax()
+        raise PlanError(f"{place}: no index may be repeated, got {found[again]} {counts[again]} times; {REDRAW}")
 
 
 def check_groups(kept: Mapping[str, Sequence[int]], groups: Mapping[str, CouplingGroup]) -> None:

@@ -18,7 +18,7 @@ from fxprune.ir.signature import Signature
 from fxprune.planning.check import check_indices
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.input_specs import inputs_from_json, inputs_to_json
-from fxprune.planning.ranges import from_text, to_text
+from fxprune.planning.ranges import count, from_text, to_text
 from fxprune.planning.reader import Reader
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "fxprune-plan", 1
 MODES = ("graph", "module")
+# In all lists of a document together: two gigabytes.
+INDICES = 2 ** 26
 KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", "groups", "keep", "inputs", "digest",
         "signature")
 
@@ -78,7 +80,9 @@ def _fields(document: Reader) -> dict:
         raise document["version"].fail(f"must be {VERSION}, the only format version that this fxprune reads")
     document.only(KEYS)
     signature = _signature(document["signature"])
-    groups = {name: _group(reader) for name, reader in document["groups"].items()}
+    _check_room(document)
+    longest = max((length for _, shape, _ in signature.entries for length in shape), default=0)
+    groups = {name: _group(reader, longest) for name, reader in document["groups"].items()}
     keep = _keep(document["keep"], signature)
     check_indices(keep, signature)
     if document["mode"].value not in MODES:
@@ -86,7 +90,7 @@ def _fields(document: Reader) -> dict:
     return {"keep": keep, "groups": groups, "signature": signature, "digest": document["digest"].text(),
             "inputs": inputs_from_json(document["inputs"]), "mode": document["mode"].text(),
             "policy": _policy(document["policy"]),
-            "options": {key: reader.value for key, reader in document["options"].items()},
+            "options": _options(document["options"]),
             "versions": {key: reader.text() for key, reader in document["versions"].items()}}
 
 
@@ -127,9 +131,27 @@ def _policy(reader: Reader) -> dict[str, str]:
     return found
 
 
-def _group(reader: Reader) -> GroupPlan:
+def _options(reader: Reader) -> dict[str, object]:
+    found = {key: item.value for key, item in reader.items()}
+    for key in ("criterion", "vote"):
+        if key in found:
+            reader[key].text()
+    return found
+
+
+def _check_room(document: Reader) -> None:
+    """No more indices than memory holds, counted before any is written out."""
+    lists = [group["kept"] for _, group in document["groups"].items()]
+    lists += [indices for _, dims in document["keep"].items() for _, indices in dims.items()]
+    total = sum(count(reader.text()) for reader in lists)
+    if total > INDICES:
+        raise PlanError(f"damaged plan file: all kept indices together must be at most {INDICES:,}, got {total:,}")
+
+
+def _group(reader: Reader, longest: int) -> GroupPlan:
+    """``longest`` of the model's dimensions: no group has more channels."""
     reader.only(("size", "kept", "scores"))
-    size, scores = reader["size"].integer(1), reader["scores"].numbers()
+    size, scores = reader["size"].integer(1, longest), reader["scores"].numbers()
     if scores and len(scores) != size:
         raise PlanError(f"damaged plan file: {reader.path}.scores must have one score per channel ({size}), got "
                         f"{len(scores)}")

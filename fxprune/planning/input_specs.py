@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from fxprune.errors import PlanError
-from fxprune.ir.example_inputs import Inputs, TensorSpec
+from fxprune.ir.example_inputs import Inputs, TensorSpec, specs
 from fxprune.planning.reader import Reader
 
 # A name from a file is looked up in torch's namespace later: only these are dtypes of inputs.
@@ -16,6 +16,10 @@ DTYPES = frozenset([
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
     "float64", "float8_e4m3fn", "float8_e5m2", "complex32", "complex64", "complex128",
 ])
+# Of all example inputs together: four gigabytes of single precision. They are made to analyse the model.
+ELEMENTS = 2 ** 30
+# PyTorch's own limit.
+DIMENSIONS = 64
 
 
 def inputs_to_json(inputs: Inputs) -> dict:
@@ -30,8 +34,13 @@ def inputs_to_json(inputs: Inputs) -> dict:
 def inputs_from_json(reader: Reader) -> Inputs:
     """The inverse; refuses what `inputs_to_json` does not write."""
     reader.only(("inferred", "args", "kwargs"))
-    return Inputs(tuple(_read(element) for element in reader["args"].elements()),
-                  {name: _read(element) for name, element in reader["kwargs"].items()}, reader["inferred"].text())
+    inputs = Inputs(tuple(_read(element) for element in reader["args"].elements()),
+                    {name: _read(element) for name, element in reader["kwargs"].items()}, reader["inferred"].text())
+    elements = sum(math.prod(spec.shape) for spec in specs(inputs))
+    if elements > ELEMENTS:
+        raise PlanError(f"damaged plan file: the example inputs must have at most {ELEMENTS:,} elements, got "
+                        f"{elements:,}; draw the plan on smaller ones")
+    return inputs
 
 
 def _write(value: object, place: str) -> object:
@@ -69,8 +78,11 @@ def _read(reader: Reader) -> object:
         reader.only(("tensor", "shape", "low", "high"))
         if reader["tensor"].text() not in DTYPES:
             raise reader["tensor"].fail("must be the name of a dtype")
-        bounds = [reader[key].integer(-2 ** 64) if key in keys else 0 for key in ("low", "high")]
-        return TensorSpec(reader["shape"].shape(), reader["tensor"].text(), *bounds)
+        bounds = [reader[key].integer(-2 ** 62, 2 ** 62) if key in keys else 0 for key in ("low", "high")]
+        shape = tuple(size.integer(0, ELEMENTS) for size in reader["shape"].elements())
+        if len(shape) > DIMENSIONS:
+            raise reader["shape"].fail(f"must have at most {DIMENSIONS} dimensions")
+        return TensorSpec(shape, reader["tensor"].text(), *bounds)
     if keys == {"tuple"}:
         return tuple(_read(element) for element in reader["tuple"].elements())
     if keys == {"dict"}:

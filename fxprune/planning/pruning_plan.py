@@ -3,8 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fxprune.errors import PlanError
@@ -14,12 +12,13 @@ from fxprune.ir.frozen import freeze
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provided
 from fxprune.ir.signature import Signature
+from fxprune.ir.versions import installed
 from fxprune.planning import document
 from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
 from fxprune.planning.composition import compose
 from fxprune.planning.digest import digest_of
 from fxprune.planning.group_plan import GroupPlan
-from fxprune.planning.reader import Reader, parse
+from fxprune.planning.reader import given, parse
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +73,8 @@ class Plan:
         keep = compose(groups, chosen, signature, aliases)
         planned = {name: GroupPlan(groups[name].size, channels, tuple(map(float, (scores or {}).get(name, ()))))
                    for name, channels in chosen.items()}
-        return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode, dict(_versions()))
+        return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode,
+                   {name: installed(name) for name in ("fxprune", "torch")})
 
     @classmethod
     def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module",
@@ -158,7 +158,7 @@ class Plan:
         Raises:
             PlanError: what is wrong, and where.
         """
-        return cls(**document.fields(Reader(data)))
+        return cls(**document.fields(given(data)))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the plan as JSON, whole or not at all."""
@@ -179,14 +179,3 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return provided(Plan, "_repr_html_")(self)
-
-
-@cache
-def _versions() -> Mapping[str, str]:
-    found = {}
-    for name in ("fxprune", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found

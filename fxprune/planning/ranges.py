@@ -3,6 +3,10 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
+# Indices in one list.
+MOST = 2 ** 24
 _PART = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
 
 
@@ -21,6 +25,16 @@ def to_text(indices: Sequence[int]) -> str:
         parts += [f"{first}-{last}"] if end - start > 2 else map(str, indices[start:end])
         start = end
     return ",".join(parts)
+
+
+def count(text: str) -> int:
+    """How many indices a text stands for, without writing them out.
+
+    >>> count("0-15,18"), count("5,3,0-2")
+    (17, 5)
+    """
+    found = filter(None, map(_PART.fullmatch, text.split(",")))
+    return sum(max(0, int(match[2] or match[1]) - int(match[1])) + 1 for match in found)
 
 
 def from_text(text: str, length: int) -> tuple[int, ...]:
@@ -46,9 +60,10 @@ def from_text(text: str, length: int) -> tuple[int, ...]:
         # Before it is written out: a file must not make us allocate what it claims.
         if last >= length:
             raise ValueError(f"index {last} is out of range, since the length is {length}")
-        if len(indices) + last - first >= length:
-            raise ValueError(f"an index is repeated in {text[:60]!r}")
+        if len(indices) + last - first >= min(length, MOST):
+            raise ValueError(f"an index is repeated in {text[:60]!r}, or there are more than {MOST:,}")
         indices.extend(range(first, last + 1))
-    if len(set(indices)) != len(indices):
-        raise ValueError(f"index {next(i for i in indices if indices.count(i) > 1)} is repeated")
+    found, counts = np.unique(np.array(indices, np.int64), return_counts=True)
+    if len(found) != len(indices):
+        raise ValueError(f"index {found[counts.argmax()]} is repeated")
     return tuple(indices)

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fxprune.errors import PlanError, unknown
+from fxprune.ir.strict_json import check_depth, parsed
 
 MISSING = object()
+# Of any count in a document.
+MOST = 2 ** 63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +50,11 @@ class Reader:
             raise self.fail("must be a string")
         return self.value
 
-    def integer(self, low: int = 0, high: int = 2 ** 64) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or not low <= self.value <= high:
+    def integer(self, low: int = 0, high: int = MOST) -> int:
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < low:
             raise self.fail(f"must be an integer >= {low}")
+        if self.value > high:
+            raise self.fail(f"must be at most {high}")
         return self.value
 
     def numbers(self) -> tuple[float, ...]:
@@ -74,34 +79,26 @@ class Reader:
 
 
 def parse(text: str) -> Reader:
-    """JSON without duplicate keys and without NaN or infinities.
+    """A plan file's JSON.
 
     Raises:
-        PlanError: it is not.
+        PlanError: it is none, or holds what no plan does.
     """
     try:
-        return Reader(json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant))
-    except RecursionError:
-        raise PlanError("damaged plan file: nested too deeply to be a plan") from None
+        return Reader(parsed(text))
     except ValueError as error:
         raise PlanError(f"damaged plan file: not valid JSON ({error}); was it cut short? Restore the file, or draw "
                         "the plan again with fxprune.plan") from None
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is duplicated")
-    return found
+def given(document: object) -> Reader:
+    """A document that is there already, as dictionaries and lists.
 
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text[:40]} is not a number that a plan may hold")
-    return number
-
-
-def _constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that a plan may hold")
+    Raises:
+        PlanError: it is nested too deeply.
+    """
+    try:
+        check_depth(document)
+    except ValueError as error:
+        raise PlanError(f"damaged plan: {error}") from None
+    return Reader(document)

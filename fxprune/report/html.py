@@ -11,13 +11,13 @@ from typing import Any
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, unknown
+from fxprune.ir.files import write_text
 from fxprune.ir.groups import PRODUCER, CouplingGroup
 from fxprune.ir.methods import provides
 from fxprune.planning import Plan
 from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
 from fxprune.report.layout import curve, places
 from fxprune.report.numbers import percent, si
-from fxprune.report.page_files import write_together
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -48,9 +48,7 @@ def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = Non
     Raises:
         InputError: the plan is of another coupling, or the file cannot be written.
     """
-    target = Path(path)
-    text = render(coupling, plan, title)
-    write_together(target.parent, {target.name: lambda place: place.write_text(text, encoding="utf-8")})
+    write_text(path, render(coupling, plan, title), "the page", InputError, parents=True)
 
 
 def render(coupling: Coupling, plan: Plan | None = None, title: str = "Coupling groups") -> str:

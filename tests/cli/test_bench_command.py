@@ -99,14 +99,14 @@ def folders(capsys, place):
 
 def test_two_folders(capsys, folders):
     """Their programs, on the inputs that their plans name."""
-    code, out, _ = run(capsys, "most", "half", "--batch", "2", "--channels-last", "--format", "json")
+    code, out, _ = run(capsys, "most", "half", "--trust", "--batch", "2", "--channels-last", "--format", "json")
     data = json.loads(out)
     assert code == 0 and data["macs"] == [2 * (36 * 6 * 27 + 16 * 4 * 54), 2 * NARROW]
     assert data["kinds"] == ["exported program"] * 2 and data["inputs"] == "float32 [2, 3, 8, 8]"
 
 
 def test_a_folder_beside_a_name(capsys, folders):
-    code, out, _ = run(capsys, "half", "nets_to_time.py:wide")
+    code, out, _ = run(capsys, "half", "nets_to_time.py:wide", "--trust")
     assert code == 0 and f"{NARROW / WIDE:.2f}×" in out
     assert out.splitlines()[-2:] == ["batch 1, float32, cpu, threads: 1, repeats: 2, in turns; inputs: float32 "
                                      "[1, 3, 8, 8]", "exported program against module"]
@@ -124,7 +124,7 @@ def test_a_program_moves_to_another_device(tmp_path):
 
     net = Positions(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     small = fxprune.compress(net, torch.randn(2, 4), channels=0.5)
-    program = fxprune.load(fxprune.save(small, tmp_path / "positions").folder)
+    program = fxprune.load(fxprune.save(small, tmp_path / "positions").folder, trust=True)
     x, place = torch.randn(3, 4), torch.device("meta")
     out = _moved(program, place)(x.to(place))
     assert out.is_meta and out.shape == (3, 2)
@@ -133,12 +133,13 @@ def test_a_program_moves_to_another_device(tmp_path):
 
 def test_folders_that_cannot_be_run(capsys, folders, tmp_path):
     for arguments, message in ((("half", "most", "--weights", "x.pt"), "is a folder with its own; leave --weights out"),
-                               (("half", "most", "--input", "1,5,8,8"), "fxprune: ")):
+                               (("half", "most", "--input", "1,5,8,8", "--trust"), "fxprune: "),
+                               (("half", "most"), "command line: a MODEL by name beside the folder, or --trust")):
         code, _, err = run(capsys, *arguments)
         assert code == 2 and message in err and err.count("\n") == 1
     (tmp_path / "half/model.pt2").unlink()
-    code, _, err = run(capsys, "half", "most")
-    assert code == 2 and "has no model.pt2; its report.md says why" in err
+    code, _, err = run(capsys, "half", "most", "--trust")
+    assert code == 2 and "has no model.pt2" in err
     # A plan of the model by name needs no program.
     assert run(capsys, "nets_to_time.py:wide", "half")[0] == 0
     (tmp_path / "half/plan.json").write_text("{")

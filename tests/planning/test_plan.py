@@ -134,6 +134,13 @@ def edit(*keys, to):
     return change
 
 
+def nested(levels):
+    inner = {}
+    for _ in range(levels):
+        inner = {"x": inner}
+    return inner
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (edit("format", to="onnx"), r"format must be 'fxprune-plan', got \"onnx\""),
     (edit("version", to=2), "version must be 1, the only format version .* got 2"),
@@ -162,7 +169,17 @@ def edit(*keys, to):
     (edit("groups", "conv1", "kept", to="0-99"), r"groups\['conv1'\].kept: index 99 is out of range"),
     (edit("groups", "conv1", "scores", to=[1.0]), r"scores must have one score per channel \(8\), got 1"),
     (edit("groups", "conv1", "scores", to=["a"] * 8), "scores must be a list of finite numbers"),
-    (edit("groups", "conv1", "scores", to=[10 ** 400] * 8), "scores must be a list of finite numbers"),
+    (edit("groups", "conv1", "scores", to=[10 ** 400] * 8), "must be a list of finite|is not a number that"),
+    (edit("groups", "conv1", "size", to=2 ** 31), r"groups\['conv1'\].size must be at most 40, got 2147483648"),
+    (edit("groups", "conv1", "size", to=2 ** 63), r"size must be at most 40, got 9223372036854775808"),
+    (edit("signature", "conv1.weight", to=["float32", [2 ** 63]]), "must be at most 9223372036854775807"),
+    (edit("keep", "conv1.weight", "0", to="0-9999999999"), "indices together must be at most 67,108,864"),
+    (edit("options", "criterion", to=[]), r"options.criterion must be a string, got \[\]"),
+    (edit("options", "x", to=nested(900)), "nested too deeply"),
+    (edit("inputs", "args", to=[{"tensor": "float32", "shape": [2 ** 20, 2 ** 20]}]), "at most 1,073,741,824 elements"),
+    (edit("inputs", "args", to=[{"tensor": "float32", "shape": [0, 2 ** 31]}]), "must be at most 1073741824, got"),
+    (edit("inputs", "args", to=[{"tensor": "float32", "shape": [1] * 65}]), "must have at most 64 dimensions"),
+    (edit("inputs", "args", to=[{"tensor": "int64", "shape": [1], "high": 2 ** 63}]), "high must be at most"),
     (edit("groups", "conv1", "extra", to=1), "unknown key 'extra'"),
     (edit("widths", "conv1", to=2), r"widths\['conv1'\] must agree .* got 2 .*Plan.from_widths\(coupling, model, \{'"),
     (edit("widths", "conv3", to=KeyError), r"widths\['conv3'\] must agree .* got no width"),
@@ -203,7 +220,7 @@ def test_policies_are_those_of_the_coupling():
     (lambda t: "", "not valid JSON"),
     (lambda t: "[]", "the document must be an object"),
     (lambda t: t.replace('"mode"', '"mode": "graph",\n  "mode"', 1), "the key 'mode' is duplicated"),
-    (lambda t: t.replace('"scores": [', '"scores": [NaN, ', 1), "NaN is not a number that a plan may hold"),
+    (lambda t: t.replace('"scores": [', '"scores": [NaN, ', 1), "NaN is not a number that may stand here"),
     (lambda t: t.replace('"scores": [', '"scores": [-Infinity, ', 1), "-Infinity is not a number"),
     (lambda t: t.replace('"scores": [', '"scores": [1e999, ', 1), "1e999 is not a number"),
     (lambda t: "[" * 100000, "not valid JSON|nested too deeply"),

@@ -100,7 +100,7 @@ def test_names_cannot_inject_markup(coupling):
 def test_to_html_writes_one_file(coupling, tmp_path):
     coupling.to_html(tmp_path / "new" / "groups.html")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["groups.html"]
-    with pytest.raises(InputError, match="must be a folder that can be written to"):
+    with pytest.raises(InputError, match="the page cannot be written to"):
         to_html(coupling, tmp_path / "new" / "groups.html" / "below.html")
 
 
