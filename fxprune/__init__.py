@@ -14,6 +14,7 @@ from fxprune.errors import (
     InputError,
     MissingExtraError,
     PlanError,
+    RuleError,
     UnsupportedError,
     VerificationError,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "Ramp",
     "Record",
+    "RuleError",
     "UnsupportedError",
     "Verification",
     "VerificationError",

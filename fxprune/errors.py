@@ -45,6 +45,10 @@ class ArtefactError(FxpruneError):
     """A file of an artefact is missing, damaged, of another model, or holds what may not be trusted."""
 
 
+class RuleError(FxpruneError):
+    """An operator's rule failed: a bug in the rule."""
+
+
 class MissingExtraError(FxpruneError):
     """A feature needs a package that is not installed."""
 

@@ -5,7 +5,11 @@ import shutil
 import pytest
 import torch
 
+from fxprune.rules.bugs import raise_bugs
+
 torch.set_num_threads(1)
+# A rule that fails is frozen and reported where users are; here it is an error.
+raise_bugs()
 
 
 @pytest.fixture(scope="session")

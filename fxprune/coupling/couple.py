@@ -18,6 +18,7 @@ from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.frozen import Frozen
 from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases, named_modules, named_tensors, signature_of
+from fxprune.rules.bugs import Bug
 from fxprune.rules.registry import couple_of
 
 
@@ -39,11 +40,10 @@ def refuse(model: Any) -> None:
                              "run the model once before pruning it")
 
 
-def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str] | None = None
-           ) -> Analysis:
+def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str]) -> Analysis:
     """Replay the captured tapes and draw up the groups."""
     tapes = tuple(traced.tape for traced in captured.traced)
-    outcome = replay(tapes, policy, frozen or {})
+    outcome = replay(tapes, policy, frozen)
     grouping = group_channels(outcome)
     gates = gating(tapes, grouping.groups)
     parameters = {name for name, tensor in named_tensors(model) if isinstance(tensor, nn.Parameter)}
@@ -61,6 +61,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
         evidence=evidence,
         unused=tuple(name for name in sorted(parameters) if name not in reached),
         unknown=_unknown(outcome),
+        bugs=tuple(dict.fromkeys(map(str, (*outcome.bugs, *(why for why in frozen.values() if isinstance(why, Bug)))))),
         why=captured.why if captured.mode == MODULE else "",
         eager=captured.eager,
     ))

@@ -35,6 +35,7 @@ class Coupling:
         evidence: the recorded runs that it rests on.
         unused: parameters that the captured graph does not reach.
         unknown: operators without a rule, and where they stand in the user's source.
+        bugs: rules that failed, each frozen where it did; empty, or worth a report.
         why: in module mode, what kept the model's Python from being traced; else nothing.
         eager: where the graph is what the model runs under ``torch.compile``, what kept it from being what the model
             runs without; else nothing.
@@ -49,6 +50,7 @@ class Coupling:
     evidence: Evidence
     unused: tuple[str, ...]
     unknown: Mapping[str, str]
+    bugs: tuple[str, ...]
     why: str
     eager: str
 

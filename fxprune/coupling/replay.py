@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from fxprune.errors import RuleError
 from fxprune.ir.evidence import Slot
 from fxprune.ir.policy import Policy
 from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
 from fxprune.ir.units import Closure, Reason, Vector
+from fxprune.rules.bugs import Bug, failed, frozen_by
 from fxprune.rules.op import Notes, Op
-from fxprune.rules.registry import Operand, couple_of
+from fxprune.rules.registry import Couple, Operand, couple_of
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4
@@ -27,6 +29,7 @@ class Replay:
     slots: dict[Slot, Vector]
     joints: list[tuple[str, tuple[Vector, ...]]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    bugs: tuple[Bug, ...] = ()
 
 
 def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str]) -> Replay:
@@ -71,10 +74,12 @@ class _Run:
         self.joints: list[tuple[str, tuple[Vector, ...]]] = []
         self.calls: list[Call] = []
         self.weights: set[int] = set()
+        self.bugs: dict[Bug, None] = {}
 
     def all(self, tapes: Sequence[Tape]) -> Replay:
         dims = tuple(self._tape(tape) for tape in tapes)
-        return Replay(self.notes, self.notes.ties.close(), dims, self.slots, self.joints, self.calls)
+        return Replay(self.notes, self.notes.ties.close(), dims, self.slots, self.joints, self.calls,
+                      tuple(self.bugs))
 
     def _tape(self, tape: Tape) -> dict[int, tuple[Vector, ...]]:
         dims: dict[int, tuple[Vector, ...]] = {}
@@ -122,15 +127,11 @@ class _Run:
         if couple is None:
             return op.unknown(*operands, why=f"operator {call.op} has no rule; add one with fxprune.register_rule")
         try:
-            result = couple(op, *args, **kwargs)
-        except Exception as error:  # the report names it: a rule that fails must not let anything through
-            return op.unknown(*operands, why=f"the rule of {call.op} failed: {type(error).__name__}: {error}")
-        results = result if isinstance(result, list) else [result]
-        shapes = [tuple(map(len, vectors)) for vectors in results]
-        if shapes != list(op.shapes):
-            return op.unknown(*operands, why=f"the rule of {call.op} gave shapes {shapes} where the operator "
-                                             f"gave {list(op.shapes)}")
-        return results
+            return _coupled(couple, op, call, args, kwargs)
+        except RuleError as error:  # what a rule that fails has understood must not let anything through
+            bug = frozen_by(error)
+            self.bugs[bug] = None
+            return op.unknown(*operands, why=bug)
 
     def _vectors(self, tape: Tape, ref: Ref, dims: dict[int, tuple[Vector, ...]]) -> tuple[Vector, ...]:
         if ref.id in dims:
@@ -150,6 +151,18 @@ class _Run:
             vectors = tuple(ties.fixed(n, Reason("tensor of unknown origin")) for n in ref.shape)
         dims[ref.id] = vectors
         return vectors
+
+
+def _coupled(couple: Couple, op: Op, call: Call, args: Any, kwargs: Any) -> list[tuple[Vector, ...]]:
+    try:
+        result = couple(op, *args, **kwargs)
+    except Exception as error:
+        raise failed(call.op, "rule", call.source, error) from error
+    results = result if isinstance(result, list) else [result]
+    shapes = [tuple(map(len, vectors)) for vectors in results]
+    if shapes != list(op.shapes):
+        raise failed(call.op, "rule", call.source, f"gave shapes {shapes} where the operator gave {list(op.shapes)}")
+    return results
 
 
 def _operands(*trees: Any) -> list[Operand]:

@@ -179,6 +179,7 @@ def _summary(coupling: Coupling, groups: list[dict[str, Any]], kept: Mapping[str
 def _notes(coupling: Coupling) -> list[str]:
     notes = [f"operator {op} has no rule ({short(source)}): it froze what it met; add one with "
              f"@fxprune.register_rule({op!r})" for op, source in coupling.unknown.items()]
+    notes += coupling.bugs
     if coupling.unused:
         notes.append(f"unused in the captured run, left as they are: {', '.join(coupling.unused)}")
     return notes

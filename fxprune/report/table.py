@@ -82,6 +82,7 @@ def _json(coupling: Coupling, _: int | None) -> str:
         "params": coupling.costs.params(widths),
         "groups": [{**asdict(row), "prunable": row.prunable} for row in rows(coupling)],
         "operators_without_rule": dict(coupling.unknown),
+        "bugs": list(coupling.bugs),
         "unused": list(coupling.unused), "why": coupling.why, "eager": coupling.eager,
     }, indent=2)
 
@@ -153,6 +154,7 @@ def _below(coupling: Coupling) -> list[str]:
     lines = [f"module mode, since the model's Python cannot be traced: {coupling.why}"] if coupling.why else []
     if coupling.eager:
         lines.append(f"the graph of what the model runs under torch.compile; without, {coupling.eager}")
+    lines += coupling.bugs
     for op, source in coupling.unknown.items():
         lines.append(f"no rule: {op}{f' ({short(source)})' if source else ''} froze what it met; add a rule with "
                      f"@fxprune.register_rule({op!r}), see docs/adding-an-operator.md")

@@ -15,7 +15,7 @@ from fxprune.coupling.view import View
 from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
-from fxprune.rewrite.site import Natural, Site, literals_at
+from fxprune.rewrite.site import Natural, rewritten
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
 
@@ -25,6 +25,7 @@ def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
 
     Raises:
         LiteralError: a call holds a size that cannot be rewritten.
+        RuleError: an operator's literals failed.
     """
     captured = analysis.captured
     parts = Parts(model, plan)
@@ -98,10 +99,7 @@ class _Rewriter:
         """Target and arguments, sizes rewritten; sizes that stay natural are marked."""
         if "size" in node.meta:
             return node.target, *self._natural(node)
-        literals = literals_at(node, self.view)
-        if literals is None:
-            return node.target, node.args, node.kwargs
-        return literals(Site(node, self.view, self._constant), node.target, node.args, node.kwargs)
+        return rewritten(node, self.view, self._constant)
 
     def _natural(self, node: Node) -> tuple[Any, Any]:
         def mark(n: Node) -> Any:

@@ -13,7 +13,9 @@ from torch.fx import Node
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Ref
-from fxprune.rules.registry import Literals, literals_of
+from fxprune.rules.bugs import failed
+from fxprune.rules.registry import literals_of
+from fxprune.rules.targets import qualified
 
 
 class LiteralError(FxpruneError):
@@ -31,15 +33,6 @@ class Natural:
     node: Node
     times: int = 1
     over: int = 1
-
-
-def literals_at(node: Node, view: View) -> Literals | None:
-    """The literals of a call that may hold sizes, or None."""
-    if node.op not in ("call_function", "call_method") or "size" in node.meta:
-        return None
-    if not view.refs(node.name) and node.target is not operator.setitem:
-        return None
-    return literals_of(node.target)
 
 
 @dataclass
@@ -107,3 +100,24 @@ class Site:
 
     def refuse(self, why: str) -> LiteralError:
         return LiteralError(self.node.name, why)
+
+
+def rewritten(node: Node, view: View, constant: Callable[[torch.Tensor, Node | None], Any]) -> tuple[Any, Any, Any]:
+    """Target and arguments of a call, every size that it holds written as what is left of it.
+
+    Raises:
+        LiteralError: a size cannot be rewritten.
+        RuleError: the operator's literals failed.
+    """
+    call = node.target, node.args, node.kwargs
+    if node.op not in ("call_function", "call_method") or "size" in node.meta:
+        return call
+    literals = literals_of(node.target)
+    if literals is None or not view.refs(node.name) and node.target is not operator.setitem:
+        return call
+    try:
+        return literals(Site(node, view, constant), *call)
+    except LiteralError:
+        raise
+    except Exception as error:
+        raise failed(qualified(node.target), "literals", node.meta.get("source", ""), error) from error

@@ -17,14 +17,16 @@ from fxprune.capture.structure import deep_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
+from fxprune.errors import RuleError
 from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.signature import aliases
 from fxprune.ir.tape import Call, refs
 from fxprune.planning.composition import compose
 from fxprune.rewrite.shrink import remember
-from fxprune.rewrite.site import LiteralError, Site, literals_at
+from fxprune.rewrite.site import LiteralError, rewritten
 from fxprune.rewrite.slicing import slice_all
+from fxprune.rules.bugs import frozen_by
 
 
 def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
@@ -46,15 +48,12 @@ def refusals(model: nn.Module, analysis: Analysis) -> dict[str | int, str]:
 def _literals(view: View) -> dict[str | int, str]:
     found: dict[str | int, str] = {}
     for node in view.traced.graph.nodes:
-        literals = literals_at(node, view)
-        if literals is None:
-            continue
         try:
-            literals(Site(node, view, lambda value, source: source), node.target, node.args, node.kwargs)
+            rewritten(node, view, lambda value, source: source)
         except LiteralError as error:
             found[error.node] = error.why
-        except Exception as error:  # an unforeseen spelling: the report says which
-            found[node.name] = f"its arguments cannot be rewritten: {type(error).__name__}: {error}"
+        except RuleError as error:
+            found[node.name] = frozen_by(error)
     return found
 
 

@@ -17,6 +17,7 @@ from fxprune.capture.follower import Follower
 from fxprune.coupling.view import View
 from fxprune.ir.masks import fitted
 from fxprune.ir.tape import Call, Ref, refs
+from fxprune.rules.bugs import failed
 from fxprune.rules.registry import Rule, rule_for
 from fxprune.verification.determined import run
 from fxprune.verification.kept_part import indices, kept_part
@@ -77,8 +78,11 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
         flat[place] = kept_part(flat[place], mask)
     small_args, small_kwargs = tree_unflatten(flat, spec)
     if rule.shrink is not None:
-        small_args, small_kwargs = rule.shrink(lambda i, dim: fitted(masks[i][dim], sizes[i][dim]), small_args,
-                                               small_kwargs)
+        try:
+            small_args, small_kwargs = rule.shrink(lambda i, dim: fitted(masks[i][dim], sizes[i][dim]), small_args,
+                                                   small_kwargs)
+        except Exception as error:
+            raise failed(call.op, "shrink", call.source, error) from error
     try:
         out = run(func, small_args, small_kwargs)
     except Exception as error:

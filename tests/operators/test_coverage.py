@@ -25,8 +25,7 @@ def tapes_of(sample):
 @pytest.mark.parametrize("sample", SAMPLES, ids=repr)
 def test_a_sample_is_as_prunable_as_it_says(sample):
     outcome = replay(tapes_of(sample), Policy(), {})
-    wrong = [str(r) for r in outcome.closure.reasons if "the rule of" in r.why or "no rule" in r.why]
-    assert not wrong
+    assert not [str(r) for r in outcome.closure.reasons if "no rule" in r.why]
     groups = [g for g in group_channels(outcome).groups
               if any(m.name == "a.weight" and m.role == "producer" for m in g.members)]
     free = [g for g in groups if g.frozen is None and g.size > 1]
