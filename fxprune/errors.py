@@ -3,9 +3,31 @@
 import difflib
 from collections.abc import Iterable
 
+# Letters of a name that is not known, as far as a message shows it: it may come from a file.
+SHOWN = 80
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""The text on one line, with backslashes for what is no letter but steers: escape sequences, line breaks, changes
+    of direction, halves of characters.
+
+    Args:
+        text: as it came from a model or a file.
+        keep: characters that stay as they are.
+
+    >>> print(printable("a\x1b[31m\nb"))
+    a\x1b[31m\nb
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
 
 class FxpruneError(Exception):
     """Base of all errors that fxprune raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class InputError(FxpruneError):
@@ -60,6 +82,8 @@ def unknown(kind: str, received: object, known: Iterable[str]) -> str:
     "unknown criterion 'l3'; did you mean 'l1', 'l2'? Known: 'bn_scale', 'l1', 'l2'"
     """
     known = sorted(known)
+    if isinstance(received, str) and len(received) > SHOWN:
+        received = f"{received[:SHOWN]}…"
     near = difflib.get_close_matches(str(received), known, n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(map(repr, sorted(near)))}?" if near else ";"
     listed = ", ".join(map(repr, known[:12])) + (f", … ({len(known)} in all)" if len(known) > 12 else "")

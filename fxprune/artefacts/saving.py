@@ -19,6 +19,7 @@ from fxprune.capture.capturing import GRAPH, untouched_rng
 from fxprune.errors import FxpruneError, InputError
 from fxprune.ir.staging import staged
 from fxprune.report.compression import compression_table
+from fxprune.report.quoting import markdown
 from fxprune.results import Record, record
 
 ABOUT = {
@@ -162,8 +163,8 @@ def _attempt(name: str, missing: dict[str, str], write: Callable[[], None]) -> N
 def _report(done: Record, path: Path, title: str, written: list[tuple[str, str]], missing: Mapping[str, str]
             ) -> None:
     files = [f"- `{name}`: {words}" for name, words in written] + [
-        f"- no `{name}`: {why}" for name, why in missing.items()]
-    parts = [f"# {title}", compression_table(done, "md", layers=True), "## Files", "\n".join(files),
+        f"- no `{name}`: {markdown(why)}" for name, why in missing.items()]
+    parts = [f"# {markdown(title)}", compression_table(done, "md", layers=True), "## Files", "\n".join(files),
              "## The coupling groups of the original", done.coupling.report("md")]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

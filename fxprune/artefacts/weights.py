@@ -27,12 +27,15 @@ def write_weights(module: nn.Module, path: Path, notes: Mapping[str, str]) -> No
     """Write what `state_of` finds.
 
     Raises:
-        InputError: a tensor holds NaN, which no loader would take.
+        InputError: a tensor holds NaN, which no loader would take, or its name is half a character.
     """
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_of(module).items()}
     refuse_nan(state, InputError)
+    half = next((name for name in state if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
+    if half is not None:
+        raise InputError(f"names must be whole characters to be written to a file, but {half!r} is not; rename it")
     save_file(state, str(path), metadata=dict(notes))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fxprune.coupling.runs import Runs
 from fxprune.coupling.source_lines import at
-from fxprune.errors import InputError, unknown
+from fxprune.errors import InputError, printable, unknown
 from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER
 
@@ -46,11 +46,12 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
     evidence = coupling.evidence
     roles = {(m.name, m.dim): m.role for g in coupling.groups.values() for m in g.members}
     ours, theirs = (_slots(coupling, roles, name) for name in (a, b))
-    if a == b:
+    same, differ = set(ours) & set(theirs), a != b
+    a, b = printable(a), printable(b)
+    if not differ:
         return f"{a} is one layer"
-    same = set(ours) & set(theirs)
     if same:
-        return f"{a} and {b} share the parameter {min(same)[0]}, and so its channels"
+        return f"{a} and {b} share the parameter {printable(min(same)[0])}, and so its channels"
     pairs = sorted(((s, t) for s in ours for t in theirs), key=lambda p: sum(_RANK[roles.get(s, CARRIER)] for s in p))
     channel = evidence.channel
     for s, t in pairs:
@@ -93,7 +94,7 @@ def _headline(coupling: "Coupling", a: tuple[str, Slot], b: tuple[str, Slot], ro
     owners = coupling.evidence.group[shared]
     counts = np.bincount(owners[owners >= 0], minlength=len(coupling.groups))
     parts = [f"{'all ' if n == group.size else ''}{n} of group {group.name!r}"
-             + (f" (frozen: {group.frozen.why})" if group.frozen else "")
+             + (f" (frozen: {printable(group.frozen.why)})" if group.frozen else "")
              for group, n in zip(coupling.groups.values(), counts.tolist(), strict=True) if n]
     return f"{words} {', '.join(parts[:4])}{', …' if len(parts) > 4 else ''}" if parts else \
         f"{words} {len(shared)} indices that nothing produces"
@@ -120,7 +121,7 @@ def _chain(evidence: Evidence, s: Slot, t: Slot, channel: int) -> list[str]:
 
 
 def _slot(slot: Slot | str) -> str:
-    return slot if isinstance(slot, str) else f"{slot[0]}[{slot[1]}]"
+    return printable(slot if isinstance(slot, str) else f"{slot[0]}[{slot[1]}]")
 
 
 def _apart(coupling: "Coupling", a: tuple[str, list[Slot]], b: tuple[str, list[Slot]]) -> str:
@@ -134,6 +135,7 @@ def _apart(coupling: "Coupling", a: tuple[str, list[Slot]], b: tuple[str, list[S
             places = {(m.name, m.dim) for m in mine.members if m.role == CONSUMER}
             reader = next((m for m in other.members if (m.name, m.dim) in places), None)
             if reader is not None:
-                return (f"{words}\n    {reader.layer} reads both, side by side: channels of {mine.name!r} and of "
-                        f"{other.name!r} lie next to each other in {reader.name}[{reader.dim}], and go separately")
+                return (f"{words}\n    {printable(reader.layer)} reads both, side by side: channels of {mine.name!r} "
+                        f"and of {other.name!r} lie next to each other in {_slot((reader.name, reader.dim))}, and go "
+                        "separately")
     return words

@@ -29,7 +29,7 @@ def digest_of(model: torch.nn.Module) -> str:
     """
     lines = [f"{name} {dtype_name(t.dtype)} {tuple(t.shape)} {_checksum(_raw(name, t))}"
              for name, t in named_tensors(model)]
-    return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(chr(10).join(lines).encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _checksum(raw: np.ndarray) -> str:

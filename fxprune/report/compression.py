@@ -5,8 +5,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fxprune.errors import InputError, unknown
+from fxprune.errors import InputError, printable, unknown
 from fxprune.report.numbers import percent, si
+from fxprune.report.quoting import markdown
 from fxprune.report.rows import inputs_in_words
 
 HEADERS = ("", "before", "after", "kept")
@@ -25,12 +26,13 @@ def compression_table(record: Any, format: str = "text", layers: bool = False) -
     """
     if format not in FORMATS:
         raise InputError(unknown("format", format, FORMATS))
-    render = FORMATS[format]
+    render, quote = FORMATS[format]
     # Lines below one another are one paragraph in Markdown, and separate in a list.
     start = "- " if format == "md" else ""
-    parts = [render(totals(record), HEADERS), "\n".join(f"{start}{line}" for line in _said(record))]
+    parts = [render(totals(record), HEADERS), "\n".join(f"{start}{quote(line)}" for line in _said(record))]
     if layers:
-        parts.append(render(_layers(record.before.widths, record.after.widths), ("layer", "before", "after", "kept")))
+        cells = [(quote(name), *rest) for name, *rest in _layers(record.before.widths, record.after.widths)]
+        parts.append(render(cells, ("layer", "before", "after", "kept")))
     return "\n\n".join(parts)
 
 
@@ -54,7 +56,9 @@ def _markdown(rows: list[tuple], headers: tuple[str, ...]) -> str:
                     disable_numparse=True)
 
 
-FORMATS: dict[str, Callable[[list[tuple], tuple[str, ...]], str]] = {"text": _text, "md": _markdown}
+# How a table is drawn, and how a name is quoted.
+FORMATS: dict[str, tuple[Callable[[list[tuple], tuple[str, ...]], str], Callable[[str], str]]] = {
+    "text": (_text, printable), "md": (_markdown, markdown)}
 
 
 def _channels(before: Any, after: Any) -> tuple[str, str, str]:

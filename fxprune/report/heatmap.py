@@ -7,6 +7,7 @@ import numpy as np
 
 from fxprune.errors import InputError, unknown
 from fxprune.report.canvas import figure, write
+from fxprune.report.quoting import plot_text
 from fxprune.training import Votes
 
 # Inches: of one row, of the picture, and of what stands around a panel.
@@ -54,10 +55,10 @@ def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, grou
             shown = np.where(ballots.given_up, 0, np.maximum(ballots.norms / np.where(peak > 0, peak, 1), FLOOR))
             image = ax.imshow(shown, aspect="auto", interpolation="nearest", cmap=palette,
                               norm=colors.LogNorm(FLOOR, 1))
-            ax.set_yticks(range(len(ballots.voters)), ballots.voters if column == 0 else [], fontsize=7)
+            ax.set_yticks(range(len(ballots.voters)), [plot_text(v) for v in ballots.voters if column == 0], fontsize=7)
             ax.tick_params(axis="x", labelsize=7)
             lost = f"{ballots.size - len(ballots.kept('intersection'))} of {ballots.size} given up by all"
-            ax.set_title(f"{title + ', ' if title else ''}group {name}: {lost}", fontsize=9)
+            ax.set_title(f"{plot_text(title) + ', ' if title else ''}group {plot_text(name)}: {lost}", fontsize=9)
         axes[-1, column].set_xlabel("channel", fontsize=8)
     drawn.colorbar(image, ax=axes, shrink=0.6, label="norm / largest of the layer", extend="min")
     write(drawn, path)

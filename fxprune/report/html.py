@@ -10,7 +10,7 @@ from typing import Any
 
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
-from fxprune.errors import InputError, unknown
+from fxprune.errors import InputError, printable, unknown
 from fxprune.ir.files import write_text
 from fxprune.ir.groups import PRODUCER, CouplingGroup
 from fxprune.ir.methods import provides
@@ -18,6 +18,7 @@ from fxprune.planning import Plan
 from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
 from fxprune.report.layout import curve, places
 from fxprune.report.numbers import percent, si
+from fxprune.report.quoting import printable_data
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,6 +33,11 @@ CLEAR = 128
 LETTERS = 29
 # Successive hues that stay apart however many there are.
 GOLDEN_ANGLE = 137.508
+
+
+def _shown(value: Any) -> Any:
+    """Of names; what is marked as safe is the page's own."""
+    return printable(value) if type(value) is str else value
 
 
 @provides(Coupling, "to_html")
@@ -58,10 +64,10 @@ def render(coupling: Coupling, plan: Plan | None = None, title: str = "Coupling 
 
     kept = _kept(coupling, plan)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True)
+                                     lstrip_blocks=True, finalize=_shown)
     drawn = drawing(coupling, kept)
     boxes, edges, size = _placed(drawn)
-    groups = _groups(coupling, kept)
+    groups = printable_data(_groups(coupling, kept))
     return environment.get_template("groups.html").render(
         title=title, summary=_summary(coupling, groups, kept), notes=_notes(coupling), boxes=boxes, edges=edges,
         size=size, groups=groups, planned=bool(kept),

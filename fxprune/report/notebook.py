@@ -4,7 +4,6 @@ All text is escaped: names come from the user's model, and reasons quote the use
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from fxprune.coupling.coupling import Coupling
@@ -12,6 +11,7 @@ from fxprune.ir.methods import provides
 from fxprune.planning import Plan
 from fxprune.report.compression import HEADERS, totals
 from fxprune.report.numbers import percent, si
+from fxprune.report.quoting import html
 from fxprune.report.rows import inputs_in_words, rows
 from fxprune.results import Record
 from fxprune.verification import Verification
@@ -72,12 +72,12 @@ def _option(value: Any) -> str:
 
 
 def _block(kind: str, about: str, *parts: str) -> str:
-    return f"<div><p><b>{escape(kind)}</b>: {escape(about)}</p>{''.join(parts)}</div>"
+    return f"<div><p><b>{html(kind)}</b>: {html(about)}</p>{''.join(parts)}</div>"
 
 
 def _table(heads: Sequence[str], cells: Iterable[Sequence[object]]) -> str:
-    lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in cells]
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    lines = ["".join(f"<td>{html(cell)}</td>" for cell in row) for row in cells]
+    head = "".join(f"<th>{html(name)}</th>" for name in heads)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     table = f"<table>{f'<thead><tr>{head}</tr></thead>' if any(heads) else ''}<tbody>{body}</tbody></table>"
     return f'<div style="max-height: 24em; overflow: auto">{table}</div>' if len(lines) > SCROLLS else table

@@ -16,6 +16,7 @@ from fxprune.errors import InputError, unknown
 from fxprune.planning import Plan
 from fxprune.report.canvas import figure, write
 from fxprune.report.numbers import percent, si
+from fxprune.report.quoting import plot_text
 from fxprune.results import Record
 
 # Two colours that differ in lightness as well, for prints and for eyes that see few hues.
@@ -51,7 +52,7 @@ def widths(record: Record, path: str | os.PathLike | None = None) -> Any:
     ax.bar(range(len(names)), old, width=0.8, color=GREY, label="before")
     ax.bar(range(len(names)), new, width=0.8, color=KEPT, label="after")
     step = math.ceil(len(names) / NAMES)
-    ax.set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=7)
+    ax.set_xticks(range(0, len(names), step), list(map(plot_text, names[::step])), rotation=90, fontsize=7)
     ax.set_xlim(-0.8, len(names) - 0.2)
     ax.set_ylabel("output channels")
     ax.set_title(f"{si(before.macs)} → {si(after.macs)} MACs, {si(before.params)} → {si(after.params)} parameters",
@@ -89,7 +90,7 @@ def scores(plan: Plan, path: str | os.PathLike | None = None, *, groups: str | I
         ax.set_axis_off()
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     words = ", ".join(str(plan.options[key]) for key in ("criterion", "vote") if key in plan.options)
-    drawn.supxlabel(f"score ({words})" if words else "score", fontsize=8)
+    drawn.supxlabel(f"score ({plot_text(words)})" if words else "score", fontsize=8)
     drawn.supylabel("channels", fontsize=8)
     return write(drawn, path)
 
@@ -124,10 +125,10 @@ def tradeoff(log: Log | Mapping[str, Log], path: str | os.PathLike | None = None
     ax = drawn.subplots()
     for label, points in curves.items():
         x, y = zip(*sorted(points), strict=True)
-        ax.plot(x, y, marker="o", markersize=4, linewidth=1.2, label=label or None)
+        ax.plot(x, y, marker="o", markersize=4, linewidth=1.2, label=plot_text(label) or None)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1000 else si(value))
-    ax.set_xlabel("MACs" if macs == "macs" else macs)
-    ax.set_ylabel(accuracy)
+    ax.set_xlabel("MACs" if macs == "macs" else plot_text(macs))
+    ax.set_ylabel(plot_text(accuracy))
     ax.grid(alpha=0.3)
     _plain(ax)
     if any(curves):
@@ -156,7 +157,7 @@ def _histogram(ax: Any, name: str, plan: Plan) -> None:
     kept[list(group.kept)] = True
     heaps = [values[finite & ~kept], values[finite & kept]]
     ax.hist(heaps, bins=min(30, max(5, group.size // 4)), stacked=True, color=[GONE, KEPT], label=["removed", "kept"])
-    shown = name if len(name) <= 28 else f"…{name[-27:]}"
+    shown = plot_text(name if len(name) <= 28 else f"…{name[-27:]}")
     ax.set_title(f"{shown}\n{group.width} of {group.size} kept ({percent(group.width / group.size)})", fontsize=7)
     ax.tick_params(labelsize=6)
     _plain(ax)

@@ -12,9 +12,10 @@ from tabulate import tabulate
 
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
-from fxprune.errors import InputError, unknown
+from fxprune.errors import InputError, printable, unknown
 from fxprune.ir.methods import provides
 from fxprune.report.numbers import percent, si
+from fxprune.report.quoting import csv_cell, markdown
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 HEADERS = ("group", "channels", "voters", "consumers", "tied by", "params", "MACs", "prunable")
@@ -56,21 +57,21 @@ def coupling_table(coupling: Coupling, format: str = "text", width: int | None =
 
 def _text(coupling: Coupling, width: int | None) -> str:
     width = width or shutil.get_terminal_size((120, 24)).columns
-    cells, notes = _cells(rows(coupling))
+    cells, notes = _cells(rows(coupling), printable)
     fitted = [list(HEADERS), *_fitted(cells, width)]
     # The rule is a row of its own: tabulate pads real headers by two columns, which a narrow terminal cannot spare.
     rule = ["-" * max(map(len, column)) for column in zip(*fitted, strict=True)]
     table = tabulate([fitted[0], rule, *fitted[1:]], tablefmt="plain", colalign=ALIGN, disable_numparse=True)
     prose = [fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-             for line in (_summary(coupling), *notes, *_below(coupling), SHARES)]
+             for line in map(printable, (_summary(coupling), *notes, *_below(coupling), SHARES))]
     return "\n".join([prose[0], "", table, "", *prose[1:]])
 
 
 def _markdown(coupling: Coupling, _: int | None) -> str:
-    cells, notes = _cells(rows(coupling))
+    cells, notes = _cells(rows(coupling), markdown)
     table = tabulate(cells, HEADERS, tablefmt="github", colalign=ALIGN, disable_numparse=True)
-    below = [f"- {line}" for line in (*notes, *_below(coupling), SHARES)]
-    return "\n".join([_summary(coupling), "", table, "", *below])
+    below = [f"- {markdown(line)}" for line in (*notes, *_below(coupling), SHARES)]
+    return "\n".join([markdown(_summary(coupling)), "", table, "", *below])
 
 
 def _json(coupling: Coupling, _: int | None) -> str:
@@ -94,7 +95,7 @@ def _csv(coupling: Coupling, _: int | None) -> str:
     writer.writerow(names)
     for row in rows(coupling):
         values = [getattr(row, name) for name in names]
-        writer.writerow([" ".join(v) if isinstance(v, tuple) else v for v in values])
+        writer.writerow([csv_cell(" ".join(v) if isinstance(v, tuple) else v) for v in values])
     return out.getvalue().rstrip("\n")
 
 
@@ -103,7 +104,7 @@ FORMATS: dict[str, Callable[[Coupling, int | None], str]] = {
 }
 
 
-def _cells(found: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
+def _cells(found: Sequence[Row], quote: Callable[[str], str]) -> tuple[list[list[str]], list[str]]:
     """The cells, and the reasons as numbered notes: many groups share one, and it is too long for a column."""
     notes: dict[str, int] = {}
     cells = []
@@ -113,8 +114,9 @@ def _cells(found: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
             place = at(row.node, row.source)
             reason = f"{row.reason} ({place})" if place else row.reason
             verdict = f"no ({notes.setdefault(reason, len(notes) + 1)})"
-        cells.append([row.name, f"{row.channels:,}", _counted(row.voters), _counted(row.consumers),
-                      ", ".join(row.coupled_by), percent(row.params), percent(row.macs), verdict])
+        cells.append(list(map(quote, (
+            row.name, f"{row.channels:,}", _counted(row.voters), _counted(row.consumers), ", ".join(row.coupled_by),
+            percent(row.params), percent(row.macs), verdict))))
     return cells, [f"({number}) not prunable: {reason}" for reason, number in notes.items()]
 
 

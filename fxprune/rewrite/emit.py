@@ -1,6 +1,7 @@
 """Emit the pruned GraphModule: rewrite the calls, slice what they use, put the guards in."""
 
 import operator
+import re
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,15 @@ from torch.fx.node import map_arg
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
+from fxprune.errors import UnsupportedError
 from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
 from fxprune.rewrite.site import Natural, rewritten
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
+
+_QUOTABLE = re.compile(r'[^"\\\n\r\0]*')
 
 
 def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
@@ -26,12 +30,15 @@ def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
     Raises:
         LiteralError: a call holds a size that cannot be rewritten.
         RuleError: an operator's literals failed.
+        UnsupportedError: a name cannot stand in a graph's code.
     """
     captured = analysis.captured
     parts = Parts(model, plan)
     graphs = {id(view.traced): _Rewriter(view, parts).graph() for view in analysis.views(plan.channels)}
     evaluated = graphs[id(captured.modes["eval"])]
     trained = captured.modes.get("train")
+    for graph in graphs.values():
+        _check_names(graph)
     root, name = parts.root(), type(model).__name__
     if trained is captured.modes["eval"] and not captured.held:
         small = SingleGraphModule(root, evaluated, name)
@@ -40,6 +47,14 @@ def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
         small = DualGraphModule(root, evaluated, training, name, captured.held, model.training)
     _training_flags(model, small)
     return small
+
+
+def _check_names(graph: Graph) -> None:
+    """Torch writes a module's name between quotes as it stands, so that it must not end them."""
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr") and not _QUOTABLE.fullmatch(node.target):
+            raise UnsupportedError(f"torch.fx writes names into the code of a graph, where {node.target!r} cannot "
+                                   "stand: it holds a quote, a backslash or a line break; rename the module")
 
 
 def _training_flags(model: nn.Module, small: SingleGraphModule) -> None:

@@ -21,6 +21,6 @@ class Random:
     seed: int = 0
 
     def __call__(self, group: CouplingGroup, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
-        entropy = hashlib.sha256(f"{self.seed}:{group.name}".encode()).digest()
+        entropy = hashlib.sha256(f"{self.seed}:{group.name}".encode(errors="surrogatepass")).digest()
         scores = np.random.default_rng(int.from_bytes(entropy, "big")).random(group.size)
         return np.broadcast_to(scores, (len(group.voters), group.size))
