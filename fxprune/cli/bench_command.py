@@ -6,6 +6,7 @@ on that model; any other folder is run as its exported program, which is code, a
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from torch import nn
 
 from fxprune.api import apply
 from fxprune.artefacts.loading import plan_of, program_of
-from fxprune.cli.model_arguments import MODEL, command, example
+from fxprune.cli.model_arguments import built, command, example
 from fxprune.cli.side_by_side import MODULE, PROGRAM, Bench, bench
 from fxprune.cli.stages import stage
 from fxprune.errors import InputError
 from fxprune.latency.clock import Latency
-from fxprune.models.named import load
+from fxprune.models.named import FORMS, load
 from fxprune.report.numbers import si
 
 FORMATS = ("text", "json")
@@ -30,7 +31,7 @@ PLAN = "plan.json"
 def add(commands: Any) -> None:
     """The command and its options."""
     made = command(commands, "bench", _run, "time a model and a smaller one in turns, beside their MACs",
-                   f"{MODEL}; or a folder that compress --out wrote")
+                   f"{FORMS}; or a folder that compress --out wrote")
     made.add_argument("small", metavar="SMALL", help="another MODEL, or a folder that compress --out wrote: its "
                       "plan is applied to MODEL, where that is no folder itself")
     made.add_argument("--batch", type=int, metavar="N", help="batch size; that of the example inputs if left out")
@@ -80,25 +81,27 @@ def _models(options: argparse.Namespace) -> tuple[tuple[nn.Module, str], tuple[n
         if options.weights:
             raise InputError(f"--weights are for a model by name, but {options.model!r} is a folder with its own; "
                              "leave --weights out")
-        return _other(options.model, options.seed, options.trust), _other(options.small, options.seed, options.trust)
-    original = _named(options.model, options.weights, options.seed)
+        return _other(options.model, options), _other(options.small, options)
+    original = _named(options.model, lambda: built(options).model)
     if not _is_folder(options.small):
-        return (original, MODULE), _other(options.small, options.seed, options.trust)
+        return (original, MODULE), _other(options.small, options)
     # Times do not depend on which channels were the best ones, nor on what was trained since.
     return (original, MODULE), (apply(original, plan_of(options.small), weights="any"), MODULE)
 
 
-def _other(name: str, seed: int, trust: bool) -> tuple[nn.Module, str]:
-    return (program_of(name, trust), PROGRAM) if _is_folder(name) else (_named(name, None, seed), MODULE)
+def _other(name: str, options: argparse.Namespace) -> tuple[nn.Module, str]:
+    if _is_folder(name):
+        return program_of(name, options.trust), PROGRAM
+    return _named(name, lambda: load(name, None, options.seed, num_classes=options.num_classes).model), MODULE
 
 
 def _is_folder(name: str) -> bool:
     return (Path(name) / PLAN).is_file()
 
 
-def _named(name: str, weights: str | None, seed: int) -> nn.Module:
+def _named(name: str, build: Callable[[], nn.Module]) -> nn.Module:
     try:
-        return load(name, weights, seed).model
+        return build()
     except InputError:
         if not Path(name).is_dir():
             raise

@@ -9,13 +9,11 @@ import torch
 import fxprune
 from fxprune.cli.stages import stage
 from fxprune.errors import InputError
-from fxprune.models.named import Loaded, load
-
-MODEL = "a torchvision name, timm:NAME, package.module:callable or file.py:callable"
+from fxprune.models.named import FORMS, Loaded, load
 
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str,
-            model: str = MODEL) -> argparse.ArgumentParser:
+            model: str = FORMS) -> argparse.ArgumentParser:
     """A new subcommand with the model's options; its own are for the caller to add.
 
     Args:
@@ -28,8 +26,13 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int | 
     made = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     made.set_defaults(run=run, command=made)
     made.add_argument("model", metavar="MODEL", help=model)
-    made.add_argument("--weights", metavar="FILE", help="a checkpoint (safetensors, or a state dict), or "
+    made.add_argument("--weights", metavar="FILE", help="a checkpoint (safetensors, or what torch.save wrote), or "
                       "'pretrained' where there is a network; random weights if left out")
+    made.add_argument("--key", metavar="NAME", help="which state dict of the checkpoint, like ema; the most likely one "
+                      "if left out")
+    made.add_argument("--strict", action=argparse.BooleanOptionalAction, default=True, help="every tensor of the "
+                      "checkpoint must fit; otherwise what does not is listed (%(default)s)")
+    made.add_argument("--num-classes", type=int, metavar="N", help="outputs of a torchvision or timm model's head")
     made.add_argument("--seed", type=int, default=0, help="of random weights (%(default)s)")
     made.add_argument("--input", metavar="SHAPE[:DTYPE]", action="append", dest="inputs",
                       help="an example input, like 1,3,224,224 or 1,16:int64; repeat it for several; inferred if "
@@ -53,7 +56,8 @@ def policy(options: argparse.Namespace) -> fxprune.Policy:
 def built(options: argparse.Namespace) -> Loaded:
     """MODEL with its weights."""
     with stage(f"building {options.model}"):
-        return load(options.model, options.weights, options.seed)
+        return load(options.model, options.weights, options.seed, key=options.key, strict=options.strict,
+                    num_classes=options.num_classes)
 
 
 def analyzed(options: argparse.Namespace) -> tuple[Loaded, fxprune.Coupling]:

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +23,10 @@ import torch
 from torch import nn
 
 from fxprune.errors import FxpruneError, InputError, MissingExtraError, unknown
-from fxprune.ir.signature import aliases
+from fxprune.models.checkpoints import load_weights
 
 PRETRAINED = "pretrained"
-# Keys under which training scripts keep the weights in a checkpoint.
-NESTED = ("state_dict", "model", "model_state_dict")
+FORMS = "a torchvision name, timm:NAME, package.module:callable or file.py:callable"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,8 @@ class Loaded:
     weights: str
 
 
-def load(name: str, weights: str | None = None, seed: int = 0) -> Loaded:
+def load(name: str, weights: str | None = None, seed: int = 0, *, key: str | None = None, strict: bool = True,
+         num_classes: int | None = None) -> Loaded:
     """Build a model and give it its weights. The caller's random state is left as it was.
 
     Args:
@@ -46,6 +46,8 @@ def load(name: str, weights: str | None = None, seed: int = 0) -> Loaded:
         weights: a safetensors file, a file that ``torch.load(weights_only=True)`` reads, ``"pretrained"``, or None for
             random weights.
         seed: of the random initialisation.
+        key, strict: which state dict of the file, and whether all of it must fit; see `load_weights`.
+        num_classes: of the head, for torchvision and timm models; theirs where None.
 
     Raises:
         InputError: no such model, or weights that do not fit.
@@ -58,46 +60,25 @@ def load(name: str, weights: str | None = None, seed: int = 0) -> Loaded:
     pretrained = weights == PRETRAINED
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _build(name, pretrained)
+        model = _build(name, pretrained, {} if num_classes is None else {"num_classes": num_classes})
     if not isinstance(model, nn.Module):
         raise InputError(f"MODEL must be, or return, a torch.nn.Module, but {name!r} gives a {type(model).__name__}")
     if pretrained:
         return Loaded(model, "pretrained weights")
     if weights is None:
         return Loaded(model, f"random weights (seed {seed})")
-    load_weights(model, weights)
-    return Loaded(model, f"weights from {weights}")
+    return Loaded(model, load_weights(model, weights, key, strict))
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
-    """Read a checkpoint into the model; nothing in the file is executed, and all keys must fit.
-
-    Raises:
-        InputError: the file cannot be read, or does not fit the model.
-    """
-    state = _state(Path(path))
-    # A tensor under several names is stored once (safetensors), and serves all of them.
-    state |= {name: state[given] for names in aliases(model).values() for given in names if given in state
-              for name in names if name not in state}
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
-    if missing or extra:
-        words = [f"{what} {_some(keys)}" for what, keys in (("lacks", missing), ("has besides", extra)) if keys]
-        raise InputError(f"a checkpoint must hold exactly the model's state_dict, but {os.fspath(path)!r} "
-                         f"{' and '.join(words)}; is it of another model?")
-    for key, shape in own.items():
-        if state[key].shape != shape:
-            raise InputError(f"a checkpoint must hold the model's shapes, but in {os.fspath(path)!r} {key!r} is "
-                             f"{list(state[key].shape)} and the model's is {list(shape)}; is it of another model?")
-    model.load_state_dict(state)
-
-
-def _build(name: str, pretrained: bool) -> Any:
+def _build(name: str, pretrained: bool, head: dict[str, Any]) -> Any:
     source, colon, target = name.rpartition(":")
     if not colon:
-        return _torchvision(name, pretrained)
+        return _torchvision(name, pretrained, head)
     if source == "timm":
-        return _timm(target, pretrained)
+        return _timm(target, pretrained, head)
+    if head:
+        raise InputError(f"num_classes is for torchvision and timm names, got {name!r}; let the callable build the "
+                         "model with the head that it needs")
     if pretrained:
         raise InputError(f"weights 'pretrained' exist for torchvision and timm names only, got {name!r}; name a "
                          "checkpoint file, or let the callable load its weights and leave them out")
@@ -113,21 +94,24 @@ def _build(name: str, pretrained: bool) -> Any:
                          f"{type(error).__name__}: {error}; name a function that builds the model") from error
 
 
-def _torchvision(name: str, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, pretrained: bool, head: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
+    if os.sep in name or name.startswith("."):
+        there = "a folder or file, which no model is built from" if os.path.exists(name) else "not there"
+        raise InputError(f"MODEL must be {FORMS}, but {name!r} is {there}; the command bench takes folders that "
+                         "compress --out wrote")
     if name not in models.list_models():
-        raise InputError(f"{unknown('torchvision model', name, models.list_models())}; other models: timm:NAME, "
-                         "package.module:callable or file.py:callable")
+        raise InputError(f"{unknown('torchvision model', name, models.list_models())}; a model is {FORMS}")
     builder = models.get_model_builder(name)
     # Detectors and segmenters download a backbone's weights unless told not to.
     backbone = {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
     if pretrained:
-        return _download(lambda: builder(weights="DEFAULT"))
-    return builder(weights=None, **backbone)
+        return _download(lambda: builder(weights="DEFAULT", **head))
+    return builder(weights=None, **backbone, **head)
 
 
-def _timm(name: str, pretrained: bool) -> nn.Module:
+def _timm(name: str, pretrained: bool, head: dict[str, Any]) -> nn.Module:
     try:
         import timm
     except ImportError as error:
@@ -135,8 +119,8 @@ def _timm(name: str, pretrained: bool) -> nn.Module:
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(unknown("timm model", name, timm.list_models()))
     if pretrained:
-        return _download(lambda: timm.create_model(name, pretrained=True))
-    return timm.create_model(name)
+        return _download(lambda: timm.create_model(name, pretrained=True, **head))
+    return timm.create_model(name, **head)
 
 
 def _download(build: Callable[[], nn.Module]) -> nn.Module:
@@ -186,30 +170,3 @@ def _attribute(module: ModuleType, source: str, target: str) -> Any:
             raise InputError(f"{source}: {unknown('callable', target, public)}")
         value = getattr(value, part)
     return value
-
-
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    state: Any
-    if not path.is_file():
-        raise InputError(f"weights must be a file or {PRETRAINED!r}, but there is no file at {os.fspath(path)!r}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(f"weights must be a safetensors file or a state dict that torch.load(weights_only=True) "
-                         f"reads, but {os.fspath(path)!r} is neither ({type(error).__name__}: {words})") from error
-    if isinstance(state, Mapping):
-        state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), state)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"weights must be a state dict, names to tensors, but {os.fspath(path)!r} holds "
-                         f"{type(state).__name__} of other things; save model.state_dict()")
-    return dict(state)
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(map(repr, keys[:3])) + (f", … ({len(keys)} in all)" if len(keys) > 3 else "")

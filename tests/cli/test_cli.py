@@ -9,16 +9,14 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 import fxprune
 from fxprune.artefacts import saving as folder_of_artefacts
 from fxprune.artefacts.manifest import FILES, NAME
 from fxprune.cli import stages
 from fxprune.cli.main import main, parser
-from fxprune.errors import InputError, MissingExtraError
-from fxprune.models.named import load, load_weights
+from fxprune.models.named import load
 
 # What takes tensors or functions, which no command line can spell.
 PYTHON_ONLY = {"model", "calibration", "train", "penalty"}
@@ -269,83 +267,6 @@ def test_a_folder_that_cannot_be_written(capsys, net, tmp_path):
     code, _, err = run(capsys, "compress", net, "--out", "file", "--no-verify")
     assert code == 2 and "an artefact is a folder, but 'file' is something else" in err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_models_by_name(net):
-    assert type(load(net).model).__name__ == "Net"
-    assert type(load("nets_of_mine:Net").model).__name__ == "Net"
-    assert type(load("nets_of_mine:ready").model).__name__ == "Net"
-    assert type(load("torch.nn:Identity").model).__name__ == "Identity"
-
-
-def test_timm_models():
-    pytest.importorskip("timm")
-    assert type(load("timm:resnet10t").model).__name__ == "ResNet"
-    with pytest.raises(InputError, match="unknown timm model 'resnet10tt'; did you mean"):
-        load("timm:resnet10tt")
-
-
-def test_timm_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fxprune\[timm\]'"):
-        load("timm:resnet10t")
-
-
-def test_the_seed_decides_and_the_callers_state_stays(net):
-    before = torch.get_rng_state()
-    first, again, other = (load(net, seed=seed).model.conv1.weight for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-def test_checkpoints(net, tmp_path, wrap):
-    state = load(net, seed=5).model.state_dict()
-    torch.save(wrap(state), tmp_path / "weights.pt")
-    loaded = load(net, "weights.pt")
-    assert loaded.weights == "weights from weights.pt"
-    assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
-
-
-def test_safetensors_with_shared_tensors(net, tmp_path):
-    model = load("nets_of_mine.py:Tied", seed=5).model
-    state = model.state_dict()
-    del state["2.weight"]
-    save_file(state, tmp_path / "weights.safetensors")
-    fresh = load("nets_of_mine.py:Tied", seed=6).model
-    load_weights(fresh, tmp_path / "weights.safetensors")
-    assert torch.equal(fresh[2].weight, model[2].weight)
-
-
-def test_checkpoints_that_do_not_fit(net, tmp_path):
-    state = load(net).model.state_dict()
-    torch.save({**state, "conv1.weight": torch.zeros(1)}, "shape.pt")
-    torch.save({name: value for name, value in state.items() if "fc" not in name}, "less.pt")
-    torch.save({**state, "more": torch.zeros(1)}, "more.pt")
-    torch.save({"epoch": 3}, "none.pt")
-    (tmp_path / "noise.safetensors").write_bytes(b"noise")
-    for name, message in {"shape.pt": "'conv1.weight' is [1]", "less.pt": "lacks 'fc.weight'",
-                          "more.pt": "has besides 'more'", "none.pt": "holds dict of other things",
-                          "noise.safetensors": "is neither"}.items():
-        with pytest.raises(InputError) as error:
-            load(net, name)
-        assert message in str(error.value)
-
-
-def test_a_checkpoint_is_never_executed(net, tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "sprung"), "w"))
-
-    torch.save({"conv1.weight": Trap()}, "trap.pt")
-    with pytest.raises(InputError, match="is neither"):
-        load(net, "trap.pt")
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_detectors_are_built_without_a_download(monkeypatch):
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: pytest.fail("downloads"))
-    assert isinstance(load("lraspp_mobilenet_v3_large").model, nn.Module)
 
 
 def test_as_a_module():
