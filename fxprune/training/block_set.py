@@ -12,6 +12,7 @@ from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup
 from fxprune.training.binding import Binding
 from fxprune.training.blocks import Layout, key_of, planes_of
+from fxprune.training.sharding import together
 from fxprune.training.terms import Term
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class BlockSet:
         self._layouts.clear()
 
     def parameters(self, model: nn.Module) -> list[Tensor]:
-        """The named parameters of this model, in ``names``' order."""
+        """The named parameters of this model, in ``names``' order; of a sharded model, its shards."""
+        together(model)
         try:
             binding = self._bindings.get(model)
         except TypeError:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxprune.training.sharding import Plane, Shards, like, local, local_planes, part_of, placed, shards_of
 from fxprune.training.terms import Term
-
-Plane = tuple[int, int, np.ndarray]
 
 
 def planes_of(terms: Sequence[Term], names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> list[Plane]:
@@ -37,7 +36,7 @@ def planes_of(terms: Sequence[Term], names: Sequence[str], shapes: Sequence[tupl
 
 def key_of(tensors: Sequence[Tensor]) -> tuple:
     """What a layout depends on."""
-    return tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
+    return tuple((t.shape, t.stride(), t.dtype, t.device, placed(t)) for t in tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,26 +64,39 @@ class Layout:
     order: Tensor | None
     dtype: torch.dtype
     device: torch.device
+    shards: Shards | None = None
 
     @classmethod
     @torch.inference_mode(False)
     def of(cls, planes: Sequence[Plane], blocks: int, tensors: Sequence[Tensor]) -> "Layout":
         device = tensors[0].device
         wide = any(t.dtype in (torch.float64, torch.complex128) for t in tensors)
+        dtype = torch.float64 if wide else torch.float32
+        parts = [part_of(t) for t in tensors]
+        whole, planes, tensors = planes, local_planes(planes, parts), [local(t) for t in tensors]
         buckets: dict[tuple, list[Plane]] = {}
         for plane in planes:
             tensor = tensors[plane[0]]
             buckets.setdefault((_factors(tensor, plane[1]), tensor.dtype, tensor.device), []).append(plane)
         stacks = tuple(_stack(bucket, blocks, tensors) for bucket in buckets.values())
-        rows = np.concatenate([owner for bucket in buckets.values() for _, _, owner in bucket])
-        gathers, order = _gathers(rows, blocks)
+        inline = [plane for bucket in buckets.values() for plane in bucket]
+        gathers, order = _gathers(np.concatenate([owner for _, _, owner in inline]), blocks)
         return cls(stacks, tuple(torch.from_numpy(g).to(device) for g in gathers),
                    None if order is None else torch.from_numpy(order).to(device),
-                   torch.float64 if wide else torch.float32, device)
+                   dtype, device, shards_of(whole, parts, inline, blocks, device, dtype))
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of every block: [blocks]. Called without a graph."""
+    def norms(self, tensors: Sequence[Tensor], everywhere: bool = True) -> Tensor:
+        """The Euclidean norm of every block: [blocks]. Called without a graph.
+
+        Where parameters are sharded and ``everywhere`` is not asked for, blocks without a part on this rank have 0.
+        """
+        tensors = [local(t) for t in tensors]
         rows = torch.cat([self._rows(stack, tensors) for stack in self.stacks])
+        if self.shards is None or not (everywhere or self.shards.spans):
+            return self._blocks(rows)
+        return self.shards.total(self._blocks(rows * self.shards.counted).square()).sqrt()
+
+    def _blocks(self, rows: Tensor) -> Tensor:
         sums = [rows[g[:, 0]] if g.shape[1] == 1 else torch.linalg.vector_norm(rows[g], 2, dim=1)
                 for g in self.gathers]
         return sums[0] if self.order is None else torch.cat(sums)[self.order]
@@ -93,15 +105,15 @@ class Layout:
         """Each tensor times the sum of its slices' blocks' factors (0 for slices of no block); None without slices."""
         at, factors = self._spread(tensors, factor, 0.0, torch.add)
         found: list[Tensor | None] = [None] * len(tensors)
-        for i, product in zip(at, torch._foreach_mul([tensors[i] for i in at], factors), strict=True):
+        for i, product in zip(at, torch._foreach_mul([local(tensors[i]) for i in at], factors), strict=True):
             # Narrow weights times float32 factors, which a narrow dtype might not hold.
-            found[i] = product.to(tensors[i].dtype)
+            found[i] = like(product.to(tensors[i].dtype), tensors[i])
         return found
 
     def multiply_(self, tensors: Sequence[Tensor], factor: Tensor) -> None:
         """Multiply every slice by the factors of its blocks, in place; slices of no block stay as they are."""
         at, factors = self._spread(tensors, factor, 1.0, torch.mul)
-        pairs = [(tensors[i], f) for i, f in zip(at, factors, strict=True) if tensors[i].requires_grad]
+        pairs = [(local(tensors[i]), f) for i, f in zip(at, factors, strict=True) if tensors[i].requires_grad]
         if pairs:
             torch._foreach_mul_([t for t, _ in pairs], [f for _, f in pairs])
 

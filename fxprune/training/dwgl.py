@@ -204,7 +204,8 @@ class DWGL:
 
         Raises:
             InputError: as above, or a negative ``lr``; nothing is changed then. On a GPU, where looking would make
-                it wait, blocks whose norm is not finite are left as they are.
+                it wait, and on a sharded model, where ranks would differ, blocks whose norm is not finite are left as
+                they are.
         """
         rate = number("lr", lr, "dwgl.proximal_(model, lr)")
         self._lr, self._pressed = rate or self._lr, True
@@ -212,8 +213,8 @@ class DWGL:
         step = rate * self.strength * self.progress.factor if length is None else length
         tensors = self._blocks.parameters(model)
         layout, coefficients = self._blocks.layout(tensors)
-        norms = layout.norms(tensors)
-        if layout.device.type == "cpu" and not math.isfinite(norms.sum().item()):
+        norms = layout.norms(tensors, everywhere=False)
+        if layout.device.type == "cpu" and layout.shards is None and not math.isfinite(norms.sum().item()):
             self._blocks.refuse(tensors)
         factor = (norms - step * coefficients).clamp_min_(0).div_(norms)
         # 0/0 where a block is zero already; what is not finite on a GPU stays, too.

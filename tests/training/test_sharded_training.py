@@ -1,0 +1,192 @@
+"""FSDP2 and HSDP on gloo: twenty steps on several processes are those of one, to 1e-6; resumed on another number."""
+
+import functools
+import os
+import socket
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+import torch.multiprocessing as mp
+from penalty_nets import residual
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from fxprune import DWGL, Ramp, analyze
+from fxprune.errors import InputError
+from fxprune.planning.draw import plan
+
+OPTIMIZERS = {"sgd": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
+              "adamw": lambda p: torch.optim.AdamW(p, 1e-3)}
+RAMP = {"direction": (0.0, 8.0), "schedule": Ramp(until=0.6, every=3)}
+# Options, whether the proximal step has to communicate.
+PENALTIES = {"filters": (lambda c: DWGL(c, 0.05, **RAMP), False),
+             "with scales": (lambda c: DWGL(c, 0.05, include_scale=True, **RAMP), False),
+             "consumers": (lambda c: DWGL(c, 0.01, consumers=True), True),
+             "joint": (lambda c: DWGL(c, 0.05, joint=True, direction=(0.0, 8.0)), True),
+             "towards": (lambda c: DWGL.towards(c, macs=0.5, steps=15), False)}
+
+
+def sharded(mesh=None, policy=None, dtype=torch.float64):
+    model = residual().to(dtype).eval()
+    options = {"mesh": mesh, **({"mp_policy": policy} if policy else {})}
+    for block in (model.one, model.two):
+        fully_shard(block, **options)
+    return fully_shard(model, **options)
+
+
+def train(model, penalty, optimizer, form, share, first=0, last=20):
+    """``share`` of a batch's rows: those that this rank has."""
+    for step in range(first, last):
+        x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(step)).double()[share]
+        loss = model(x.to(next(model.parameters()).dtype)).square().mean()
+        if form == "loss":
+            loss = loss + penalty(model)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if form == "proximal":
+            penalty.proximal_(model, optimizer.param_groups[0]["lr"])
+        penalty.step(model)
+
+
+def full(model):
+    return {name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone()
+            for name, p in model.named_parameters()}
+
+
+def distance(a, b):
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
+
+
+def worker(rank, world, port, checks, folder):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    share = slice(rank * 8 // world, (rank + 1) * 8 // world)
+    for check in checks:
+        check(share, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run(world, checks, folder):
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    mp.spawn(worker, (world, port, checks, str(folder)), nprocs=world)
+
+
+def same_as_one_process(share, folder, only=tuple(PENALTIES)):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for name in only:
+        make = PENALTIES[name][0]
+        for kind, optimizer in OPTIMIZERS.items():
+            form = "loss" if kind == "adamw" and name != "towards" else "proximal"
+            alone, many = residual().double().eval(), sharded()
+            one, several = make(coupling), make(coupling)
+            train(alone, one, optimizer(alone.parameters()), form, slice(None))
+            train(many, several, optimizer(many.parameters()), form, share)
+            assert distance(full(many), full(alone)) < 1e-6, (name, kind)
+            assert several.progress.steps == 20 and abs(several.progress.kept - one.progress.kept) < 1e-9
+            votes, expected = several.votes(many), one.votes(alone)
+            assert all((votes[g].given_up == expected[g].given_up).all() for g in votes.ballots)
+            torch.testing.assert_close(several(many).detach(), one(alone).detach(), rtol=1e-6, atol=1e-9)
+
+
+def silent_where_filters_are_local(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for name, (make, speaks) in PENALTIES.items():
+        many, penalty = sharded(), make(coupling)
+        penalty.proximal_(many, 0.1)  # the layout is agreed on once
+        with mock.patch.object(dist, "all_reduce", side_effect=dist.all_reduce) as calls:
+            penalty.proximal_(many, 0.1)
+        assert calls.call_count == int(speaks), name
+
+
+def mixed_precision(share, folder):
+    """The forward pass is in bfloat16; what the penalty sees is what the optimizer moves, in float32."""
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    many, alone = sharded(policy=policy, dtype=torch.float32), residual().eval()
+    penalty, one = (DWGL(coupling, 0.05, direction=(0.0, 8.0)) for _ in range(2))
+    for norm in (module for module in many.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.running_mean, norm.running_var = norm.running_mean.bfloat16(), norm.running_var.bfloat16()
+    many(torch.zeros(2, 3, 8, 8))
+    value = penalty(many)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.detach(), one(alone).detach(), rtol=1e-6, atol=0)
+    value.backward()
+    one(alone).backward()
+    gradients = {n: p.grad.full_tensor() for n, p in many.named_parameters() if p.grad is not None}
+    assert gradients.keys() == {n for n, p in alone.named_parameters() if p.grad is not None}
+    assert max(float((g - alone.get_parameter(n).grad).abs().max()) for n, g in gradients.items()) < 1e-6
+
+
+def hybrid(share, folder):
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for make in (PENALTIES["joint"][0], PENALTIES["with scales"][0]):
+        alone, many, one, several = residual().double().eval(), sharded(mesh), make(coupling), make(coupling)
+        train(alone, one, OPTIMIZERS["sgd"](alone.parameters()), "proximal", slice(None), 0, 6)
+        train(many, several, OPTIMIZERS["sgd"](many.parameters()), "proximal", share, 0, 6)
+        assert distance(full(many), full(alone)) < 1e-6
+
+
+def another_way_is_refused(share, folder):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2, 2))
+    model = residual()
+    model.stem.weight = torch.nn.Parameter(distribute_tensor(model.stem.weight.detach(), mesh, [Shard(0), Shard(1)]))
+    with pytest.raises(InputError, match="must lie in shards of one dimension"):
+        DWGL(analyze(residual(), torch.zeros(2, 3, 8, 8))).proximal_(model, 0.1)
+    model.stem.weight = torch.nn.Parameter(distribute_tensor(residual().stem.weight.detach(), mesh,
+                                                             [Replicate(), Replicate()]))
+    DWGL(analyze(residual(), torch.zeros(2, 3, 8, 8))).proximal_(model, 0.1)
+
+
+def resumable(many, penalty, optimizer):
+    return {"model": {n: p.detach() for n, p in many.named_parameters()}, "penalty": penalty,
+            "momentum": {n: optimizer.state[p]["momentum_buffer"] for n, p in many.named_parameters()
+                         if "momentum_buffer" in optimizer.state[p]}}
+
+
+def interrupted(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    many, penalty = sharded(), DWGL.towards(coupling, macs=0.5, steps=15)
+    optimizer = OPTIMIZERS["sgd"](many.parameters())
+    train(many, penalty, optimizer, "proximal", share, 0, 10)
+    dcp.save(resumable(many, penalty, optimizer), checkpoint_id=folder)
+
+
+def resumed(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    many, penalty = sharded(), DWGL.towards(coupling, macs=0.5, steps=15)
+    optimizer = OPTIMIZERS["sgd"](many.parameters())
+    for p in many.parameters():
+        optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    dcp.load(resumable(many, penalty, optimizer), checkpoint_id=folder)
+    assert penalty.progress.steps == 10
+    train(many, penalty, optimizer, "proximal", share, 10, 20)
+    alone, one = residual().double().eval(), DWGL.towards(coupling, macs=0.5, steps=15)
+    train(alone, one, OPTIMIZERS["sgd"](alone.parameters()), "proximal", slice(None))
+    assert distance(full(many), full(alone)) < 1e-6 and penalty.progress.released
+    whole = residual()
+    whole.load_state_dict({**whole.state_dict(), **full(many)})
+    drawn = [None] * dist.get_world_size()
+    dist.all_gather_object(drawn, plan(coupling, whole, macs=0.5, vote="intersection").to_dict()["keep"])
+    assert all(other == drawn[0] for other in drawn) and drawn[0]
+
+
+def test_two_processes(tmp_path):
+    quick = functools.partial(same_as_one_process, only=("with scales",))
+    run(2, [quick, silent_where_filters_are_local, mixed_precision], tmp_path)
+
+
+@pytest.mark.slow
+def test_four_processes_and_a_checkpoint_of_two(tmp_path):
+    run(2, [interrupted, same_as_one_process], tmp_path)
+    run(4, [resumed, same_as_one_process, silent_where_filters_are_local, hybrid, another_way_is_refused], tmp_path)
