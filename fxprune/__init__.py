@@ -3,6 +3,7 @@
 A model goes in, a smaller model that computes a defined function comes out, and the compiler proves its own result.
 """
 
+from fxprune import interrupts as interrupts  # first: it makes Ctrl-C quiet while the rest is imported
 from fxprune.api import analyze, apply, compress, verify
 from fxprune.artefacts import load, save
 from fxprune.coupling.coupling import Coupling

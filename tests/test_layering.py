@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1] / "fxprune"
 # Folders and loose files under fxprune, lowest first: a file imports only from the tiers above its own (design, "Layers
 # of the code"), or from its own folder.
 TIERS = (
-    {"errors"},
+    {"errors", "interrupts"},
     {"ir"},
     {"rules", "models"},
     {"capture"},

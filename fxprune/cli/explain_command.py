@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from fxprune.cli.model_arguments import add_policy, analyzed, command
+from fxprune.coupling.explanation import coupled
 
 
 def add(commands: Any) -> None:
@@ -14,6 +15,8 @@ def add(commands: Any) -> None:
     made.add_argument("b", metavar="B", help="another layer")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """Exit code 1 where nothing couples the layers, as ``grep`` has where it finds nothing."""
     _, coupling = analyzed(options)
     print(coupling.explain(options.a, options.b))
+    return 0 if coupled(coupling, options.a, options.b) else 1

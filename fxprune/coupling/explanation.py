@@ -4,6 +4,7 @@ One channel that both layers share stands for all: its units are the nodes of a 
 operator tied is an edge, and the shortest path is the answer.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -43,8 +44,7 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
           batch_norm  _1...
         1.weight[0]
     """
-    evidence = coupling.evidence
-    roles = {(m.name, m.dim): m.role for g in coupling.groups.values() for m in g.members}
+    roles = _roles(coupling)
     ours, theirs = (_slots(coupling, roles, name) for name in (a, b))
     same, differ = set(ours) & set(theirs), a != b
     a, b = printable(a), printable(b)
@@ -52,14 +52,36 @@ def explain(coupling: "Coupling", a: str, b: str) -> str:
         return f"{a} is one layer"
     if same:
         return f"{a} and {b} share the parameter {printable(min(same)[0])}, and so its channels"
-    pairs = sorted(((s, t) for s in ours for t in theirs), key=lambda p: sum(_RANK[roles.get(s, CARRIER)] for s in p))
-    channel = evidence.channel
-    for s, t in pairs:
-        shared = np.intersect1d(channel[evidence.slots[s]], channel[evidence.slots[t]])
-        if len(shared):
-            head = _headline(coupling, (a, s), (b, t), roles, shared)
-            return "\n".join([head, *_chain(evidence, s, t, int(shared[0]))])
+    for s, t, shared in _sharing(coupling, ours, theirs, roles):
+        head = _headline(coupling, (a, s), (b, t), roles, shared)
+        return "\n".join([head, *_chain(coupling.evidence, s, t, int(shared[0]))])
     return _apart(coupling, (a, ours), (b, theirs))
+
+
+def coupled(coupling: "Coupling", a: str, b: str) -> bool:
+    """Whether two layers, or parameters, have a channel in common.
+
+    Raises:
+        InputError: no layer has such a name.
+    """
+    roles = _roles(coupling)
+    ours, theirs = (_slots(coupling, roles, name) for name in (a, b))
+    return bool(set(ours) & set(theirs)) or any(True for _ in _sharing(coupling, ours, theirs, roles))
+
+
+def _roles(coupling: "Coupling") -> dict[Slot, str]:
+    return {(m.name, m.dim): m.role for g in coupling.groups.values() for m in g.members}
+
+
+def _sharing(coupling: "Coupling", ours: list[Slot], theirs: list[Slot], roles: dict[Slot, str]
+             ) -> Iterator[tuple[Slot, Slot, np.ndarray]]:
+    """Pairs of dimensions that have channels in common, and these; producers first."""
+    slots, channel = coupling.evidence.slots, coupling.evidence.channel
+    for s, t in sorted(((s, t) for s in ours for t in theirs),
+                       key=lambda pair: sum(_RANK[roles.get(slot, CARRIER)] for slot in pair)):
+        shared = np.intersect1d(channel[slots[s]], channel[slots[t]])
+        if len(shared):
+            yield s, t, shared
 
 
 def _slots(coupling: "Coupling", roles: dict[Slot, str], name: str) -> list[Slot]:

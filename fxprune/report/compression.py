@@ -1,25 +1,30 @@
 """What a compression changed: the model before and after, and every layer that became narrower."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from tabulate import tabulate
 
 from fxprune.errors import InputError, printable, unknown
-from fxprune.report.numbers import percent, si
+from fxprune.report.numbers import ending, percent, si
 from fxprune.report.quoting import markdown
 from fxprune.report.rows import inputs_in_words
 
+# Columns that the three numbers of a layer take.
+NUMBERS = 30
 HEADERS = ("", "before", "after", "kept")
 
 
-def compression_table(record: Any, format: str = "text", layers: bool = False) -> str:
+def compression_table(record: Any, format: str = "text", layers: bool = False, width: int | None = None) -> str:
     """Before and after: MACs, parameters and channels, and how the result was checked.
 
     Args:
         record: `fxprune.record` of a compressed module.
         format: ``"text"`` or ``"md"``.
         layers: add a table of the width of every layer.
+        width: columns of the text's table of layers; the terminal's where None.
 
     Raises:
         InputError: no such format.
@@ -31,7 +36,9 @@ def compression_table(record: Any, format: str = "text", layers: bool = False) -
     start = "- " if format == "md" else ""
     parts = [render(totals(record), HEADERS), "\n".join(f"{start}{quote(line)}" for line in _said(record))]
     if layers:
-        cells = [(quote(name), *rest) for name, *rest in _layers(record.before.widths, record.after.widths)]
+        room = (width or shutil.get_terminal_size((120, 24)).columns) - NUMBERS if format == "text" else sys.maxsize
+        cells = [(ending(quote(name), room), *rest) for name, *rest in _layers(record.before.widths,
+                                                                              record.after.widths)]
         parts.append(render(cells, ("layer", "before", "after", "kept")))
     return "\n\n".join(parts)
 

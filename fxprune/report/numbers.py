@@ -1,5 +1,7 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
+# Letters of a name, however little room there is.
+SHORTEST = 7
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
@@ -13,6 +15,16 @@ def si(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.3g}"
+
+
+def ending(name: str, letters: int) -> str:
+    """The end of a name, which tells it from its neighbours, where there is no room for all of it.
+
+    >>> ending("layer4.2.conv3", 8), ending("conv1", 8)
+    ('….conv3', 'conv1')
+    """
+    letters = max(letters, SHORTEST)
+    return name if len(name) <= letters else f"…{name[1 - letters:]}"
 
 
 def percent(share: float) -> str:

@@ -14,7 +14,7 @@ from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.source_lines import at, short
 from fxprune.errors import InputError, printable, unknown
 from fxprune.ir.methods import provides
-from fxprune.report.numbers import percent, si
+from fxprune.report.numbers import ending, percent, si
 from fxprune.report.quoting import csv_cell, markdown
 from fxprune.report.rows import Row, inputs_in_words, rows
 
@@ -133,8 +133,10 @@ def _fitted(cells: list[list[str]], width: int) -> list[list[str]]:
         limit -= 1
     # A name of which a few letters are left helps nobody: then the counts alone.
     brief = limit < min(16, natural[ELASTIC[0]])
-    return [[_cut(cell, max(limit, len(HEADERS[k])), brief) if k in ELASTIC else cell for k, cell in enumerate(row)]
-            for row in cells]
+    fitted = [[_cut(cell, max(limit, len(HEADERS[k])), brief) if k in ELASTIC else cell for k, cell in enumerate(row)]
+              for row in cells]
+    rest = sum(max(map(len, column)) for column in list(zip(HEADERS, *fitted, strict=True))[1:])
+    return [[ending(name, width - rest - 2 * (len(HEADERS) - 1)), *others] for name, *others in fitted]
 
 
 def _cut(cell: str, limit: int, brief: bool) -> str:

@@ -4,8 +4,10 @@ import csv
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +117,12 @@ def test_explain(capsys, net):
     assert code == 0
     assert out.startswith("conv1 and conv2 are coupled: both produce all 8 of group 'conv1'")
     assert "nets_of_mine.py:" in out
+
+
+def test_explain_exits_with_one_where_nothing_couples(capsys, net):
+    code, out, _ = run(capsys, "explain", net, "conv1.weight", "fc.bias")
+    assert code == 1 and out.startswith("nothing couples conv1.weight and fc.bias")
+    assert run(capsys, "explain", net, "conv1", "conv1")[0] == run(capsys, "explain", net, "conv1", "fc")[0] == 0
 
 
 def test_compress_writes_the_whole_artefact(capsys, net, tmp_path):
@@ -251,6 +259,16 @@ def test_several_inputs_are_given_with_input(capsys, net):
 
 def test_an_interrupt_is_quiet(capsys, net):
     assert run(capsys, "groups", "nets_of_mine.py:interrupted") == (130, "", "")
+
+
+def test_an_interrupt_while_pytorch_is_imported_is_quiet(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), str(Path(fxprune.__file__).parents[1])])
+    for command, quiet in ((("-m", "fxprune", "groups", "resnet18"), True), (("-c", "import fxprune"), False)):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": path})
+        assert done.returncode and ("Traceback" not in done.stderr) == quiet
 
 
 def test_what_takes_long_is_said_where_the_output_goes_elsewhere(capsys, net, monkeypatch):

@@ -33,6 +33,17 @@ def test_layers(record):
     assert found["fc"] == ["5", "5", "100.0", "%"]
 
 
+def test_the_table_of_layers_fits_the_terminal():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential()
+    net.add_module("a_block_with_a_rather_long_name_" * 3, torch.nn.Linear(10, 20_000))
+    done = fxprune.record(fxprune.compress(torch.nn.Sequential(net, torch.nn.Linear(20_000, 4)), torch.zeros(1, 10),
+                                           channels=0.5, verify=False))
+    lines = compression_table(done, layers=True, width=60).splitlines()
+    assert max(map(len, lines[-4:])) <= 60 and any(line.startswith("…") for line in lines[-4:])
+    assert "a_block_with" in compression_table(done, "md", layers=True, width=60)
+
+
 def test_markdown(record):
     lines = compression_table(record, "md").splitlines()
     assert lines[0].startswith("|") and lines[2].startswith("| MACs")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -42,9 +43,13 @@ def test_shares_are_what_goes_with_a_group(coupling):
 
 
 def test_text_fits_the_terminal(coupling):
-    for width in (80, 100, 140):
-        lines = coupling_table(coupling, width=width).splitlines()
-        assert max(map(len, lines)) <= width
+    deep = analyze(nn.Sequential(OrderedDict({"a_block_with_a_rather_long_name_" * 3: nn.Conv2d(3, 8, 3)})),
+                   torch.zeros(1, 3, 8, 8))
+    for found in (coupling, deep):
+        for width in (75, 80, 100, 140):
+            lines = coupling_table(found, width=width).splitlines()
+            assert max(map(len, lines)) <= width
+    assert any(line.startswith("…ng_name_ ") for line in coupling_table(deep, width=75).splitlines())
     wide, narrow = coupling_table(coupling, width=140), coupling_table(coupling, width=75)
     assert "3: conv2, conv3, head" in wide
     assert "3: conv2" not in narrow
