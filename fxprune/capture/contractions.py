@@ -1,0 +1,242 @@
+"""Where a network contracts with its weights: every such call of a run, with what stands behind it.
+
+Read off one run on small random inputs, by the identity of storages: a weight may be a parameter or any view of one (a
+slice of a packed projection, a transpose). Behind a contraction may stand a chain that is affine channel by channel (a
+batch norm, a layer scale, a bias), and behind that a sum with what another branch carries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
+
+from fxprune.capture.observer import facts
+from fxprune.capture.stepwise import Numbered, Stop
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.signature import aliases, named_tensors
+from fxprune.rules.operands import argument
+from fxprune.rules.products import Product, as_weight, factors, positions, product_of
+
+UNCHANGED = {"aten::dropout", "aten::alias", "aten::clone", "aten::detach", "aten::_to_copy", "aten::to",
+             "aten::feature_dropout", "aten::identity"}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm in inference mode: the operator's number, the names of its tensors, and its epsilon."""
+
+    number: int
+    mean: str
+    var: str
+    weight: str | None
+    bias: str | None
+    eps: float
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """One call with a weight.
+
+    Args:
+        number: of the operator in the run.
+        name: the parameter.
+        use: how often that parameter (or this view of it) was used before.
+        view: size, stride and offset of the weight within the parameter's storage.
+        product: the call as a product of matrices.
+        bias: the parameter that is its bias, or None.
+        norm: the batch norm right behind it, or None.
+        scales: names of parameters that its result, or the norm's, is multiplied by before it is added to something.
+        other: number of the operator that made the other summand of the sum it ends in; None where it ends in none.
+    """
+
+    number: int
+    name: str
+    use: int
+    view: tuple[tuple[int, ...], tuple[int, ...], int]
+    product: Product
+    bias: str | None = None
+    norm: Norm | None = None
+    scales: tuple[str, ...] = ()
+    other: int | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What is the same in a network and in one that was cut from it."""
+        return self.name, self.use
+
+    def weight(self, stop: Stop) -> Tensor:
+        """The weight in this call: writing into it writes into the parameter."""
+        return self._factor(stop, self.product.weight_at)
+
+    def added(self, stop: Stop) -> Tensor | None:
+        """The bias in this call, where it is a parameter."""
+        if self.bias is None:
+            return None
+        at = self.product.bias_at
+        return stop.args[at] if len(stop.args) > at else stop.kwargs["bias"]
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A weight of this call as [g, i, o]."""
+        return self.product.matrix(weight)
+
+    def laid_out(self, matrix: Tensor, like: Tensor) -> Tensor:
+        """From [g, i, o] to the weight's own layout."""
+        return as_weight(self.product, matrix, like)
+
+    def rows(self, stop: Stop, picked: Tensor) -> Tensor:
+        """What enters at these positions: [g, n, i]."""
+        return self.product.rows(self._factor(stop, self.product.x_at), picked)
+
+    def outputs(self, value: Tensor, picked: Tensor) -> Tensor:
+        """What leaves at these positions, or of any tensor of that shape: [g, n, o]."""
+        return self.product.outputs(value, picked)
+
+    def positions(self, stop: Stop) -> int:
+        """How many positions the output has (a stop behind the call)."""
+        return positions(self.product, stop.out, self.weight(stop))
+
+    def within(self, like: Tensor, values: Tensor) -> Tensor:
+        """What this call uses of ``values``, a tensor strided as the parameter ``like`` is."""
+        size, stride, offset = self.view
+        return values.as_strided(size, stride, offset - like.storage_offset())
+
+    def _factor(self, stop: Stop, at: int) -> Tensor:
+        first = stop.args[0]
+        return (stop.args[1] if isinstance(first, str) else stop.args)[at]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The contractions and the batch norms of a run, in order."""
+
+    contractions: tuple[Contraction, ...]
+    norms: tuple[Norm, ...]
+
+
+@dataclass
+class _Entry:
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    makers: list[int]
+
+
+class _Recorder(Numbered):
+    """Keeps all tensors of the run, so that their identities stay unique."""
+
+    def __init__(self, names: Mapping[int, str]):
+        super().__init__()
+        self.names = names
+        self.entries: list[_Entry] = []
+        self.made: dict[int, int] = {}
+        self.users: dict[int, list[int]] = {}
+        self._alive: list[Any] = []
+
+    def same(self, tensor: Tensor, out: Tensor) -> None:
+        self._alive.append(out)
+        if id(tensor) in self.made:
+            self.made[id(out)] = self.made[id(tensor)]
+
+    def handle(self, number: int, func: Any, args: Any, kwargs: Any) -> Any:
+        makers = [self.made[id(t)] for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)
+                  and id(t) in self.made]
+        for maker in makers:
+            self.users.setdefault(maker, []).append(number)
+        self.entries.append(_Entry(facts(func).name, tuple(args), dict(kwargs), makers))
+        out = func(*args, **kwargs)
+        self._alive.append((args, kwargs, out))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                self.made[id(tensor)] = number
+        return out
+
+    def name(self, tensor: Any) -> str | None:
+        """The parameter or buffer that a tensor is, or a view of."""
+        return self.names.get(_storage(tensor)) if isinstance(tensor, Tensor) else None
+
+
+def strided_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uninitialised, and strided as the parameter is."""
+    return torch.empty_strided(parameter.shape, parameter.stride(), dtype=dtype)
+
+
+def outline(model: nn.Module, example: Example) -> Outline:
+    """The contractions of ``model``, run on ``example`` in inference mode; pass a copy in eval mode.
+
+    Args:
+        example: a small one: all values of the run are kept meanwhile.
+    """
+    tensors = dict(named_tensors(model))
+    names: dict[int, str] = {}
+    shared: set[int] = set()
+    for name in aliases(model):
+        storage = _storage(tensors[name])
+        shared |= {storage} if storage in names else set()
+        names.setdefault(storage, name)
+    recorder = _Recorder({storage: name for storage, name in names.items() if storage not in shared})
+    with torch.inference_mode(), recorder:
+        model(*example[0], **example[1])
+    uses: dict[str, int] = {}
+    found = []
+    for number, entry in enumerate(recorder.entries):
+        contraction = _contraction(recorder, number, entry, uses)
+        if contraction is not None:
+            found.append(contraction)
+    norms = (_norm(recorder, number, entry) for number, entry in enumerate(recorder.entries))
+    return Outline(tuple(found), tuple(norm for norm in norms if norm is not None))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
+
+
+def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str, int]) -> Contraction | None:
+    operands = factors(entry.op, entry.args)
+    weights = [k for k, x in enumerate(operands[:3]) if recorder.name(x) is not None and x.dim() > 1]
+    for at in weights:
+        product = product_of(entry.op, entry.args, entry.kwargs, at)
+        if product is None:
+            continue
+        weight, name = operands[at], recorder.name(operands[at])
+        use = uses[name] = uses.get(name, -1) + 1
+        view = tuple(weight.shape), tuple(weight.stride()), weight.storage_offset()
+        at = product.bias_at
+        bias = None if at is None else argument(entry.args, entry.kwargs, at, "bias", None)
+        return Contraction(number, name, use, view, product, recorder.name(bias), *_behind(recorder, number))
+    return None
+
+
+def _behind(recorder: _Recorder, number: int) -> tuple[Norm | None, tuple[str, ...], int | None]:
+    """The affine chain behind an operator's result, and the other summand of the sum it ends in."""
+    norm: Norm | None = None
+    scales: list[str] = []
+    while len(set(recorder.users.get(number, ()))) == 1:
+        user = recorder.users[number][0]
+        entry = recorder.entries[user]
+        op = entry.op.rstrip("_")
+        found = _norm(recorder, user, entry)
+        if found is not None and norm is None and not scales:
+            norm = found
+        elif op in ("aten::mul", "aten::add") and len(entry.makers) == 1 and _parameter(recorder, entry):
+            scales += [_parameter(recorder, entry)] if op == "aten::mul" else []
+        elif op == "aten::add" and len(entry.makers) == 2 and entry.kwargs.get("alpha", 1) == 1:
+            other = next(maker for maker in entry.makers if maker != number) if len(set(entry.makers)) == 2 else None
+            return norm, tuple(scales), other
+        elif op not in UNCHANGED:
+            break
+        number = user
+    return norm, tuple(scales), None
+
+
+def _parameter(recorder: _Recorder, entry: _Entry) -> str | None:
+    return next((recorder.name(x) for x in entry.args if recorder.name(x)), None)
+
+
+def _norm(recorder: _Recorder, number: int, entry: _Entry) -> Norm | None:
+    if entry.op != "aten::batch_norm" or entry.args[5]:
+        return None
+    weight, bias, mean, var = (recorder.name(x) for x in entry.args[1:5])
+    return None if mean is None or var is None else Norm(number, mean, var, weight, bias, entry.args[7])
