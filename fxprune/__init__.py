@@ -25,8 +25,10 @@ from fxprune.latency.clock import Comparison, Latency, compare, measure
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
+from fxprune.planning.scoring import score
 from fxprune.results import Record, record
 from fxprune.rewrite.ordering import order
+from fxprune.rewrite.recovery import Recovery
 from fxprune.rules.registry import register_literals, register_rule
 from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.verification import Verification
@@ -49,6 +51,7 @@ __all__ = [
     "Policy",
     "Ramp",
     "Record",
+    "Recovery",
     "RuleError",
     "UnsupportedError",
     "Verification",
@@ -68,5 +71,6 @@ __all__ = [
     "register_literals",
     "register_rule",
     "save",
+    "score",
     "verify",
 ]

@@ -18,12 +18,15 @@ from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases, signature_of
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
+from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.cut_options import CutOptions, with_cut_options
 from fxprune.planning.draw import plan as draw
+from fxprune.planning.scoring import as_data
 from fxprune.planning.selection import select
 from fxprune.planning.shortfall import say_what_goes_beyond
 from fxprune.results import attach, found_record, record
 from fxprune.rewrite.folding import Folded, applied, fold
+from fxprune.rewrite.recovery import check_method, laid_in
 from fxprune.training import DWGL
 from fxprune.training.user_fit import Fit, default_penalty, trained
 from fxprune.verification import Verification, check
@@ -51,14 +54,17 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 
 
 @with_cut_options
-def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bool = False, calibration: Any = None,
-             verify: bool = True, policy: Policy | None = None, train: Fit | None = None,
+def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | None = None,
+             fold_constants: bool = False, calibration: Any = None, verify: bool = True,
+             policy: Policy | None = None, train: Fit | None = None,
              penalty: Callable[[Coupling], DWGL] | None = None, **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
         model: any ``nn.Module``; it is not changed.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
+        recover: ``"least_squares"`` or ``"statistics"``: make up for what was cut, from ``data`` and without training
+            (see `fxprune.rewrite.recovery`); what it did is in ``record(small).recovery``.
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         verify: prove the result against the masked original, in eval and in train mode.
@@ -71,7 +77,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bo
             or parameters. ``functools.partial(DWGL, strength=1e-3)`` for a strength of one's own.
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``threshold`` or ``widths`` in their place,
-            ``criterion``, ``vote``, ``scope``, ``round_to``, ``groups``, ``ignore`` and ``min_channels``.
+            ``criterion``, ``vote``, ``scope``, ``per``, ``round_to``, ``groups``, ``ignore``, ``min_channels``, and
+            ``data``, ``loss`` and ``samples`` for criteria that read data and for recovery.
 
     Returns:
         A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
@@ -85,6 +92,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bo
     >>> small(torch.randn(1, 3, 8, 8)).shape, record(small).after.widths["0"]
     (torch.Size([1, 4, 4, 4]), 4)
     """
+    data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
     with collected_later() if train is None else nullcontext():
         analysis = analysis_of(model, example_inputs, policy)
         if train is not None:
@@ -96,10 +104,11 @@ def compress(model: nn.Module, example_inputs: Any = None, *, fold_constants: bo
             kept = {name: group.kept for name, group in drawn.groups.items()}
             say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
         folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
-        small = carry_out(folded, analysis, drawn)
+        small = carry_out(folded, analysis, drawn, model, recover, data)
     if not verify:
         return small
-    return attach(small, replace(record(small), verification=check(folded.model, small, drawn, analysis)))
+    base = _recovered(folded.model, small, drawn)
+    return attach(small, replace(record(small), verification=check(base, small, drawn, analysis)))
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
@@ -119,11 +128,12 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
     analysis = _analysis_for(model, plan, example_inputs)
     done = found_record(small)
     base = applied(model, done.folds) if done is not None and done.folds else model
-    return check(base, small, plan, analysis)
+    return check(_recovered(base, small, plan), small, plan, analysis)
 
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
-          fold_constants: bool = False, calibration: Any = None) -> nn.Module:
+          recover: str | None = None, data: Any = None, samples: int | None = SAMPLES, fold_constants: bool = False,
+          calibration: Any = None) -> nn.Module:
     """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
 
     Args:
@@ -131,18 +141,38 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         plan: from `plan` or ``Plan.load``.
         example_inputs: other inputs than those whose specs the plan holds.
         weights: ``"same"`` demands the weights that the plan was drawn from, ``"any"`` takes any.
+        recover, data, samples: make up for what was cut, as for `fxprune.compress`.
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
 
     Raises:
         PlanError: the plan does not belong to this model, or these weights.
     """
+    data = _data_for(recover, data, None, samples)
     _check_plan(model, plan, weights)
     analysis = _analysis_for(model, plan, example_inputs)
     plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
-    return carry_out(folded, analysis, plan)
+    return carry_out(folded, analysis, plan, model, recover, data)
+
+
+def _data_for(recover: str | None, data: Any, loss: Loss | None, samples: int | None) -> Data | None:
+    """The data of a call, checked before anything is captured."""
+    found = as_data(data, loss, samples)
+    if recover is None:
+        return found
+    check_method(recover)
+    if found is None:
+        raise InputError(f"recover={recover!r} learns from data, and none was given; pass data=batches (a few hundred "
+                         "inputs, labels are not needed)")
+    return found
+
+
+def _recovered(model: nn.Module, small: nn.Module, plan: Plan) -> nn.Module:
+    """What ``small`` is the pruned form of: the original with what recovery changed laid in."""
+    done = found_record(small)
+    return model if done is None or done.recovery is None else laid_in(model, small, plan, done.recovery)
 
 
 def _check_moves(coupling: Coupling, plan: Plan) -> None:

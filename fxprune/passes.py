@@ -1,5 +1,6 @@
 """What the public functions are made of: the analysis of a model, and the module that a plan makes of it."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -13,9 +14,11 @@ from fxprune.errors import VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases
 from fxprune.planning import Plan
+from fxprune.planning.batches import Data
 from fxprune.results import Record, attach
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.folding import Folded
+from fxprune.rewrite.recovery import recover
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import random_cut, refusals
 from fxprune.verification import check
@@ -49,9 +52,20 @@ def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
 
 
 @collected_later()
-def carry_out(folded: Folded, analysis: Analysis, plan: Plan) -> nn.Module:
-    """Emit the pruned module and attach its record. The plan is one that was drawn on this coupling, or checked against
-    it."""
+def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module | None = None,
+              recovery: str | None = None, data: Data | None = None) -> nn.Module:
+    """Emit the pruned module, recover it where that is wanted, and attach its record.
+
+    Args:
+        folded: what is sliced.
+        plan: one that was drawn on this coupling, or checked against it.
+        model: the original, whose outputs recovery aims at.
+        recovery: its method, or None.
+        data: what it reads.
+    """
     rewrite = emit if analysis.coupling.mode == GRAPH else shrink
     small = rewrite(folded.model, analysis, plan)
-    return attach(small, Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan)))
+    done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan))
+    if recovery is not None:
+        done = replace(done, recovery=recover(model, small, analysis.coupling, plan, data, recovery))
+    return attach(small, done)

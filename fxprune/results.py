@@ -14,6 +14,7 @@ from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.methods import provided
 from fxprune.planning import Plan
 from fxprune.rewrite.folding import Fold
+from fxprune.rewrite.recovery import Recovery
 from fxprune.verification import Verification
 
 # A GraphModule copies and pickles its ``meta``, any other module its ``__dict__``.
@@ -53,6 +54,7 @@ class Record:
         folds: what was folded into which layer, and how exactly.
         drift: with folds, how far the result is from the original with its removed channels held at their constants,
             relative to the largest output.
+        recovery: what made up for what was cut, layer by layer, or None.
     """
 
     plan: Plan
@@ -62,6 +64,7 @@ class Record:
     verification: Verification | None = None
     folds: tuple[Fold, ...] = ()
     drift: float = 0.0
+    recovery: Recovery | None = None
 
     @classmethod
     def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0) -> "Record":

@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from fxprune.capture.kernels import Kernels
 from fxprune.capture.quick_shapes import shape_of
 from fxprune.errors import CaptureError
-from fxprune.ir.tape import Call, Ref, Tape
-from fxprune.ir.trees import mapped
+from fxprune.ir.tape import Call, Ref, Tape, mapped
 from fxprune.rules.registry import couple_of
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.

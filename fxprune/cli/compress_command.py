@@ -8,10 +8,11 @@ from torch import nn
 
 import fxprune
 from fxprune.artefacts.saving import Saved, check_folder
+from fxprune.cli.data_arguments import add_data, data_arguments
 from fxprune.cli.model_arguments import add_policy, built, command, example, policy
 from fxprune.cli.stages import stage
 from fxprune.errors import InputError
-from fxprune.planning.budget import SCOPES
+from fxprune.planning.comparison import PRICES, SCOPES
 from fxprune.planning.criteria import CRITERIA
 from fxprune.planning.vote import VOTES
 from fxprune.report.compression import compression_table
@@ -24,6 +25,7 @@ def add(commands: Any) -> None:
     made = command(commands, "compress", _run, "remove channels, verify the result, write it to a folder")
     add_policy(made)
     _what(made)
+    add_data(made)
     _output(made)
 
 
@@ -34,8 +36,8 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
         budget["widths"] = dict(map(_width, options.widths))
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
-            "ignore": tuple(options.ignore), "fold_constants": options.fold_constants,
-            "verify": not options.no_verify, "policy": policy(options)}
+            "ignore": tuple(options.ignore), "fold_constants": options.fold_constants, "per": options.per,
+            "verify": not options.no_verify, "policy": policy(options), **data_arguments(options)}
 
 
 def _width(text: str) -> tuple[str, int]:
@@ -59,9 +61,12 @@ def _what(command: argparse.ArgumentParser) -> None:
     budget.add_argument("--width", action="append", dest="widths", metavar="GROUP=N", help="the width of this group, "
                         "and all others whole; repeat it for several")
     for name, choices, default, about in (
-            ("criterion", CRITERIA, "l2", "how channels are scored"), ("vote", VOTES, "joint", "how voters agree"),
-            ("scope", SCOPES, "global", "compare channels across groups, or cut all groups alike")):
-        command.add_argument(f"--{name}", choices=sorted(choices), default=default, help=f"{about} (%(default)s)")
+            ("criterion", {*CRITERIA, "auto"}, "l2", "how channels are scored (%(default)s)"),
+            ("vote", VOTES, "joint", "how voters agree (%(default)s)"),
+            ("scope", SCOPES, None, "compare channels across groups in units of their group's mean (global), as they "
+             "are (absolute) or among groups of like shape (isomorphic), or cut all groups alike (uniform)"),
+            ("per", PRICES, None, "divide scores by what a channel costs")):
+        command.add_argument(f"--{name}", choices=sorted(choices), default=default, help=about)
     command.add_argument("--round-to", type=int, default=1, metavar="N", help="widths are multiples of N (%(default)s)")
     command.add_argument("--min-channels", type=int, default=1, metavar="N", help="every group keeps N (%(default)s)")
     command.add_argument("--groups", action="append", metavar="NAME", help="cut only this group, or the groups of "

@@ -82,7 +82,7 @@ def _build(name: str, pretrained: bool, head: dict[str, Any]) -> Any:
     if pretrained:
         raise InputError(f"weights 'pretrained' exist for torchvision and timm names only, got {name!r}; name a "
                          "checkpoint file, or let the callable load its weights and leave them out")
-    built = _attribute(_file(source) if source.endswith(".py") else _import(source), source, target)
+    built = imported(name, "MODEL")
     if isinstance(built, nn.Module) or not callable(built):
         return built
     try:
@@ -92,6 +92,25 @@ def _build(name: str, pretrained: bool, head: dict[str, Any]) -> Any:
     except Exception as error:
         raise InputError(f"{name!r} must be callable without arguments, but calling it raised "
                          f"{type(error).__name__}: {error}; name a function that builds the model") from error
+
+
+def imported(name: str, what: str) -> Any:
+    """The object that ``file.py:name`` or ``package.module:name`` stands for.
+
+    Args:
+        name: what was written.
+        what: it was written for, as errors call it.
+
+    Raises:
+        InputError: no such file, module or name.
+
+    >>> imported("fractions:Fraction", "--data")
+    <class 'fractions.Fraction'>
+    """
+    source, colon, target = name.rpartition(":")
+    if not colon or not source or not target:
+        raise InputError(f"{what} must be file.py:name or package.module:name, got {name!r}")
+    return _attribute(_file(source, what) if source.endswith(".py") else _import(source, what), source, target)
 
 
 def _torchvision(name: str, pretrained: bool, head: dict[str, Any]) -> nn.Module:
@@ -131,9 +150,9 @@ def _download(build: Callable[[], nn.Module]) -> nn.Module:
                          f"{error}); try again where there is a network, or name a checkpoint file") from error
 
 
-def _file(path: str) -> ModuleType:
+def _file(path: str, what: str) -> ModuleType:
     if not os.path.isfile(path):
-        raise InputError(f"MODEL must name an existing file, but there is none at {path!r}")
+        raise InputError(f"{what} must name an existing file, but there is none at {path!r}")
     name = Path(path).stem
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
@@ -145,20 +164,20 @@ def _file(path: str) -> ModuleType:
         spec.loader.exec_module(module)
         return module
 
-    return _ran(run, path)
+    return _ran(run, path, what)
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, what: str) -> ModuleType:
     # As ``python -m`` does, which console scripts do not.
     sys.path.insert(0, os.getcwd())
-    return _ran(lambda: importlib.import_module(name), name)
+    return _ran(lambda: importlib.import_module(name), name, what)
 
 
-def _ran(run: Callable[[], ModuleType], name: str) -> ModuleType:
+def _ran(run: Callable[[], ModuleType], name: str, what: str) -> ModuleType:
     try:
         return run()
     except Exception as error:
-        raise InputError(f"MODEL must name what can be imported, but importing {name!r} raised "
+        raise InputError(f"{what} must name what can be imported, but importing {name!r} raised "
                          f"{type(error).__name__}: {error}") from error
 
 

@@ -35,7 +35,7 @@ def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable, gro
     Raises:
         InputError: no data, or activations that are not finite.
     """
-    scales = scales_of_voters(coupling, scale_names(groups, coupling.signature))
+    scales = scales_of_voters(coupling, scale_names(groups, frozenset(e[0] for e in coupling.signature.entries)))
     modules = dict(model.named_modules(remove_duplicate=False))
     readers: dict[str, _Reader] = {}
     wanted: dict[str, list[tuple[_Reader, Member]]] = {}

@@ -4,8 +4,14 @@ Each group's channels are laid out in the order in which they would go: ascendin
 one first. They go in *blocks*: single channels, or, with ``round_to=r``, r at a time (a first, smaller block brings an
 odd width down to a multiple of r). All blocks of all groups are merged into one list, by
 
-    scope="global"    the block's mean score, divided by the mean score of its group;
-    scope="uniform"   the fraction of its group that is gone once it is removed, so that all groups shrink alike.
+    scope="global"      the block's mean score, divided by the mean score of its group;
+    scope="absolute"    the block's mean score as it is: for scores that mean the same everywhere, such as damage;
+    scope="isomorphic"  the fraction that is gone, once it is removed, of all groups of like shape, whose channels are
+                        ranked together (Fang et al., "Isomorphic Pruning for Vision Models", ECCV 2024);
+    scope="uniform"     the fraction of its group that is gone once it is removed, so that all groups shrink alike.
+
+With ``per="macs"`` (or ``"params"``) that score is divided by what a channel of its group saves: damage per what it
+buys.
 
 A budget removes the shortest prefix of that list that fits. Costs only fall along the list, so the prefix is found by
 bisection; it is maximal, because putting back its last block would exceed; and plans at smaller budgets are subsets,
@@ -17,7 +23,7 @@ only if nothing else reaches the budget.
 This file knows nothing of criteria: a score is a number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -27,8 +33,8 @@ import numpy as np
 
 from fxprune.errors import BudgetError, unknown
 from fxprune.ir.costs import Costs, Count
+from fxprune.planning.comparison import PRICES, SCOPES, Blocks, keys, saved_by_one
 
-SCOPES = ("global", "uniform")
 KINDS = ("macs", "params", "channels", "threshold")
 
 
@@ -39,9 +45,10 @@ class Budget:
     Args:
         kind: ``"macs"``, ``"params"`` or ``"channels"`` (the fraction kept) or ``"threshold"`` (a score).
         value: the fraction, exactly what was written (0.1 is one tenth), or the threshold.
-        scope: ``"global"`` or ``"uniform"``; ``channels`` and ``threshold`` cut each group on its own either way.
+        scope: one of ``SCOPES``; ``channels`` and ``threshold`` cut each group on its own either way.
         round_to: widths are multiples of it, in groups of that size or more.
         min_channels: the fewest channels that a group may keep.
+        per: ``"macs"`` or ``"params"``: what scores are priced in; None for as they are.
     """
 
     kind: str
@@ -49,10 +56,12 @@ class Budget:
     scope: str = "global"
     round_to: int = 1
     min_channels: int = 1
+    per: str | None = None
 
     @classmethod
     def of(cls, *, macs: float | None = None, params: float | None = None, channels: float | None = None,
-           threshold: float | None = None, scope: str = "global", round_to: int = 1, min_channels: int = 1) -> "Budget":
+           threshold: float | None = None, scope: str = "global", round_to: int = 1, min_channels: int = 1,
+           per: str | None = None) -> "Budget":
         """Check the arguments of a call.
 
         Raises:
@@ -68,15 +77,21 @@ class Budget:
                               "write macs=0.5 to keep half of the multiply-accumulates")
         if not isinstance(scope, str) or scope not in SCOPES:
             raise BudgetError(unknown("scope", scope, SCOPES))
+        if per is not None and (not isinstance(per, str) or per not in PRICES):
+            raise BudgetError(unknown("price", per, PRICES))
+        if per is not None and (scope == "uniform" or given.keys() - set(PRICES)):
+            what = 'scope="uniform"' if scope == "uniform" else f"{next(iter(given))}="
+            raise BudgetError(f"per={per!r} prices scores that are compared across groups, and {what} compares none; "
+                              'write macs=0.5, scope="absolute", or leave per= out')
         for name, count in (("round_to", round_to), ("min_channels", min_channels)):
             if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
                 raise BudgetError(f"{name} must be an integer >= 1, got {count!r}; write {name}=1")
         (kind, value), = given.items()
-        return cls(kind, _exact(kind, value), scope, int(round_to), int(min_channels))
+        return cls(kind, _exact(kind, value), scope, int(round_to), int(min_channels), per)
 
 
 def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-        ) -> dict[str, np.ndarray]:
+        shapes: Mapping[str, Hashable] | None = None) -> dict[str, np.ndarray]:
     """The kept channels of every group in ``scores``: ordinals, ascending.
 
     Args:
@@ -84,6 +99,7 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
         costs: what widths cost.
         sizes: the size of every group of ``costs.groups``, those that stay whole included.
         scores: one voted score per channel, for the groups that may be cut; finite and non-negative.
+        shapes: what groups of like shape have in common, for ``scope="isomorphic"``.
 
     Raises:
         BudgetError: the target is below what these groups can reach.
@@ -95,7 +111,7 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
     """
     ranked = {name: ranking(score) for name, score in scores.items()}
     if budget.kind in ("macs", "params"):
-        removed = _fitting_prefix(budget, costs, sizes, scores, ranked)
+        removed = _fitting_prefix(budget, costs, sizes, scores, ranked, shapes or {})
     else:
         removed = {name: len(score) - _own_width(budget, score) for name, score in scores.items()}
     return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
@@ -156,10 +172,10 @@ class _Removals:
 
 
 def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-                    ranked: Mapping[str, np.ndarray]) -> dict[str, int]:
+                    ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable]) -> dict[str, int]:
     """How many channels each group loses so that the cost fits: the shortest prefix, by bisection."""
     count: Count = getattr(costs, budget.kind)
-    removals = _removals(budget, costs, sizes, scores, ranked)
+    removals = _removals(budget, costs, sizes, scores, ranked, shapes)
     before = count(removals.full)
     target = before * budget.value.numerator // budget.value.denominator
     low, high = removals.must, len(removals.group)
@@ -177,46 +193,39 @@ def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scor
 
 
 def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-              ranked: Mapping[str, np.ndarray]) -> _Removals:
+              ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable]) -> _Removals:
     """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
-    places = {name: place for place, name in enumerate(costs.groups)}
-    group, channels, phase, key, gone = [], [], [], [], []
-    for name, score in scores.items():
-        size = len(score)
-        step = _step(size, budget)
-        removable = size - narrowest(size, budget)
-        if not removable:
-            continue
-        odd = size % step
-        ends = np.arange(odd or step, removable + 1, step)
-        starts = np.concatenate([[0], ends[:-1]])
-        group.append(np.full(len(ends), places[name]))
-        channels.append(ends - starts)
-        # 0: must go. 1: in order. 2: groups too small for the multiple, the last resort.
-        phases = np.full(len(ends), 1 if step == budget.round_to else 2)
-        phases[0] = 0 if odd else phases[0]
-        phase.append(phases)
-        gone.append(ends / size)
-        key.append(gone[-1] if budget.scope == "uniform" else _means(score[ranked[name]], starts, ends))
     full = np.array([sizes[name] for name in costs.groups], np.int64)
-    if not group:
+    blocks = [found for name, score in scores.items()
+              if (found := _blocks(name, score[ranked[name]], budget)) is not None]
+    if not blocks:
         return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
-    phases, places_of = np.concatenate(phase), np.concatenate(group)
+    places = {name: place for place, name in enumerate(costs.groups)}
+    group = np.concatenate([np.full(len(block.ends), places[block.group]) for block in blocks])
+    phases = np.concatenate([_phases(block, budget) for block in blocks])
+    prices = saved_by_one(costs, budget.per, full) if budget.per else {}
+    key = np.concatenate(keys(blocks, budget.scope, prices, shapes))
     # Equal keys (batch norm scales that are all 1): all groups alike, so that none is emptied before the next is cut.
-    order = np.lexsort((places_of, np.concatenate(gone), np.concatenate(key), phases))
-    return _Removals(places_of[order], np.concatenate(channels)[order], full, int((phases == 0).sum()))
+    order = np.lexsort((group, np.concatenate([block.gone for block in blocks]), key, phases))
+    channels = np.concatenate([block.channels for block in blocks])
+    return _Removals(group[order], channels[order], full, int((phases == 0).sum()))
 
 
-def _means(score: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Mean score of each block in units of the group's mean; ``score`` ascending. A group of zeros stays zero."""
-    peak = score[-1]
-    if peak == 0:
-        return np.zeros(len(ends))
-    # By the peak first, so that the sums of very large or very small scores stay finite and exact enough.
-    score = score / peak
-    means = np.add.reduceat(score[:ends[-1]], starts) / (ends - starts)
-    # Rounding must not put a block before one that goes earlier.
-    return np.maximum.accumulate(means / score.mean())
+def _blocks(name: str, score: np.ndarray, budget: Budget) -> Blocks | None:
+    size, step = len(score), _step(len(score), budget)
+    removable = size - narrowest(size, budget)
+    if not removable:
+        return None
+    ends = np.arange(size % step or step, removable + 1, step)
+    return Blocks(name, score, np.concatenate([[0], ends[:-1]]), ends)
+
+
+def _phases(block: Blocks, budget: Budget) -> np.ndarray:
+    """0: must go. 1: in order. 2: groups too small for the multiple, the last resort."""
+    step = _step(len(block.score), budget)
+    phases = np.full(len(block.ends), 1 if step == budget.round_to else 2)
+    phases[0] = 0 if len(block.score) % step else phases[0]
+    return phases
 
 
 def _exact(kind: str, value: float) -> Fraction:

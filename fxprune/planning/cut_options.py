@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from typing_extensions import TypedDict
 
+from fxprune.planning.batches import Loss
 from fxprune.planning.criteria import Criterion
 from fxprune.planning.draw import plan
 from fxprune.planning.selection import Ignored, Wanted
@@ -25,11 +26,15 @@ class CutOptions(TypedDict, total=False):
     widths: Mapping[str, int] | None
     criterion: str | Criterion
     vote: str
-    scope: str
+    scope: str | None
+    per: str | None
     round_to: int
     groups: Wanted
     ignore: Ignored
     min_channels: int
+    data: Any
+    loss: Loss | None
+    samples: int | None
 
 
 def with_cut_options(function: Callable[P, R]) -> Callable[P, R]:

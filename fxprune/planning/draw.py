@@ -1,6 +1,5 @@
 """Draw a plan: score the groups, let the voters vote, cut to the budget."""
 
-import cmath
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,14 +13,17 @@ from fxprune.errors import BudgetError, InputError, unknown
 from fxprune.ir.files import read_text
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provides
-from fxprune.ir.signature import aliases, named_tensors, signature_of
+from fxprune.ir.signature import aliases
 from fxprune.planning import document
+from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.budget import Budget, cut, ranking
 from fxprune.planning.check import check_signature
-from fxprune.planning.criteria import Criterion, described, resolve, score
+from fxprune.planning.criteria import Criterion
+from fxprune.planning.criteria.choice import AUTO, chosen
 from fxprune.planning.digest import digest_of
 from fxprune.planning.pruning_plan import Plan
 from fxprune.planning.reader import parse
+from fxprune.planning.scoring import as_data, check_model, raw_scores
 from fxprune.planning.selection import Ignored, Wanted, select
 from fxprune.planning.shortfall import GIVEN_UP, say_what_goes_beyond
 from fxprune.planning.vote import resolve_vote
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
 def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = None, params: float | None = None,
          channels: float | None = None, threshold: float | None = None, widths: Mapping[str, int] | None = None,
-         criterion: str | Criterion = "l2", vote: str = "joint", scope: str = "global", round_to: int = 1,
-         groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1) -> Plan:
+         criterion: str | Criterion = "l2", vote: str = "joint", scope: str | None = None, per: str | None = None,
+         round_to: int = 1, groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1, data: Any = None,
+         loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
     """Which channels stay. The model is only read.
 
     Args:
@@ -45,17 +48,22 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         threshold: in their place: remove the channels whose voted score is below it. A group that would lose all of
             them keeps ``min_channels``, and a warning names it.
         widths: in their place: the width of each group that is to be cut, by group name.
-        criterion: ``"l1"``, ``"l2"``, ``"bn_scale"``, ``"random"``, or an object called with (group, tensors).
+        criterion: a name out of ``fxprune.planning.criteria.CRITERIA``, an object called with (group, tensors), or
+            ``"auto"``: ``"taylor"`` where there is data, compared as it is and priced in what the budget counts;
+            without data ``"expected"`` for nets with batch norms, ``"l2"`` for others.
         vote: ``"joint"``, ``"intersection"``, ``"majority"`` or ``"union"``.
-        scope: ``"global"`` compares scores across groups, ``"uniform"`` cuts all groups alike.
+        scope: ``"global"`` (the default) compares scores in units of their group's mean, ``"absolute"`` as they are,
+            ``"isomorphic"`` among groups of like shape; ``"uniform"`` cuts all groups alike.
+        per: ``"macs"`` or ``"params"``: scores are divided by what a channel costs.
         round_to: widths are multiples of it, in groups of that size or more.
         groups: what may be cut: ``"auto"``, group names, patterns over layer names, or groups.
         ignore: module names, patterns or modules whose channels, read or written, stay.
         min_channels: the fewest channels that a group may keep.
+        data, loss, samples: for criteria that read data, as for `fxprune.score`.
 
     Raises:
         BudgetError: the budget is malformed or cannot be reached.
-        InputError: an argument, or the weights, are not as described.
+        InputError: an argument, the weights, or the data are not as described.
         UnsupportedError: the model has nothing to prune.
     """
     targets = {"macs": macs, "params": params, "channels": channels, "threshold": threshold}
@@ -64,25 +72,26 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         raise BudgetError(f"widths= takes the place of a budget, got {given[0]}={targets[given[0]]} as well; drop one")
     if not given:
         targets["macs"] = 0.5
-    budget = Budget.of(**targets, scope=scope, round_to=round_to, min_channels=min_channels)
-    criterion, criterion_name = resolve(criterion), described(criterion)
+    data = as_data(data, loss, samples)
+    choice = chosen(coupling, criterion, scope, per, data, next(k for k, v in targets.items() if v is not None))
+    budget = Budget.of(**targets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
     resolve_vote(vote)
-    _check_model(coupling, model)
+    check_model(coupling, model)
     free = select(coupling.groups, model, groups if widths is None else _named(coupling, widths), ignore)
-    scores = score_groups(free, model, criterion, vote)
+    scores = _voted(coupling, model, free, choice.criterion, vote, data)
     target: dict[str, object] = {budget.kind: float(budget.value)}
     if widths is None:
-        kept = cut(budget, coupling.costs, {g.name: g.size for g in coupling.groups.values()}, scores)
-        _say_what_is_held(budget, scores)
+        kept = _within(budget, coupling, free, scores)
     else:
-        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free}
-        target = {"widths": {g.name: int(widths[g.name]) for g in free}}
+        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
+        target = {"widths": {name: int(widths[name]) for name in kept}}
     if vote == "intersection" and budget.kind != "threshold":
         say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, kept,
                              "widths=" if widths is not None else f"{budget.kind}={float(budget.value):g}", 3)
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
-    options = {"budget": target, "criterion": criterion_name, "vote": vote, "scope": scope, "round_to": int(round_to),
-               "min_channels": int(min_channels), "whole": whole}
+    options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
+               "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole}
+    options |= {"per": choice.per} if choice.per else {}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=asdict(coupling.policy),
                       mode=coupling.mode)
@@ -97,25 +106,31 @@ def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping
         widths, found = document.edited(parse(read_text(widths)))
         check_signature(found["signature"], coupling.signature)
         options = found["options"]
-    return plan(coupling, model, widths=widths, criterion=criterion or options.get("criterion", "l2"),
+    drawn_by = options.get("criterion", "l2")
+    drawn_by = drawn_by.removeprefix(AUTO) if isinstance(drawn_by, str) else drawn_by
+    return plan(coupling, model, widths=widths, criterion=criterion or drawn_by,
                 vote=vote or options.get("vote", "joint"))
 
 
-def score_groups(groups: list[CouplingGroup], model: torch.nn.Module, criterion: str | Criterion = "l2",
-                 vote: str = "joint") -> dict[str, np.ndarray]:
-    """One voted score per channel (float64 [size]) of each group.
+def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGroup], criterion: Criterion, vote: str,
+           data: Data | None) -> dict[str, np.ndarray]:
+    scores = raw_scores(coupling, model, {group.name: group for group in groups}, criterion, data)
+    return {name: voted(rows, vote) for name, rows in scores.items()}
 
-    Raises:
-        InputError: weights that are not finite, or scores that make no sense.
-    """
-    tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not _finite(parameter.detach()):
-            raise InputError(f"weights must be finite to be scored, but {name!r} holds "
-                             f"{int((~torch.isfinite(parameter)).sum())} infinite or NaN values; load a checkpoint "
-                             "that did not diverge")
-    criterion = resolve(criterion)
-    return {group.name: voted(score(criterion, group, tensors), vote) for group in groups}
+
+def _within(budget: Budget, coupling: "Coupling", groups: list[CouplingGroup], scores: Mapping[str, np.ndarray],
+            ) -> dict[str, np.ndarray]:
+    sizes = {group.name: group.size for group in coupling.groups.values()}
+    shapes = {group.name: _shape(coupling, group) for group in groups} if budget.scope == "isomorphic" else None
+    kept = cut(budget, coupling.costs, sizes, scores, shapes)
+    _say_what_is_held(budget, scores)
+    return kept
+
+
+def _shape(coupling: "Coupling", group: CouplingGroup) -> tuple:
+    """What groups of like shape have in common: how their channels lie in tensors of which rank and kernel."""
+    shapes = {name: shape for name, shape, _ in coupling.signature.entries}
+    return tuple(sorted((m.role, m.dim, len(shapes[m.name]), shapes[m.name][2:]) for m in group.members))
 
 
 def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:
@@ -126,23 +141,7 @@ def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:
         named = ", ".join(map(repr, held[:3])) + (f" and {len(held) - 3} more groups" if len(held) > 3 else "")
         warnings.warn(f"threshold={float(budget.value):g} is above every score of {named}, and would empty them: "
                       f"each keeps its best min_channels={budget.min_channels} (rounded up to "
-                      f"round_to={budget.round_to})", stacklevel=3)
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    """The sum is finite if all are; the exact test is several times as slow, and needed only if it is not."""
-    return cmath.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
-
-
-def _check_model(coupling: "Coupling", model: torch.nn.Module) -> None:
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}; write "
-                         "fxprune.plan(coupling, model, macs=0.5)")
-    difference = coupling.signature.difference(signature_of(model))
-    if difference:
-        words = difference.replace(" here and ", " in the coupling and ").replace(" there", "")
-        raise InputError(f"the coupling must come from this model, but {words} in the model; write "
-                         "coupling = fxprune.analyze(model)")
+                      f"round_to={budget.round_to})", stacklevel=4)
 
 
 def _named(coupling: "Coupling", widths: Mapping[str, int]) -> list[str]:

@@ -89,6 +89,7 @@ def _said(record: Any) -> list[str]:
     return [f"{narrowed} of {len(record.before.widths)} layers are narrower; {record.mode} mode",
             str(checked),
             *([_folded(record.folds)] if record.folds else []),
+            *([str(record.recovery)] if record.recovery else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
 
 

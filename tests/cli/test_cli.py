@@ -297,3 +297,37 @@ def test_a_reader_that_has_seen_enough(net):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stdout.strip() == "{"
     assert "Traceback" not in done.stderr
+
+
+BATCHES = """
+import torch
+
+def batches():
+    return [torch.randn(4, 3, 8, 8) for _ in range(2)]
+
+def broken():
+    raise OSError("no such disk")
+
+def loss(model, batch):
+    return model(batch).square().mean()
+"""
+
+
+def test_data_loss_and_recovery(net, tmp_path, capsys):
+    (tmp_path / "batches.py").write_text(BATCHES)
+    given = ["--data", f"{tmp_path}/batches.py:batches", "--loss", f"{tmp_path}/batches.py:loss", "--samples", "6"]
+    assert main(["compress", net, "--channels", "0.5", "--criterion", "taylor", "--recover", "least_squares", *given,
+                 "--input", "1,3,8,8"]) == 0
+    assert "recovered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "text"), [
+    (["--data", "nowhere.py:batches"], "--data must name an existing file"),
+    (["--data", "{here}/batches.py:broken"], "raised OSError: no such disk"),
+    (["--data", "{here}/batches.py"], "--data must be file.py:name"),
+    (["--recover", "statistics"], "learns from data, and none was given"),
+])
+def test_data_that_cannot_be_had(net, tmp_path, capsys, given, text):
+    (tmp_path / "batches.py").write_text(BATCHES)
+    assert main(["compress", net, *(part.format(here=tmp_path) for part in given)]) == 2
+    assert text in capsys.readouterr().err

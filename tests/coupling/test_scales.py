@@ -22,7 +22,8 @@ class Net(nn.Module):
 
 def scales(forward):
     coupling = fxprune.analyze(Net(forward), torch.randn(2, 3, 4, 4))
-    return scales_of_voters(coupling, scale_names(coupling.groups, coupling.signature))
+    names = frozenset(name for name, _, _ in coupling.signature.entries)
+    return scales_of_voters(coupling, scale_names(coupling.groups, names))
 
 
 def test_each_voter_has_its_own():

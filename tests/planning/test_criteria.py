@@ -6,7 +6,7 @@ import torch
 
 from fxprune.errors import InputError
 from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, CouplingGroup, Member
-from fxprune.planning.criteria import L1, L2, BNScale, Random, described, resolve, score
+from fxprune.planning.criteria import L1, L2, BNScale, Random, described, group_scores, resolve
 from fxprune.planning.criteria.slices import powers
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_criterion(criterion, message):
 @pytest.mark.parametrize("made", [torch.arange(3), [0, 1, 2], np.arange(3, dtype=np.float32), torch.arange(3.0)[None],
                                   torch.arange(3.0, requires_grad=True)])
 def test_own_scores_of_any_array_kind(group, tensors, made):
-    scores = score(lambda group, tensors: made, group, tensors)
+    scores = group_scores(lambda group, tensors: made, group, tensors)
     assert scores.dtype == np.float64 and scores.tolist() == [[0, 1, 2]]
 
 
@@ -118,9 +118,9 @@ def test_own_scores_of_any_array_kind(group, tensors, made):
 ])
 def test_own_scores_that_make_no_sense(group, tensors, made, message):
     with pytest.raises(InputError, match=message):
-        score(lambda group, tensors: made, group, tensors)
+        group_scores(lambda group, tensors: made, group, tensors)
 
 
 def test_an_own_criterion_that_raises_is_named(group, tensors):
     with pytest.raises(InputError, match="on group 'conv' must return numbers, but raised KeyError"):
-        score(lambda group, tensors: tensors["nowhere"], group, tensors)
+        group_scores(lambda group, tensors: tensors["nowhere"], group, tensors)

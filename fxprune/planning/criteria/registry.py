@@ -2,16 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from fxprune.errors import FxpruneError, InputError, unknown
 from fxprune.ir.groups import CouplingGroup
+from fxprune.planning.criteria.activity import Activation, APoZ, Entropy, Fluctuation, Wanda
 from fxprune.planning.criteria.bn_scale import BNScale
+from fxprune.planning.criteria.expected import Expected
+from fxprune.planning.criteria.filters import FPGM, LAMP, Similarity
 from fxprune.planning.criteria.norms import L1, L2
 from fxprune.planning.criteria.random import Random
+from fxprune.planning.criteria.reconstruction import OBS, Lasso
+from fxprune.planning.criteria.sensitivity import Hessian, Taylor
+
+if TYPE_CHECKING:
+    from fxprune.planning.statistics import Statistics
 
 
 class Criterion(Protocol):
@@ -22,7 +30,24 @@ class Criterion(Protocol):
         ...
 
 
-CRITERIA: dict[str, Callable[[], Criterion]] = {"bn_scale": BNScale, "l1": L1, "l2": L2, "random": Random}
+class DataCriterion(Protocol):
+    """One that reads data: it ``needs`` a set of names out of `fxprune.planning.statistics`, and is called with what
+    was gathered as well."""
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def __call__(self, group: CouplingGroup, tensors: Mapping[str, torch.Tensor], statistics: "Statistics"
+                 ) -> np.ndarray:
+        """Scores, as a `Criterion`'s."""
+        ...
+
+
+CRITERIA: dict[str, Callable[[], Any]] = {
+    "activation": Activation, "apoz": APoZ, "bn_scale": BNScale, "entropy": Entropy, "expected": Expected,
+    "fluctuation": Fluctuation, "fpgm": FPGM, "hessian": Hessian, "l1": L1, "l2": L2, "lamp": LAMP, "lasso": Lasso,
+    "obs": OBS, "random": Random, "similarity": Similarity, "taylor": Taylor, "wanda": Wanda,
+}
 
 
 def resolve(criterion: str | Criterion) -> Criterion:
@@ -54,7 +79,26 @@ def described(criterion: str | Criterion) -> str:
     return repr(criterion) if is_dataclass(criterion) else getattr(criterion, "__name__", type(criterion).__name__)
 
 
-def score(criterion: Criterion, group: CouplingGroup, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
+def name_of(criterion: Any) -> str:
+    """What a criterion is called in ``CRITERIA``, or says of itself.
+
+    >>> name_of(resolve("taylor"))
+    'taylor'
+    """
+    return next((name for name, made in CRITERIA.items() if made is type(criterion)), described(criterion))
+
+
+def needs(criterion: Criterion) -> frozenset[str]:
+    """What a criterion reads of data; nothing where it reads weights alone.
+
+    >>> sorted(needs(resolve("taylor"))), sorted(needs(resolve("l1")))
+    (['gradients'], [])
+    """
+    return frozenset(getattr(criterion, "needs", ()))
+
+
+def group_scores(criterion: Any, group: CouplingGroup, tensors: Mapping[str, torch.Tensor],
+                 statistics: "Statistics | None" = None) -> np.ndarray:
     """The group's scores, checked: float64 [voters, size], finite, non-negative.
 
     Raises:
@@ -63,7 +107,7 @@ def score(criterion: Criterion, group: CouplingGroup, tensors: Mapping[str, torc
     what = f"criterion {described(criterion)} on group {group.name!r}"
     try:
         with torch.no_grad():
-            scores = criterion(group, tensors)
+            scores = criterion(group, tensors, statistics) if needs(criterion) else criterion(group, tensors)
         scores = scores.detach().cpu().double().numpy() if isinstance(scores, torch.Tensor) else scores
         scores = np.asarray(scores, dtype=np.float64)
     except FxpruneError:

@@ -31,6 +31,18 @@ def powers(tensor: torch.Tensor, dim: int, order: int) -> np.ndarray:
     return powers(tensor.to(torch.complex128 if tensor.is_complex() else torch.float64), dim, order)
 
 
+def slice_sums(member: Member, tensor: torch.Tensor, size: int) -> np.ndarray:
+    """Σ over all slices of each of ``size`` channels in this member: float64 [size].
+
+    >>> member = Member("fc.weight", 1, "consumer", np.array([0, 1, 0]), np.arange(3))
+    >>> slice_sums(member, torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]]), 2).tolist()
+    [44.0, 22.0]
+    """
+    rest = [d for d in range(tensor.dim()) if d != member.dim]
+    sums = (tensor.double().sum(rest) if rest else tensor.double()).cpu().numpy()
+    return np.bincount(member.channel, weights=sums[member.index], minlength=size)
+
+
 def per_channel(member: Member, tensor: torch.Tensor, order: int, size: int) -> np.ndarray:
     """Σ |w|^order over all slices of each of ``size`` channels in this member: float64 [size]."""
     if len(member.index) == tensor.shape[member.dim]:

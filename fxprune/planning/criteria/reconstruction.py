@@ -1,0 +1,149 @@
+"""Criteria that read a layer's Gram matrix: what is lost of its outputs after the channels that stay made up for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+
+from fxprune.ir.groups import CouplingGroup
+
+if TYPE_CHECKING:
+    from fxprune.planning.statistics import Layer, Statistics
+
+Tensors = Mapping[str, torch.Tensor]
+# λ in H + λI, in units of H's mean diagonal.
+DAMPING = 1e-4
+
+
+class _OfLayers:
+    needs: ClassVar[frozenset[str]] = frozenset({"gram"})
+
+    def __call__(self, group: CouplingGroup, tensors: Tensors, statistics: "Statistics") -> np.ndarray:
+        layers = statistics.layers(group)
+        return np.stack([self.row(layer, group.size) for layer in layers]) if layers else np.zeros((0, group.size))
+
+    def row(self, layer: "Layer", size: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OBS(_OfLayers):
+    """The squared error of a layer's outputs, per position, when a channel goes and the others take over, channels
+    going one at a time: float64 [readers, size] (Hassibi and Stork, "Optimal Brain Surgeon", NIPS 1992; for
+    structures: Kurtić et al., "ZipLM", NeurIPS 2023, equation 2).
+
+    With H the covariance of the layer's inputs, removing M costs Σ_i w_iM (H⁻¹_MM)⁻¹ w_iMᵀ, and the rest moves by
+    −w_M (H⁻¹_MM)⁻¹ H⁻¹_M,:. The score of the k-th to go is the largest cost so far.
+    """
+
+    def row(self, layer: "Layer", size: int) -> np.ndarray:
+        gram, _ = layer.reading.moments.centred()
+        return removal_costs(gram / layer.reading.moments.n, layer.weight, layer.channel, size)[1]
+
+
+def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray, size: int,
+                  ) -> tuple[list[int], np.ndarray]:
+    """In which order channels go, and for each the largest cost so far.
+
+    Args:
+        gram: H, float64 [g, i, i].
+        weight: float64 [g, i, o].
+        channel: int64 [g, i], of each input; -1 where it stays.
+        size: the number of channels.
+    """
+    # Inputs in which all groups have the same channel are removed in one step.
+    damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+    inverse = torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype))
+    weight, left, order = weight.clone(), set(np.unique(channel[channel >= 0]).tolist()), []
+    costs, worst = np.zeros(size), 0.0
+    inputs = {j: [torch.from_numpy(np.flatnonzero(row == j)) for row in channel] for j in left}
+    while left:
+        found = {j: _cost(inverse, weight, inputs[j]) for j in left}
+        j = min(found, key=found.__getitem__)
+        worst = costs[j] = max(worst, found[j])
+        for g, index in enumerate(inputs[j]):
+            if len(index):
+                _remove_(inverse[g], weight[g], index)
+        left.remove(j)
+        order.append(j)
+    return order, costs
+
+
+def _cost(inverse: torch.Tensor, weight: torch.Tensor, inputs: list[torch.Tensor]) -> float:
+    total = 0.0
+    for g, index in enumerate(inputs):
+        if len(index):
+            own = weight[g][index]
+            total += float((own * torch.linalg.solve(inverse[g][index][:, index], own)).sum())
+    return max(total, 0.0)
+
+
+def _remove_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> None:
+    """The rest takes over, and H⁻¹ becomes that of the inputs that are left (zero elsewhere)."""
+    gain = torch.linalg.solve(inverse[index][:, index], inverse[index])
+    weight -= gain.T @ weight[index]
+    weight[index] = 0
+    inverse -= inverse[:, index] @ gain
+    # What is gone costs nothing any more, and must not be solved with again.
+    inverse[index], inverse[:, index] = 0, 0
+    inverse[index, index] = 1
+
+
+@dataclass(frozen=True)
+class Lasso(_OfLayers):
+    """The largest α at which a channel has a coefficient in min_β ½‖Y − Σ_j β_j x_j w_jᵀ‖² / N + α‖β‖₁, Y the layer's
+    own outputs: float64 [readers, size], in squared outputs (He, Zhang, Sun, "Channel Pruning for Accelerating Very
+    Deep Neural Networks", ICCV 2017, equation 2: the path in the place of one α).
+
+    Args:
+        steps: of α, each 0.8 of the one before.
+    """
+
+    steps: int = 40
+
+    def row(self, layer: "Layer", size: int) -> np.ndarray:
+        gram, _ = layer.reading.moments.centred()
+        quadratic = _contributions((gram / layer.reading.moments.n).numpy(), layer.weight.numpy(), layer.channel, size)
+        return lasso_path(quadratic, self.steps)
+
+
+def _contributions(gram: np.ndarray, weight: np.ndarray, channel: np.ndarray, size: int) -> np.ndarray:
+    """Q_jk = ⟨x_j w_jᵀ, x_k w_kᵀ⟩ / N, float64 [size, size]."""
+    out = np.zeros((size, size))
+    for g, row in enumerate(channel):
+        mine = np.flatnonzero(row >= 0)
+        pairs = gram[g][np.ix_(mine, mine)] * (weight[g][mine] @ weight[g][mine].T)
+        np.add.at(out, (row[mine][:, None], row[mine][None]), pairs)
+    return out
+
+
+def lasso_path(quadratic: np.ndarray, steps: int) -> np.ndarray:
+    """For each coefficient the largest α of the path at which it is not zero.
+
+    Minimises ½βᵀQβ − (Q1)ᵀβ + α‖β‖₁ by coordinate descent, from the α at which all are zero down.
+    """
+    target, diagonal = quadratic.sum(1), np.maximum(np.diag(quadratic), 1e-30)
+    beta, entered = np.zeros(len(target)), np.zeros(len(target))
+    alpha = np.abs(target).max(initial=0.0)
+    for _ in range(steps):
+        alpha *= 0.8
+        _descend_(beta, quadratic, target, diagonal, alpha)
+        entered = np.where((entered == 0) & (beta != 0), alpha, entered)
+    return entered
+
+
+def _descend_(beta: np.ndarray, quadratic: np.ndarray, target: np.ndarray, diagonal: np.ndarray, alpha: float,
+              sweeps: int = 50) -> None:
+    slope = target - quadratic @ beta
+    for _ in range(sweeps):
+        before = beta.copy()
+        for j in range(len(beta)):
+            free = slope[j] + diagonal[j] * beta[j]
+            new = np.sign(free) * max(abs(free) - alpha, 0.0) / diagonal[j]
+            if new != beta[j]:
+                slope -= quadratic[:, j] * (new - beta[j])
+                beta[j] = new
+        if np.abs(beta - before).max(initial=0.0) <= 1e-4:
+            return

@@ -1,0 +1,146 @@
+"""What data says of a network, gathered once, in terms of its coupling groups: criteria read it, and know no operators.
+
+Gathered is what a criterion names in ``needs``:
+
+    "inputs"      moments of everything that a weight multiplies
+    "pooled"      per sample, the mean of each input over positions
+    "gram"        the moments of the rows of every contraction, outputs included (`Moments`)
+    "gradients"   per batch, group and member: Σ w·∂L/∂w over each channel's slices
+    "curvature"   the diagonal of the Hessian of the loss
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fxprune.capture import multihead
+from fxprune.capture.capturing import untouched_rng
+from fxprune.capture.contexts import compiling, without_checkpoints
+from fxprune.capture.contractions import Contraction, outline, strided_like
+from fxprune.capture.structure import deep_copy
+from fxprune.ir.example_inputs import Example, Inputs, realise
+from fxprune.ir.groups import CouplingGroup, Member
+from fxprune.ir.signature import named_tensors
+from fxprune.planning.batches import Data
+from fxprune.planning.gradients import curvature, products
+from fxprune.planning.input_statistics import Reading, read
+
+if TYPE_CHECKING:
+    from fxprune.coupling.coupling import Coupling
+
+READ = {"inputs", "pooled", "gram"}
+SEED = 20193
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A contraction that reads a group's channels, and what entered it.
+
+    Args:
+        name: the weight.
+        weight: float64 [g, i, o]; the outputs are rows [g, n, i] @ weight.
+        channel: int64 [g, i]: the group's channel that each input is of, -1 for inputs of others.
+        reading: what entered.
+    """
+
+    name: str
+    weight: Tensor
+    channel: np.ndarray
+    reading: Reading
+
+    def by_channel(self, values: Tensor | np.ndarray, size: int) -> np.ndarray:
+        """Σ of ``values`` [g, i] over each channel's inputs: float64 [size]."""
+        mine = self.channel >= 0
+        return np.bincount(self.channel[mine], weights=np.asarray(values, np.float64)[mine], minlength=size)
+
+    def mean_by_channel(self, values: Tensor | np.ndarray, size: int) -> np.ndarray:
+        """The mean of ``values`` [g, i] over each channel's inputs: float64 [size]."""
+        return self.by_channel(values, size) / np.maximum(self.by_channel(np.ones(self.channel.shape), size), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What was gathered.
+
+    Args:
+        tensors: the model's parameters and buffers, by name.
+        readings: what entered each contraction.
+        gradients: group name -> Σ w·∂L/∂w, float64 [batches, members, size].
+        curvature: parameter's name -> ∂²L/∂w², in its shape.
+    """
+
+    tensors: Mapping[str, Tensor]
+    readings: tuple[tuple[Contraction, Reading], ...] = ()
+    gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
+    curvature: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def layers(self, group: CouplingGroup) -> list[Layer]:
+        """The contractions that read the group's channels; none where nothing that reads them has a statistic."""
+        return [self._layer(member, contraction, reading) for member in group.consumers
+                for contraction, reading in self.readings if contraction.name == member.name]
+
+    def unread(self, group: CouplingGroup) -> list[str]:
+        """Consumers of the group that have no statistic: embeddings, computed weights."""
+        known = {contraction.name for contraction, _ in self.readings}
+        return [member.name for member in group.consumers if member.name not in known]
+
+    def _layer(self, member: Member, contraction: Contraction, reading: Reading) -> Layer:
+        parameter = self.tensors[member.name].detach()
+        ids = strided_like(parameter, torch.int64).fill_(-1)
+        index, channel = torch.from_numpy(member.index), torch.from_numpy(member.channel)
+        shape = [-1 if d == member.dim else 1 for d in range(ids.dim())]
+        ids.index_copy_(member.dim, index, channel.view(shape).expand(_with(ids.shape, member.dim, len(index))))
+        own = contraction.matrix(contraction.within(parameter, ids))[:, :, 0].numpy()
+        weight = contraction.matrix(contraction.within(parameter, parameter)).double().cpu()
+        return Layer(member.name, weight, own, reading)
+
+
+def _with(shape: torch.Size, dim: int, length: int) -> list[int]:
+    return [length if d == dim else n for d, n in enumerate(shape)]
+
+
+def gather(coupling: "Coupling", model: nn.Module, groups: Mapping[str, CouplingGroup], data: Data,
+           needs: Collection[str]) -> Statistics:
+    """Run the model on the data, and keep what ``needs`` names. The model is copied, and not changed.
+
+    Raises:
+        InputError: the data, the loss, or what comes of them.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    tensors = {name: t.detach() for name, t in named_tensors(model)}
+    readings: tuple[tuple[Contraction, Reading], ...] = ()
+    gradients: Mapping[str, np.ndarray] = {}
+    diagonal: Mapping[str, Tensor] = {}
+    with untouched_rng(), torch.inference_mode(False), as_captured(coupling):
+        copied = deep_copy(model).eval()
+        if READ & set(needs):
+            found = outline(copied, small_example(coupling.inputs, copied))
+            read_at = read(copied, found, data.batches(model, coupling.inputs, "activations"), needs, generator)
+            readings = tuple((c, read_at[c.number]) for c in found.contractions if c.number in read_at)
+        with torch.enable_grad():
+            if "gradients" in needs:
+                batches = data.batches(model, coupling.inputs, "gradients")
+                gradients = products(copied, groups, batches, data.loss, generator)
+            if "curvature" in needs:
+                batches = data.batches(model, coupling.inputs, "curvature")
+                diagonal = curvature(copied, batches, data.loss, generator)
+    return Statistics(tensors, readings, gradients, diagonal)
+
+
+@contextmanager
+def as_captured(coupling: "Coupling") -> Iterator[None]:
+    """The model runs as it was captured: attention written out, nothing recomputed."""
+    with multihead.written_out(), without_checkpoints(), compiling(bool(coupling.eager)):
+        yield
+
+
+def small_example(inputs: Inputs, model: nn.Module) -> Example:
+    """Random inputs of the described size, on the model's device."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    generator = torch.Generator().manual_seed(SEED)
+    return realise(inputs, weight.device, generator, dtype=weight.dtype)

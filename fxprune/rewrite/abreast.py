@@ -1,0 +1,89 @@
+"""Run a cut network and its original abreast, all batches at once, from layer to layer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+from fxprune.capture.contractions import Contraction, Norm, Outline
+from fxprune.capture.stepwise import Stepwise, Stop, stepwise
+from fxprune.errors import InputError
+from fxprune.ir.example_inputs import Example
+from fxprune.planning.input_statistics import running
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A contraction of the original, and what was made of it."""
+
+    before: Contraction
+    after: Contraction
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """All runs of the cut network wait in front of one of its layers.
+
+    Args:
+        layer: a pair of contractions, or a batch norm of the cut network.
+        here: one stop a batch, in the cut network, before the layer.
+        there: for contractions: one stop a batch, in the original, behind the layer.
+    """
+
+    layer: Pair | Norm
+    here: list[Stop]
+    there: list[Stop]
+
+
+def pairs_of(full: Outline, cut: Outline) -> list[Pair]:
+    """The contractions that both networks have, in the cut one's order of execution."""
+    theirs = {contraction.key: contraction for contraction in full.contractions}
+    return [Pair(theirs[mine.key], mine) for mine in cut.contractions if mine.key in theirs]
+
+
+@contextmanager
+def abreast(model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Sequence[Norm],
+            batches: Sequence[Example]) -> Iterator[Iterator[Arrival]]:
+    """Gives the arrivals in the cut network's order; what is changed in ``small`` at one holds from there on.
+
+    Raises:
+        InputError: a model does not run on a batch, or not as it did before.
+    """
+    layers = {pair.after.number: pair for pair in pairs} | {norm.number: norm for norm in norms}
+    here = [stepwise(small, batch, before=layers, hold=_summands([pair.after for pair in pairs])) for batch in batches]
+    there = [stepwise(model, batch, behind=[pair.before.number for pair in pairs],
+                      hold=_summands([pair.before for pair in pairs])) for batch in batches]
+    try:
+        yield _arrivals(layers, here, there)
+    finally:
+        for run in (*here, *there):
+            run.close()
+
+
+def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
+    """What a layer's result is added to, where that is there before the layer runs -> the last layer that asks."""
+    found: dict[int, int] = {}
+    for contraction in contractions:
+        if contraction.other is not None and contraction.other < contraction.number:
+            found[contraction.other] = max(found.get(contraction.other, 0), contraction.number)
+    return found
+
+
+def _arrivals(layers: dict[int, Pair | Norm], here: list[Stepwise], there: list[Stepwise]) -> Iterator[Arrival]:
+    for number in sorted(layers):
+        layer = layers[number]
+        stops = [_advanced(run, number, batch) for batch, run in enumerate(here)]
+        behind = [_advanced(run, layer.before.number, batch) for batch, run in enumerate(there)] \
+            if isinstance(layer, Pair) else []
+        yield Arrival(layer, stops, behind)
+
+
+def _advanced(run: Stepwise, number: int, batch: int) -> Stop:
+    stop = running(run.advance, batch)
+    while stop is not None and stop.number < number:
+        stop = running(run.advance, batch)
+    if stop is None or stop.number != number:
+        raise InputError(f"the model must run the same operators on every batch to be recovered, and batch {batch} "
+                         "leads its Python elsewhere; leave recover= out, or pass batches that all go one way")
+    return stop

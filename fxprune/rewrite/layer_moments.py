@@ -1,0 +1,90 @@
+"""At one layer, from all batches: the moments of what it reads and of what it should put out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fxprune.capture.contractions import Contraction
+from fxprune.capture.stepwise import Stop
+from fxprune.errors import InputError
+from fxprune.planning.input_statistics import sampled
+from fxprune.planning.moments import Moments
+from fxprune.rewrite.abreast import Arrival, Pair
+from fxprune.rewrite.kept_outputs import KeptOutputs
+
+# Rows that a layer is fitted on, at least; and for every input of it.
+ROWS, ROWS_PER_INPUT = 20_000, 8
+# The share of each batch's samples whose rows are held out: the last ones.
+HELD = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How rows are drawn.
+
+    Args:
+        generator: draws them.
+        tensors: the cut network's parameters and buffers, by name.
+        rows: how many at a layer, over all batches.
+    """
+
+    generator: torch.Generator
+    tensors: Mapping[str, Tensor]
+    rows: int = ROWS
+
+    def moments(self, arrival: Arrival, pair: Pair, kept: KeptOutputs) -> tuple[Moments, Moments]:
+        """Of the rows to fit on, and of those held out.
+
+        Raises:
+            InputError: values that are not finite.
+        """
+        parts = [self._batch(len(arrival.here), pair, here, there, kept)
+                 for here, there in zip(arrival.here, arrival.there, strict=True)]
+        fit, held = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
+        if not all(torch.isfinite(m.yy).all() and torch.isfinite(m.xx).all() for m in (fit, held)):
+            raise InputError(f"what enters and leaves {pair.after.name!r} must be finite, and is not; look "
+                             "for the cause in the weights or in the data")
+        return fit, held
+
+    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptOutputs) -> tuple[Moments, Moments]:
+        before, after = pair.before, pair.after
+        n = before.positions(there)
+        wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
+        picked = sampled(n, max(-(-wanted // batches), 16), self.generator).to(there.out.device)
+        rows = after.rows(here, picked)
+        target = kept(before.outputs(there.out, picked)) + self._lost(before, after, here, there, picked, kept)
+        fitted = int((picked < (1 - HELD) * n).sum())
+        return (Moments.of(rows[:, :fitted], target[:, :fitted]), Moments.of(rows[:, fitted:], target[:, fitted:]))
+
+    def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
+              kept: KeptOutputs) -> Tensor | float:
+        """What the shortcut has lost by now, in units of the layer's own output; 0 where there is none."""
+        full, cut = there.held.get(before.other), here.held.get(after.other)
+        if full is None or cut is None or full.shape != there.out.shape:
+            return 0.0
+        scale = self._scale(after, cut)
+        if scale is None:
+            return 0.0
+        gap = kept(before.outputs(full, picked)) - after.outputs(cut, picked)
+        # A channel that hardly reaches the sum cannot make up for anything in it.
+        return torch.where(scale.abs() > 1e-6, gap / scale, 0.0)
+
+    def _scale(self, after: Contraction, like: Tensor) -> Tensor | None:
+        """What the layer's outputs are multiplied by before the sum: [g, 1, o]."""
+        dim = after.product.channel_dim(like)
+        if dim is None:
+            return None
+        shape = [like.shape[d] if d == dim else 1 for d in range(like.dim())]
+        total = like.new_ones(shape)
+        if after.norm is not None:
+            factor = (self.tensors[after.norm.var] + after.norm.eps).rsqrt()
+            if after.norm.weight is not None:
+                factor = factor * self.tensors[after.norm.weight]
+            total = total * factor.view(shape)
+        for name in after.scales:
+            total = total * self.tensors[name]
+        if list(total.shape) != shape:
+            return None
+        return after.outputs(total, torch.zeros(1, dtype=torch.int64, device=like.device))

@@ -1,0 +1,228 @@
+"""Make up for what was cut, from data and without training: the rest of the network learns, layer by layer, to put out
+what the original put out.
+
+The cut network and the original run abreast on all batches and wait at every layer. What a layer reads then is what the
+recovered layers before it send, and what it should put out is what the original's does, at the kept channels. Where its
+result is added to what a shortcut carries, the aim is the original's *sum* less what the cut shortcut carries by now
+(He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.3, here for any
+sum): with z = a·y + c the affine chain between the layer and the sum (a batch norm, a layer scale), the target is
+y + (shortcut − shortcut′) / a.
+
+    "statistics"      the mean of every layer's outputs is corrected in its bias, and batch norms are re-estimated
+                      (cumulatively; Li et al., "EagleEye", ECCV 2020);
+    "least_squares"   the weights are solved anew (`fxprune.rewrite.least_squares`), then the same.
+
+A layer that gets worse on held-out rows stays as it was cut.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fxprune.capture.capturing import untouched_rng
+from fxprune.capture.contractions import Norm, outline
+from fxprune.capture.structure import deep_copy
+from fxprune.coupling.coupling import Coupling
+from fxprune.errors import InputError, unknown
+from fxprune.ir.signature import named_tensors
+from fxprune.planning import Plan
+from fxprune.planning.batches import Data
+from fxprune.planning.statistics import as_captured, small_example
+from fxprune.rewrite.abreast import Arrival, Pair, abreast, pairs_of
+from fxprune.rewrite.kept_outputs import KeptOutputs
+from fxprune.rewrite.layer_moments import ROWS, Rows
+from fxprune.rewrite.least_squares import RIDGES, solve
+
+METHODS = ("statistics", "least_squares")
+SEED = 20192
+# Squared error, relative to the squared outputs, that rounding makes.
+INTACT = 1e-10
+
+
+@dataclass(frozen=True)
+class RecoveredLayer:
+    """What recovery did to one layer.
+
+    Args:
+        layer: its weight, or a batch norm's running variance, by name.
+        before, after: squared error on held-out rows, in units of the outputs' variance; as cut, and as recovered. Not
+            known for batch norms.
+        ridge: the one chosen, in units of the Gram matrix's mean eigenvalue; infinite where only the bias moved.
+        rows: how many it was fitted on.
+        taken: whether it was better, and is in the network now.
+    """
+
+    layer: str
+    before: float | None = None
+    after: float | None = None
+    ridge: float | None = None
+    rows: int = 0
+    taken: bool = True
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What recovery did.
+
+    Args:
+        method: one of ``METHODS``.
+        samples: how many it read.
+        layers: in the order of execution.
+        skipped: weight -> why it was left as it was cut.
+        tensors: parameter or buffer that changed -> a digest of what it holds now.
+    """
+
+    method: str
+    samples: int
+    layers: tuple[RecoveredLayer, ...]
+    skipped: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+    def __str__(self) -> str:
+        taken = [layer for layer in self.layers if layer.taken and layer.before is not None]
+        before, after = (np.median([getattr(layer, side) for layer in taken] or [0.0]) for side in ("before", "after"))
+        left = sum(not layer.taken for layer in self.layers) + len(self.skipped)
+        return (f"recovered ({self.method}, {self.samples:,} samples): {len(taken)} layers, median held-out error "
+                f"{before:.3f} -> {after:.3f} of the outputs' variance; {left} left as cut")
+
+
+def recover(model: nn.Module, small: nn.Module, coupling: Coupling, plan: Plan, data: Data, method: str,
+            rows: int = ROWS) -> Recovery:
+    """Recover ``small`` in place.
+
+    Args:
+        model: the original; it is not changed.
+        small: what the plan made of it, fresh.
+        data: batches like the example inputs; labels are not read.
+        method: one of ``METHODS``.
+        rows: that a layer is fitted on, at least; more for wide ones.
+
+    Raises:
+        InputError: no such method, or data that does not fit.
+    """
+    check_method(method)
+    mode = small.training
+    with untouched_rng(), torch.inference_mode(False), torch.no_grad(), as_captured(coupling):
+        copied, small = deep_copy(model).eval(), small.eval()
+        batches = list(data.batches(model, coupling.inputs, "recovery"))
+        run = _Run(copied, small, plan, method, rows)
+        run.over([batch.example for batch in batches], coupling)
+    small.train(mode)
+    return Recovery(method, sum(batch.size for batch in batches), tuple(run.layers), run.skipped,
+                    {name: _digest(run.cut[name]) for name in run.changed})
+
+
+def check_method(method: object) -> None:
+    """Raises InputError where there is no such method."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise InputError(unknown("recovery", method, METHODS))
+
+
+def laid_in(model: nn.Module, small: nn.Module, plan: Plan, recovery: Recovery) -> nn.Module:
+    """A copy of the original that holds, at the kept indices, what recovery made of ``small``: what the cut module is
+    the pruned form of.
+
+    Raises:
+        InputError: ``small`` holds other values than recovery left in it.
+    """
+    base = deep_copy(model)
+    theirs, mine = dict(named_tensors(base)), dict(named_tensors(small))
+    for name, digest in recovery.tensors.items():
+        if _digest(mine[name]) != digest:
+            raise InputError(f"{name!r} must hold what recovery left in it to be verified, and holds other values; "
+                             "verify before training goes on")
+        keep = plan.keep.get(name, {})
+        index = [torch.as_tensor(keep.get(dim, range(n))) for dim, n in enumerate(theirs[name].shape)]
+        with torch.no_grad():
+            theirs[name][torch.meshgrid(*index, indexing="ij")] = mine[name].detach()
+    return base
+
+
+def _digest(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(raw.tobytes()).hexdigest()
+
+
+class _Run:
+    """One recovery, layer by layer."""
+
+    def __init__(self, model: nn.Module, small: nn.Module, plan: Plan, method: str, rows: int):
+        self.model, self.small, self.plan = model, small, plan
+        self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
+        self.ridges = RIDGES if method == "least_squares" else ()
+        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows)
+        self.layers: list[RecoveredLayer] = []
+        self.skipped: dict[str, str] = {}
+        self.changed: dict[str, None] = {}
+        self.intact: set[int] = set()
+
+    def over(self, batches: Sequence, coupling: Coupling) -> None:
+        """Go through the network once, on all batches."""
+        full = outline(self.model, small_example(coupling.inputs, self.model))
+        cut = outline(self.small, small_example(coupling.inputs, self.small))
+        pairs = self._alone(pairs_of(full, cut), coupling)
+        with abreast(self.model, self.small, pairs, cut.norms, batches) as arrivals:
+            for arrival in arrivals:
+                if isinstance(arrival.layer, Pair):
+                    self._contraction(arrival, arrival.layer)
+                else:
+                    self._norm(arrival, arrival.layer)
+
+    def _alone(self, pairs: list[Pair], coupling: Coupling) -> list[Pair]:
+        """Those that may be solved; the others are named."""
+        views = [(pair.after.name, pair.after.view) for pair in pairs]
+        for name in {member.name for group in self.plan.groups for member in coupling.groups[group].consumers}:
+            if name not in {pair.after.name for pair in pairs}:
+                self.skipped[name] = "no contraction with this weight was seen in both networks"
+        for pair, view in zip(pairs, views, strict=True):
+            if views.count(view) > 1:
+                self.skipped[pair.after.name] = "used more than once: one weight would have to serve two targets"
+        return [pair for pair in pairs if pair.after.name not in self.skipped]
+
+    def _contraction(self, arrival: Arrival, pair: Pair) -> None:
+        after, stop = pair.after, arrival.here[0]
+        kept = KeptOutputs(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
+                           pair.before, after)
+        fit, held = self.rows.moments(arrival, pair, kept)
+        weight, bias = after.weight(stop), after.added(stop)
+        matrix = after.matrix(weight)
+        start = matrix.new_zeros(matrix.shape[0], matrix.shape[2]) if bias is None \
+            else bias.reshape(matrix.shape[0], -1)
+        both = fit + held
+        if float(both.error(matrix.double(), start.double()).sum()) <= INTACT * float(both.yy.sum()):
+            # Nothing before it was cut: it puts out what it did.
+            self.intact |= {after.norm.number} if after.norm is not None else set()
+            return
+        found = solve(fit, held, matrix, start, bias is not None or after.norm is not None, self.ridges)
+        taken = found.after < found.before
+        self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, both.n, taken))
+        if not taken:
+            return
+        self._write(after.name, weight, after.laid_out(found.weight, weight))
+        if bias is not None:
+            self._write(after.bias, bias, found.bias.reshape(bias.shape))
+        elif after.norm is not None:
+            mean = self.cut[after.norm.mean]
+            self._write(after.norm.mean, mean, mean - found.bias.reshape(-1))
+
+    def _norm(self, arrival: Arrival, norm: Norm) -> None:
+        """Mean and variance of what reaches it now."""
+        if norm.number in self.intact:
+            return
+        channels = [stop.args[0].transpose(0, 1).flatten(1) for stop in arrival.here]
+        n = sum(x.shape[1] for x in channels)
+        mean = torch.stack([x.sum(1, dtype=torch.float64) for x in channels]).sum(0) / n
+        square = torch.stack([(x - mean.to(x).unsqueeze(1)).square().sum(1, dtype=torch.float64) for x in channels])
+        variance = square.sum(0) / n
+        if n > 1 and torch.isfinite(variance).all():
+            self._write(norm.mean, self.cut[norm.mean], mean)
+            self._write(norm.var, self.cut[norm.var], variance)
+            self.layers.append(RecoveredLayer(norm.var, rows=n))
+
+    def _write(self, name: str, place: Tensor, value: Tensor) -> None:
+        place.copy_(value.to(place))
+        self.changed[name] = None

@@ -1,0 +1,335 @@
+"""Recovery against brute force on tiny nets, on all kinds of layers, and what it leaves behind."""
+
+import copy
+import threading
+from itertools import count
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxprune
+from fxprune.errors import InputError, VerificationError
+from fxprune.ir.signature import aliases
+from fxprune.rewrite import recovery
+
+
+def data(*shape: int, batches: int = 3) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator) for _ in range(batches)]
+
+
+def planned(model: nn.Module, x: torch.Tensor, widths: dict[str, int]) -> fxprune.Plan:
+    return fxprune.plan(fxprune.analyze(model, x), model, widths=widths)
+
+
+def masked(model: nn.Module, plan: fxprune.Plan) -> nn.Module:
+    """The original with everything that the plan removes at zero."""
+    out = copy.deepcopy(model).eval()
+    for name, tensor in out.state_dict().items():
+        for dim, kept in plan.keep.get(name, {}).items():
+            gone = [k for k in range(tensor.shape[dim]) if k not in kept]
+            tensor.index_fill_(dim, torch.tensor(gone, dtype=torch.long), 0)
+    return out
+
+
+def ridged(rows: torch.Tensor, target: torch.Tensor, start: torch.Tensor, ridge: float) -> torch.Tensor:
+    """torch.linalg.lstsq of the centred rows, with rows for λ‖W − W₀‖² below them."""
+    rows, target, start = rows.double(), target.double(), start.double()
+    x, y = rows - rows.mean(0), target - target.mean(0)
+    root = (ridge * torch.linalg.eigvalsh(x.T @ x).clamp_min(0).mean()).sqrt()
+    eye = torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.lstsq(torch.cat([x, root * eye]), torch.cat([y, root * start])).solution
+
+
+def test_a_linear_layer_is_the_least_squares_on_the_masked_original():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    batches = data(40, 5)
+    plan = planned(model, batches[0], {"0": 5})
+    small = fxprune.apply(model, plan, recover="least_squares", data=batches)
+    (layer,) = [layer for layer in fxprune.record(small).recovery.layers if layer.layer == "2.weight"]
+    x = torch.cat(batches)
+    kept = list(plan.keep["2.weight"][1])
+    rows, target = masked(model, plan)[:2](x)[:, kept], model(x)
+    expected = ridged(rows, target, model[2].weight[:, kept].T, layer.ridge)
+    torch.testing.assert_close(small.state_dict()["2.weight"].double(), expected.T, atol=1e-5, rtol=1e-4)
+    bias = target.mean(0) - rows.mean(0) @ expected.float()
+    torch.testing.assert_close(small.state_dict()["2.bias"], bias, atol=1e-5, rtol=1e-4)
+    assert layer.taken and layer.after < layer.before and layer.rows == 120
+
+
+def test_a_padded_convolution_is_the_least_squares_of_its_patches():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2, padding=1)).eval()
+    batches = data(4, 3, 7, 7)
+    plan = planned(model, batches[0], {"0": 4})
+    small = fxprune.apply(model, plan, recover="least_squares", data=batches)
+    ridge = next(layer.ridge for layer in fxprune.record(small).recovery.layers if layer.layer == "2.weight")
+    x, kept = torch.cat(batches), list(plan.keep["2.weight"][1])
+    hidden = masked(model, plan)[:2](x)[:, kept]
+    rows = F.unfold(hidden, 3, padding=1, stride=2).transpose(1, 2).flatten(0, 1)
+    target = model(x).flatten(2).transpose(1, 2).flatten(0, 1)
+    expected = ridged(rows, target, model[2].weight[:, kept].flatten(1).T, ridge)
+    torch.testing.assert_close(small.state_dict()["2.weight"].flatten(1).double(), expected.T, atol=1e-5, rtol=1e-4)
+
+
+class Residual(nn.Module):
+    """``scale · norm(conv(relu(stem x))) + stem x``: the stem's channels are the sum's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.conv = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1, bias=False)
+        self.norm, self.scale, self.short = nn.BatchNorm2d(6), nn.Parameter(torch.rand(6, 1, 1) + 0.5), \
+            nn.Conv2d(5, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        inner = self.inner(x).relu()
+        short = self.short(inner)
+        return self.head((short + self.scale * self.norm(self.conv(inner))).relu())
+
+
+def test_a_layer_in_a_sum_aims_at_the_sum_less_the_shortcut():
+    torch.manual_seed(0)
+    model = Residual().eval()
+    model.norm.running_var.uniform_(0.5, 2)
+    batches = data(6, 3, 4, 4)
+    plan = planned(model, batches[0], {"inner": 3})
+    small = fxprune.apply(model, plan, recover="least_squares", data=batches)
+    recovery = {layer.layer: layer for layer in fxprune.record(small).recovery.layers}
+    x, kept = torch.cat(batches), list(plan.keep["conv.weight"][1])
+    state = small.state_dict()
+    hidden = model.inner(x).relu()
+    # The shortcut was recovered first: what it carries now is what is left to make up for.
+    now = F.conv2d(hidden[:, kept], state["short.weight"], state["short.bias"])
+    factor = (model.scale.flatten() * model.norm.weight / (model.norm.running_var + 1e-5).sqrt()).view(-1, 1, 1)
+    aim = model.conv(hidden) + (model.short(hidden) - now) / factor
+    flat = [t.movedim(1, -1).flatten(0, 2) for t in (hidden[:, kept], aim)]
+    expected = ridged(*flat, model.conv.weight[:, kept].flatten(1).T, recovery["conv.weight"].ridge)
+    torch.testing.assert_close(state["conv.weight"].flatten(1).double(), expected.T, atol=1e-4, rtol=1e-3)
+    assert fxprune.verify(model, small, plan).ok
+
+
+def test_batch_norms_get_the_moments_of_what_reaches_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4),
+                          nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    batches = data(8, 3, 4, 4)
+    small = fxprune.apply(model, planned(model, batches[0], {"0": 3}), recover="statistics", data=batches)
+    state = small.state_dict()
+    hidden = F.conv2d(F.conv2d(torch.cat(batches), state["0.weight"], state["0.bias"]).relu(), state["2.weight"])
+    torch.testing.assert_close(state["3.running_mean"], hidden.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(state["3.running_var"], hidden.var((0, 2, 3), correction=0), atol=1e-5, rtol=1e-4)
+    assert torch.equal(state["2.weight"], model[2].weight[:, list(fxprune.record(small).plan.keep["2.weight"][1])])
+    # The mean of the last layer's outputs is in its bias.
+    outputs = torch.cat([small(b) - model(b) for b in batches])
+    assert outputs.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def forward(self, x):
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+class Letters(nn.Module):
+    """Per head: ``einsum``, and a weight that stands in front of a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(2, 6, 5)), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x):
+        return self.b @ torch.einsum("bhi,hoi->boh", x, self.a).relu()
+
+
+class Reads(nn.Module):
+    """Its Python reads data: a module, not a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        hidden = self.up(x).relu()
+        return self.down(hidden if float(hidden.sum()) > -1 else -hidden)
+
+
+STRUCTURES = {
+    "grouped": (lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=2),
+                                      nn.ReLU(), nn.Conv2d(8, 3, 1)), (8, 4, 6, 6), "graph"),
+    "depthwise": (lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(),
+                                        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8),
+                                        nn.ReLU6(), nn.Conv2d(8, 3, 1)), (8, 4, 6, 6), "graph"),
+    "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(4, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 3, 2, 1)),
+                   (8, 4, 5, 5), "graph"),
+    "one dimension": (lambda: nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Conv1d(8, 3, 3, dilation=2)),
+                      (40, 4, 12), "graph"),
+    "flattened": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)),
+                  (24, 3, 5, 5), "graph"),
+    "attention": (Heads, (8, 5, 16), "graph"),
+    "einsum": (Letters, (30, 2, 5), "graph"),
+    "module": (Reads, (30, 6), "module"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("method", ["statistics", "least_squares"])
+def test_outputs_come_nearer_on_new_data(name, method):
+    torch.manual_seed(3)
+    make, shape, mode = STRUCTURES[name]
+    model, batches = make().eval(), data(*shape, batches=4)
+    small = fxprune.compress(model, batches[0], channels=0.6, data=batches[:3], recover=method)
+    record = fxprune.record(small)
+    assert record.mode == mode and record.verification.ok and record.recovery.method == method
+    plain = fxprune.apply(model, record.plan)
+    with torch.no_grad():
+        errors = [float((net.eval()(batches[3]) - model(batches[3])).square().mean()) for net in (small, plain)]
+    assert errors[0] < (0.9 if method == "least_squares" else 1.02) * errors[1]
+    biased = any(name.endswith("bias") for name in small.state_dict())
+    assert any(layer.taken for layer in record.recovery.layers) == (biased or method == "least_squares")
+
+
+def test_a_permuted_plan_is_recovered_at_its_own_places():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    batches = data(50, 5)
+    coupling, straight = fxprune.analyze(model, batches[0]), planned(model, batches[0], {"0": 6, "2": 5})
+    kept = {name: group.kept[::-1] for name, group in straight.groups.items()}
+    turned = fxprune.Plan.build(coupling.groups, kept, signature=straight.signature, inputs=straight.inputs,
+                                digest=straight.digest, aliases=aliases(model))
+    one, other = (fxprune.apply(model, plan, recover="least_squares", data=batches) for plan in (straight, turned))
+    assert not torch.equal(one.state_dict()["2.weight"], other.state_dict()["2.weight"])
+    torch.testing.assert_close(one(batches[0]), other(batches[0]), atol=1e-4, rtol=1e-3)
+    assert fxprune.verify(model, other, turned).ok
+
+
+def test_nothing_cut_is_nothing_changed():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 1)).eval()
+    batches = data(8, 3, 4, 4)
+    small = fxprune.apply(model, planned(model, batches[0], {"0": 6}), recover="least_squares", data=batches)
+    assert fxprune.record(small).recovery.tensors == {}
+    assert all(torch.equal(small.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_what_gets_worse_is_not_taken():
+    """The held-out rows are of another kind than those that are fitted on."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    x = torch.randn(10, 3)
+    # Outputs at the fitted rows say nothing of those at the held-out ones, and the cut loses nothing there.
+    with torch.no_grad():
+        model[0].weight[:6, 0], model[0].weight[6:, 0] = 5.0, 0.0
+        model[0].bias[6:] = 3.0
+    batch = x.clone()
+    batch[:, 0] = torch.tensor([1.0] * 8 + [-9.0] * 2)
+    coupling = fxprune.analyze(model, x)
+    plan = fxprune.plan(coupling, model, widths={"0": 6}, criterion=lambda group, tensors:
+                        torch.cat([torch.zeros(6), torch.ones(group.size - 6)]))
+    small = fxprune.apply(model, plan, recover="least_squares", data=[batch])
+    (layer,) = [entry for entry in fxprune.record(small).recovery.layers if entry.layer == "2.weight"]
+    assert not layer.taken and layer.after >= layer.before
+    assert torch.equal(small.state_dict()["2.weight"], model[2].weight[:, 6:])
+
+
+def test_a_weight_that_is_used_twice_is_named():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.down(self.up(x).relu()) + self.down(self.up(-x).relu())
+
+    model, batches = Twice(), data(20, 4)
+    small = fxprune.compress(model, batches[0], channels=0.5, data=batches, recover="least_squares")
+    assert "used more than once" in fxprune.record(small).recovery.skipped["down.weight"]
+
+
+def test_the_users_model_and_generators_stay_as_they_are():
+    torch.manual_seed(0)
+    model = Residual().train()
+    before = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    batches, state = data(6, 3, 4, 4), torch.get_rng_state()
+    fxprune.compress(model, batches[0], channels=0.6, data=batches, criterion="taylor", recover="least_squares")
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training and flags == [p.requires_grad for p in model.parameters()]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_recovery_leaves_nothing_behind(error, monkeypatch):
+    steps = count()
+
+    def interrupted(*args: object) -> None:
+        if next(steps) == 1:
+            raise error("enough")
+        return solve(*args)
+
+    solve = recovery.solve
+    monkeypatch.setattr(recovery, "solve", interrupted)
+    torch.manual_seed(0)
+    model = Residual().eval()
+    before, threads = copy.deepcopy(model.state_dict()), threading.active_count()
+    with pytest.raises(error):
+        fxprune.compress(model, torch.randn(1, 3, 4, 4), channels=0.6, data=data(6, 3, 4, 4), recover="least_squares")
+    assert threading.active_count() == threads
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_values_that_recovery_did_not_leave_are_found():
+    torch.manual_seed(0)
+    model, batches = Residual().eval(), data(6, 3, 4, 4)
+    small = fxprune.compress(model, batches[0], channels=0.6, data=batches, recover="least_squares")
+    plan = fxprune.record(small).plan
+    with torch.no_grad():
+        small.get_parameter("head.weight")[0, 0] += 1
+    with pytest.raises(InputError, match="'head.weight' must hold what recovery left in it"):
+        fxprune.verify(model, small, plan)
+
+
+def test_values_that_nothing_recovered_are_still_compared():
+    torch.manual_seed(0)
+    model, batches = Residual().eval(), data(6, 3, 4, 4)
+    small = fxprune.compress(model, batches[0], channels=0.6, data=batches, recover="statistics")
+    with torch.no_grad():
+        small.get_parameter("scale")[0] += 1
+    with pytest.raises(VerificationError, match="'scale' must hold the planned slice"):
+        fxprune.verify(model, small, fxprune.record(small).plan)
+
+
+@pytest.mark.parametrize(("arguments", "text"), [
+    ({"recover": "least_squares"}, "learns from data, and none was given"),
+    ({"recover": "magic", "data": [torch.randn(2, 3, 4, 4)]}, "recovery"),
+    ({"recover": "statistics", "data": []}, "at least one batch"),
+    ({"recover": "statistics", "data": [torch.randn(2, 5, 4, 4)]}, "raised RuntimeError on batch 0"),
+    ({"recover": "statistics", "data": [torch.full((2, 3, 4, 4), torch.nan)]}, "must be finite, and batch 0"),
+    ({"recover": "statistics", "data": [torch.zeros(0, 3, 4, 4)]}, "batch 0 is empty"),
+    ({"recover": "statistics", "data": 3}, "iterable of batches"),
+    ({"recover": "statistics", "data": ["cat"]}, "must yield tensors"),
+    ({"recover": "statistics", "data": iter([torch.randn(2, 3, 4, 4)]), "criterion": "taylor"},
+     "exhausted after one pass"),
+    ({"recover": "statistics", "data": [torch.randn(2, 3, 4, 4)], "samples": 0}, "samples must be an integer >= 1"),
+])
+def test_bad_input(arguments, text):
+    with pytest.raises(InputError, match=text):
+        fxprune.compress(Residual(), torch.randn(1, 3, 4, 4), channels=0.6, **arguments)
+
+
+def test_fewer_rows_than_columns_and_dead_inputs():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    with torch.no_grad():
+        model[0].bias[:20] = -100
+    small = fxprune.compress(model, torch.randn(1, 5), channels=0.9, data=[torch.randn(6, 5)], recover="least_squares")
+    assert all(torch.isfinite(t).all() for t in small.state_dict().values())
