@@ -1,14 +1,12 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from typing_extensions import Unpack
 
-from fxprune.capture.collecting import collected_later
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
@@ -93,18 +91,17 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     (torch.Size([1, 4, 4, 4]), 4)
     """
     data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
-    with collected_later() if train is None else nullcontext():
-        analysis = analysis_of(model, example_inputs, policy)
-        if train is not None:
-            pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
-            made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
-            model = trained(model, analysis.coupling, train, made)
-        drawn = draw(analysis.coupling, model, **cut)
-        if train is not None and cut.get("vote") != "intersection":  # there the plan itself has said so
-            kept = {name: group.kept for name, group in drawn.groups.items()}
-            say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
-        folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
-        small = carry_out(folded, analysis, drawn, model, recover, data)
+    analysis = analysis_of(model, example_inputs, policy)
+    if train is not None:
+        pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
+        made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
+        model = trained(model, analysis.coupling, train, made)
+    drawn = draw(analysis.coupling, model, **cut)
+    if train is not None and cut.get("vote") != "intersection":  # there the plan itself has said so
+        kept = {name: group.kept for name, group in drawn.groups.items()}
+        say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
+    folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
+    small = carry_out(folded, analysis, drawn, model, recover, data)
     if not verify:
         return small
     base = _recovered(folded.model, small, drawn)

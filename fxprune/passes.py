@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from fxprune.capture.capturing import GRAPH, capture
-from fxprune.capture.collecting import collected_later
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
@@ -24,7 +23,6 @@ from fxprune.rewrite.trial import random_cut, refusals
 from fxprune.verification import check
 
 
-@collected_later()
 def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | None = None) -> Analysis:
     """Capture, couple, and refine: what a random plan may not cut is frozen.
 
@@ -51,7 +49,6 @@ def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
     return {}
 
 
-@collected_later()
 def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module | None = None,
               recovery: str | None = None, data: Data | None = None) -> nn.Module:
     """Emit the pruned module, recover it where that is wanted, and attach its record.

@@ -30,7 +30,8 @@ def commands() -> list[str]:
 
 
 def words(text: str) -> set[str]:
-    return set(text.split())
+    """Names, without the versions that they are bounded by."""
+    return {word.partition(">=")[0] for word in text.split()}
 
 
 def test_the_first_screen_has_two_commands():
@@ -54,6 +55,14 @@ def test_ci_is_a_sound_script():
     assert os.access(ROOT / ".ci/run", os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / ".ci/run")], check=True)
     assert "set -euo pipefail" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_oldest_versions_that_are_allowed_are_tested_and_told(setup):
+    bounds = re.findall(r"(torch|torchvision)>=([\d.]+)", setup["options"]["install_requires"])
+    assert [name for name, _ in bounds] == ["torch", "torchvision"]
+    script = (ROOT / ".ci/run").read_text()
+    assert all(f"'{name}=={version}.*'" in script for name, version in bounds)
+    assert all(f"{name} {version}" in README for name, version in bounds)
 
 
 def imports(path: Path) -> set[str]:

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from fxprune.artefacts.source_values import literal
+from fxprune.capture.holdings import own_buffers, own_modules, own_parameters, transient_buffers
+from fxprune.capture.hooks import hooked
 from fxprune.errors import UnsupportedError
 
 # Arguments that may be one number for all dimensions.
 _PER_DIMENSION = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SKIPPED = {"device", "dtype"}
 # What attention projects with: a linear layer that only quantisation treats otherwise.
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {nn.modules.linear.NonDynamicallyQuantizableLinear: nn.Linear}
@@ -36,7 +37,7 @@ def constructor(module: nn.Module) -> str:
     kind = _PLAIN.get(type(module), type(module))
     if getattr(nn, kind.__name__, None) is not kind:
         raise UnsupportedError(f"standalone source cannot construct a {kind.__module__}.{kind.__qualname__}")
-    if "forward" in vars(module) or any(getattr(module, hooks, None) for hooks in _HOOKS):
+    if "forward" in vars(module) or hooked(module):
         raise UnsupportedError(f"standalone source cannot hold the hooks of a {kind.__name__}")
     parameters = list(_parameters(kind))
     full = dict(_arguments(module, parameters))
@@ -71,8 +72,8 @@ def _arguments(module: nn.Module, parameters: list[inspect.Parameter]) -> Iterat
         name = parameter.name
         if name in _SKIPPED or name.startswith("_"):
             continue
-        if name in module._parameters:
-            yield name, module._parameters[name] is not None
+        if name in own_parameters(module):
+            yield name, own_parameters(module)[name] is not None
         elif hasattr(module, name):
             yield name, getattr(module, name)
         elif parameter.default is parameter.empty:
@@ -113,21 +114,21 @@ def _makes(kind: type[nn.Module], module: nn.Module, values: dict[str, Any]) -> 
 
 
 def _alike(made: nn.Module, module: nn.Module) -> bool:
-    if type(made) is not _PLAIN.get(type(module), type(module)) or list(made._modules) != list(module._modules):
+    if type(made) is not _PLAIN.get(type(module), type(module)) or list(own_modules(made)) != list(own_modules(module)):
         return False
-    if made._non_persistent_buffers_set != module._non_persistent_buffers_set:
+    if transient_buffers(made) != transient_buffers(module):
         return False
     if _tensors(made) != _tensors(module):
         return False
     own = set(vars(nn.Module()))
     if any(not _same(value, vars(module).get(name)) for name, value in vars(made).items() if name not in own):
         return False
-    return all(_alike(made._modules[name], child) for name, child in module._modules.items())
+    return all(_alike(own_modules(made)[name], child) for name, child in own_modules(module).items())
 
 
 def _tensors(module: nn.Module) -> list[Any]:
-    return [(name, None if t is None else (t.shape, t.dtype)) for tensors in (module._parameters, module._buffers)
-            for name, t in tensors.items()]
+    own = (*own_parameters(module).items(), *own_buffers(module).items())
+    return [(name, None if t is None else (t.shape, t.dtype)) for name, t in own]
 
 
 def _same(a: Any, b: Any) -> bool:

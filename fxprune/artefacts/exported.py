@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
-from torch.utils._pytree import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 
 from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
+from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 from fxprune.errors import FxpruneError, UnsupportedError
 from fxprune.ir.example_inputs import Example, Inputs, realise, second_batch
 

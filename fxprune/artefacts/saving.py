@@ -98,7 +98,7 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
 
 
 def _name(small: nn.Module) -> str:
-    return small._get_name() if hasattr(small, "_get_name") else type(small).__name__
+    return type(small).__name__
 
 
 def check_folder(folder: str | os.PathLike) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from fxprune.artefacts.constructors import constructor
 from fxprune.artefacts.source_values import is_name, literal
+from fxprune.capture.holdings import own_buffers, own_parameters, transient_buffers
 from fxprune.errors import UnsupportedError
 
 INDENT = "    "
@@ -98,9 +99,9 @@ class Skeleton:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+    for name, tensor in (*own_parameters(module).items(), *own_buffers(module).items()):
         if tensor is not None:
-            yield name, tensor, name not in module._non_persistent_buffers_set
+            yield name, tensor, name not in transient_buffers(module)
 
 
 def _tensor(tensor: torch.Tensor, persistent: bool) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
-from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure
 
 from fxprune.artefacts.outputs import plain, record_names, without_records
 from fxprune.artefacts.skeleton import INDENT, Skeleton
 from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
+from fxprune.capture.holdings import hand_over
+from fxprune.capture.pytrees import tree_leaves, tree_map_only, tree_structure
 from fxprune.errors import UnsupportedError
 from fxprune.rewrite.emitted import graphs_of
 
@@ -160,10 +161,7 @@ def _restore(module: nn.Module, states: dict[str, torch.Tensor]) -> None:
 
 def _root(small: GraphModule) -> nn.Module:
     """What the module holds, without its class."""
-    root = nn.Module()
-    for holding in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-        root.__dict__[holding] = small.__dict__[holding]
-    return root
+    return hand_over(small, nn.Module())
 
 
 def _docstring(small: GraphModule) -> list[str]:

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from fxprune.capture.dispatch import BUILTINS
 from fxprune.errors import UnsupportedError
 
 # Where functions are looked for, the spelling that people prefer first.
 _HOMES: tuple[tuple[str, Any], ...] = (
     ("F", nn.functional), ("torch", torch), ("math", math), ("operator", operator), ("torch.special", torch.special),
     ("torch.linalg", torch.linalg), ("torch.fft", torch.fft), ("torch.Tensor", torch.Tensor), ("", builtins),
-    ("torch._C._nn", torch._C._nn), ("torch._VF", torch._VF),
+    *BUILTINS,
 )
+_OPERATORS = (type(torch.ops.aten.add), type(torch.ops.aten.add.Tensor))
 _PRINTED = (torch.dtype, torch.memory_format, torch.layout)
 _OVERLOAD = re.compile(r"\w+\.\w+(\.\w+)?")
 
@@ -54,7 +56,7 @@ def function(target: Any) -> str:
     known = _functions().get(id(target))
     if known is not None:
         return known[0]
-    if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+    if isinstance(target, _OPERATORS):
         text = str(target)
         if text.startswith("aten.") or (text.startswith("torchvision.") and _OVERLOAD.fullmatch(text)):
             return f"torch.ops.{text}"

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture.contexts import compiling
-from fxprune.capture.kernels import Kernels
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
-from fxprune.capture.structure import deep_copy, structural_copy
+from fxprune.capture.pytrees import tree_iter, tree_map_only
+from fxprune.capture.structure import check_hooks, isolated_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.watch import Watcher, watch
@@ -115,6 +114,7 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
     names = example_inputs.placeholders(model, example)
     example_inputs.check(model, example)
     with untouched_rng():
+        check_hooks(model, *example)
         try:
             return _graphs(model, names, described, real=False)
         except CaptureError as error:
@@ -143,15 +143,14 @@ def _compiling(model: nn.Module, names: list[str], described: Inputs, why: str) 
 
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
             ) -> Captured:
-    kernels = Kernels()
-    evaluated, root = _trace(model, names, described, Observer(real, kernels), training=False, example=example)
+    evaluated, root = _trace(model, names, described, Observer(real), training=False, example=example)
     held, switches = (), _switches(model)
     if switches:
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not switches:
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
-        trained, _ = _trace(model, names, described, Observer(real, kernels), training=True, example=example)
+        trained, _ = _trace(model, names, described, Observer(real), training=True, example=example)
     except Exception as error:
         return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held=held)
     if _same(trained, evaluated):
@@ -161,7 +160,7 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
 
 def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,
            example: Example | None) -> tuple[Traced, nn.Module]:
-    root, contents = (deep_copy(model), {}) if observer.real else structural_copy(model)
+    root, contents = (isolated_copy(model), {}) if observer.real else structural_copy(model)
     _set_mode(root, training)
     args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
     introduce(observer, root, contents, names, (args, kwargs))
@@ -253,7 +252,7 @@ def _watched(model: nn.Module, example: Example, described: Inputs, why: str) ->
 
 def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
     """A copy of the model, and the tape of its run."""
-    root, observer = deep_copy(model).eval(), Watcher()
+    root, observer = isolated_copy(model).eval(), Watcher()
     example = _own(example)
     introduce(observer, root, {}, example_inputs.placeholders(model, example), example)
     return root, watch(root, observer, example)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_iter
 
 from fxprune.capture.observer import facts
+from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.stepwise import Numbered, Stop
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.signature import aliases, named_tensors

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_iter, tree_map_only
 
-from fxprune.capture.kernels import Kernels
-from fxprune.capture.quick_shapes import shape_of
+from fxprune.capture.pytrees import tree_iter, tree_map_only
+from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, Ref, Tape, mapped
 from fxprune.rules.registry import couple_of
@@ -33,12 +32,6 @@ SAME = "aten::contiguous"
 # How a number becomes a tensor where it is written by index, on some devices only.
 NUMBER = "aten::scalar_tensor"
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
-# Their meta kernels are Python decompositions, and give a tensor like their first (in place: that tensor).
-LIKE_FIRST = {f"aten::{name}" for name in """
-batch_norm layer_norm group_norm instance_norm rms_norm
-relu relu6 relu_ relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu gelu_ silu silu_ mish mish_ softplus
-sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_
-""".split()}
 # They give as many tensors as a dimension is long, or that by a number.
 COUNTED = {"aten::unbind", "aten::split"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
@@ -51,10 +44,9 @@ META = torch.device("meta")
 class Observer(TorchDispatchMode):
     """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
 
-    def __init__(self, real: bool = False, kernels: Kernels | None = None):
+    def __init__(self, real: bool = False):
         super().__init__()
         self.tape = Tape()
-        self.kernels = kernels or Kernels()
         self.node, self.source = "", ""
         self.writing = False  # by index, just now
         self.real = real
@@ -144,19 +136,14 @@ class Observer(TorchDispatchMode):
         return out
 
     def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
-        name = facts(func).name
-        if name in LIKE_FIRST and args[0].is_floating_point():
-            return args[0] if name.endswith("_") else _like(args[0])
-        shape = shape_of(name, args, kwargs)
-        if shape is not None and not name.endswith("_"):
-            return torch.empty(shape, dtype=_tensors(args)[0].dtype, device="meta")
-        if shape is not None and shape == tuple(args[0].shape):
-            return args[0]
+        out = quick(facts(func).name, args, kwargs)
+        if out is not None:
+            return out
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": META}
         if any(isinstance(arg, torch.device) for arg in args):
             args = [META if isinstance(arg, torch.device) else arg for arg in args]
-        out = self.kernels(func, args, kwargs)
+        out = func(*args, **kwargs)
         if isinstance(out, torch.Tensor) and out.is_meta:
             return out
         return tree_map_only(torch.Tensor, lambda t: t if t.device.type == "meta" else t.to("meta"), out)
@@ -288,13 +275,6 @@ def sized_by_data(func: Any, args: Any, kwargs: Any) -> bool:
 def _counts(tensor: torch.Tensor) -> bool:
     """A counter (``num_batches_tracked``), which only training mode advances."""
     return tensor.dim() == 0 and not tensor.is_floating_point()
-
-
-def _like(tensor: torch.Tensor) -> torch.Tensor:
-    """``empty_like``, which is Python on the meta device; without it where the memory format is plain."""
-    if tensor.is_contiguous() or tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-    return torch.empty_like(tensor)
 
 
 def _storage(tensor: torch.Tensor) -> int:

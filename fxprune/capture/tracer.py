@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from fxprune.capture import multihead
 from fxprune.capture.call_forms import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
 from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, without_checkpoints
+from fxprune.capture.hooks import hooked
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Book, Dim, plain, watched
 from fxprune.capture.traced import AutogradFunction, Traced
@@ -50,7 +51,7 @@ class Tracer(Writer, TorchFunctionMode):
     def __init__(self, root: nn.Module, observer: Observer, device: torch.device):
         super().__init__(root, observer, Graph())
         self.device = device
-        self.book = Book({}, where=lambda: self.observer.source, data=observer.unsteady.__contains__)
+        self.book = Book({}, where=lambda: observer.source, data=observer.unsteady.__contains__)
         self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
         self._call = nn.Module.__call__
@@ -281,7 +282,7 @@ class Tracer(Writer, TorchFunctionMode):
 
         for module in self.modules.values():
             # A leaf's own forward is the same function in both modes; its hooks need not be.
-            if not is_leaf(module) or module._forward_pre_hooks or module._forward_hooks:
+            if not is_leaf(module) or hooked(module):
                 flag = Flag(module.training)
                 flag.asked = self.asked
                 module.__dict__["training"] = flag

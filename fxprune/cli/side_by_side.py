@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_map_only
 
 from fxprune.api import analyze
+from fxprune.capture.pytrees import tree_map_only
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Inputs, TensorSpec, describe, normalise, realise, specs
 from fxprune.latency.clock import Comparison, compare
@@ -17,6 +17,7 @@ from fxprune.report.rows import inputs_in_words
 from fxprune.results import Size
 
 MODULE, PROGRAM = "module", "exported program"
+_OVERLOAD = type(torch.ops.aten.add.Tensor)  # what an exported program calls
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _moved(model: nn.Module, place: torch.device) -> nn.Module:
     moved = copy.deepcopy(model).to(place)
     for part in (part for part in moved.modules() if isinstance(part, GraphModule)):
         for node in part.graph.nodes:
-            if isinstance(node.target, torch._ops.OpOverload) and isinstance(node.kwargs.get("device"), torch.device):
+            if isinstance(node.target, _OVERLOAD) and isinstance(node.kwargs.get("device"), torch.device):
                 node.update_kwarg("device", place)
         part.recompile()
     return moved

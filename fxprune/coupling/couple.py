@@ -8,6 +8,7 @@ from torch import nn
 
 import fxprune.rules  # noqa: F401  (fills the registry)
 from fxprune.capture.capturing import MODULE, Captured
+from fxprune.capture.holdings import own_parameters
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.gating import gating
@@ -35,7 +36,7 @@ def refuse(model: Any) -> None:
         if "quantized" in kind or kind.startswith("torchao"):
             raise UnsupportedError(f"quantized modules cannot be pruned, and {where} a {kind}.{type(module).__name__}; "
                                    "prune the float model and quantize the result")
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module._parameters.values()):
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in own_parameters(module).values()):
             raise InputError(f"lazy modules have no weights yet, and {where} a {type(module).__name__}; "
                              "run the model once before pruning it")
 

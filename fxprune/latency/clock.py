@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_iter
 
+from fxprune.capture.pytrees import tree_iter
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, check, normalise
 from fxprune.results import found_record

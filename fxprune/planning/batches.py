@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_iter, tree_map_only
 
+from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.progress import progress

@@ -22,7 +22,7 @@ from fxprune.capture import multihead
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.contractions import Contraction, outline, strided_like
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.structure import isolated_copy
 from fxprune.ir.example_inputs import Example, Inputs, realise
 from fxprune.ir.groups import CouplingGroup, Member
 from fxprune.ir.signature import named_tensors
@@ -117,7 +117,7 @@ def gather(coupling: "Coupling", model: nn.Module, groups: Mapping[str, Coupling
     gradients: Mapping[str, np.ndarray] = {}
     diagonal: Mapping[str, Tensor] = {}
     with untouched_rng(), torch.inference_mode(False), as_captured(coupling):
-        copied = deep_copy(model).eval()
+        copied = isolated_copy(model).eval()
         if READ & set(needs):
             found = outline(copied, small_example(coupling.inputs, copied))
             read_at = read(copied, found, data.batches(model, coupling.inputs, "activations"), needs, generator)

@@ -1,38 +1,16 @@
 """The emitted modules: GraphModules that survive copying and pickling whole, with one graph or with two.
 
-``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent. It also writes
-its code anew whenever it gets a graph; here that waits until somebody wants the code, of whichever graph it is then.
+``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent.
 """
 
 import copy
-import weakref
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-from fxprune.capture.copying import deepcopy
-
-# All that an ``nn.Module`` holds by itself.
-_HOLDINGS = tuple(key for key in vars(nn.Module()) if key != "training")
-# What looks at the code: to run it, and to show it.
-_METHODS, _TEXTS = ("forward", "__call__"), ("_code", "_lineno_map", "_prologue_start")
-
-
-class _Unwritten:
-    """In the place of a GraphModule's methods until their code is written, which is when somebody asks for one. Every
-    GraphModule has a class of its own."""
-
-    def __init__(self, module: "SingleGraphModule", name: str):
-        self._module, self._name = weakref.ref(module), name
-
-    def __get__(self, instance: Any, owner: Any) -> Any:
-        module = self._module()
-        if module is None:
-            raise AttributeError(f"{self._name!r} of a module that is gone")
-        module.recompile()
-        return getattr(owner if instance is None else instance, self._name)
+from fxprune.capture.holdings import hand_over
 
 
 class SingleGraphModule(GraphModule):
@@ -49,30 +27,8 @@ class SingleGraphModule(GraphModule):
     def __init__(self, root: nn.Module, graph: Graph, class_name: str = "GraphModule"):
         # An empty graph first: GraphModule would copy, one by one, what the nodes refer to.
         super().__init__(nn.Module(), Graph(), class_name)
-        for holding in _HOLDINGS:
-            self.__dict__[holding] = root.__dict__[holding]
-        self._take(graph)
-
-    def _take(self, graph: Graph) -> None:
-        """Set the graph, as assigning to ``graph`` does; its code waits."""
-        self._graph, graph.owning_module = graph, self
-        for name in _TEXTS:
-            self.__dict__.pop(name, None)
-        for name in _METHODS:
-            setattr(type(self), name, _Unwritten(self, name))
-
-    def recompile(self) -> Any:
-        """Write the code of the graph; none for the empty one to begin with, which nobody calls."""
-        for name in _METHODS:
-            if isinstance(vars(type(self)).get(name), _Unwritten):
-                delattr(type(self), name)
-        return super().recompile() if len(self._graph.nodes) else None
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _TEXTS:
-            self.recompile()
-            return self.__dict__[name]
-        return super().__getattr__(name)
+        hand_over(root, self)
+        self.graph = graph
 
     def _graphs(self) -> tuple[Graph, ...]:
         return (self.graph,)
@@ -83,20 +39,18 @@ class SingleGraphModule(GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SingleGraphModule":
         graphs = copy.deepcopy(self._graphs(), memo)
-        new = _rebuild(deepcopy(self._root(), memo), graphs, self._get_name(), self.held, self.training,
+        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, type(self).__name__, self.held, self.training,
                        copy.copy(self.meta))
         memo[id(self)] = new
         return new
 
     def __reduce__(self) -> Any:
-        root, name = self._root(), self._get_name()
+        root, name = self._root(), type(self).__name__
         graphs = tuple(GraphModule(root, graph, name) for graph in self._graphs())
         return _rebuild, (root, graphs, name, self.held, self.training, copy.copy(self.meta))
 
     def _root(self) -> nn.Module:
-        root = nn.Module()
-        root.__dict__.update({holding: self.__dict__[holding] for holding in _HOLDINGS})
-        return root
+        return hand_over(self, nn.Module())
 
 
 class DualGraphModule(SingleGraphModule):
@@ -128,8 +82,8 @@ class DualGraphModule(SingleGraphModule):
         """Take the graph of that mode, and leave the submodules' modes alone."""
         self.training = mode
         graph = self.trained if mode else self.evaluated
-        if graph is not self._graph:
-            self._take(graph)
+        if graph is not self.graph:
+            self.graph = graph
         return self
 
     def _graphs(self) -> tuple[Graph, ...]:

@@ -19,7 +19,7 @@ from fxprune.capture import multihead
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling
 from fxprune.capture.follower import Follower
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
@@ -81,12 +81,11 @@ class Folded:
             return 0.0
         device = next((t.device for t in self.held.parameters()), torch.device("cpu"))
         args, kwargs = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(SEED + 1))
-        mode = small.training
         with untouched_rng(), torch.no_grad(), multihead.written_out():
-            pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, small)), strict=True)
+            pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, isolated_copy(small))),
+                        strict=True)
             drift = max((float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in pairs
                          if a.is_floating_point()), default=0.0)
-        small.train(mode)
         if drift > DRIFT and all(entry.inexact == 0 for entry in self.folds):
             raise VerificationError("the folded result must equal the original with its removed channels held at "
                                     f"their constants to {DRIFT:g}, and differs by {drift:.3g}; pass "
@@ -126,7 +125,7 @@ def applied(model: nn.Module, folds: Iterable[Fold]) -> nn.Module:
 
 def _held(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
     """The original with every producer of a removed channel at zero; batch norms and shifts stay."""
-    held = deep_copy(model).eval()
+    held = isolated_copy(model).eval()
     tensors = dict(named_tensors(held))
     with torch.no_grad():
         for name, group in plan.groups.items():

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from tabulate import tabulate
 from torch import nn
-from torch.utils._pytree import tree_iter
 
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.pytrees import tree_iter
+from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError, InputError, VerificationError, unknown
 from fxprune.ir.example_inputs import realise
@@ -123,7 +123,7 @@ def _scores(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | No
         return {}
     if by != "activation":
         return score_groups(list(groups.values()), model, by, "joint")
-    found = mean_activations(coupling, deep_copy(model), data, groups)
+    found = mean_activations(coupling, isolated_copy(model), data, groups)
     silent = [group for name, group in groups.items() if name not in found]
     rest = score_groups(silent, model, "l2", "joint") if silent else {}
     return {name: joint(found[name]) if name in found else rest[name] for name in groups}
@@ -167,7 +167,7 @@ def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dty
     found = []
     try:
         for model in models:
-            copied = deep_copy(model).eval()
+            copied = isolated_copy(model).eval()
             device = next(copied.parameters()).device
             args, kwargs = realise(coupling.inputs, device, torch.Generator().manual_seed(0), dtype=dtype)
             with torch.random.fork_rng(), torch.no_grad():

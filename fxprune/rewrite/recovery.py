@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contractions import Norm, outline
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError, unknown
 from fxprune.ir.signature import named_tensors
@@ -107,7 +107,7 @@ def recover(model: nn.Module, small: nn.Module, coupling: Coupling, plan: Plan, 
     check_method(method)
     mode = small.training
     with untouched_rng(), torch.inference_mode(False), torch.no_grad(), as_captured(coupling):
-        copied, small = deep_copy(model).eval(), small.eval()
+        copied, small = isolated_copy(model).eval(), small.eval()
         batches = list(data.batches(model, coupling.inputs, "recovery"))
         run = _Run(copied, small, plan, method, rows)
         run.over([batch.example for batch in batches], coupling)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fxprune.capture.holdings import transient_buffers
+from fxprune.capture.hooks import hooked
 from fxprune.capture.structure import deep_copy
 from fxprune.ir.signature import aliases, named_modules, named_tensors
 from fxprune.planning import Plan
@@ -28,6 +30,11 @@ class Parts:
         self._memo: dict[int, Any] = {}
         self._renumbered: dict[str, torch.Tensor] = {}
         self._first = {name: first for first, shared in aliases(model).items() for name in shared}
+        if any(map(hooked, self._modules.values())):
+            # Hooks may be methods of any module: they get one of its class that holds what the result holds.
+            for name in self._tensors:
+                self.tensor(name)
+            deep_copy(model, self._memo)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The slice of a parameter or buffer; one object for all of its names."""
@@ -116,7 +123,7 @@ class Parts:
 
     def _persistent(self, name: str) -> bool:
         path, _, leaf = name.rpartition(".")
-        return name in self._tensors and leaf not in self._modules[path]._non_persistent_buffers_set
+        return name in self._tensors and leaf not in transient_buffers(self._modules[path])
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

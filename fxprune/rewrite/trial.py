@@ -13,7 +13,7 @@ from torch import nn
 
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.follower import Astray, Follower
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
@@ -99,7 +99,7 @@ def _tensors(out: Any) -> list[torch.Tensor]:
 
 def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
     keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
-    small = deep_copy(model, slice_all(model, keep)).eval()
+    small = isolated_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     fast = torch.backends.mha.get_fastpath_enabled()
     with untouched_rng(), torch.inference_mode():

@@ -7,10 +7,12 @@
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from fxprune.capture.holdings import own_modules, own_parameters
 from fxprune.errors import InputError
 from fxprune.ir.signature import Signature, named_tensors
 
@@ -48,7 +50,7 @@ def unwrap(model: nn.Module, signature: Signature) -> nn.Module:
 def _nested(model: nn.Module) -> Iterator[nn.Module]:
     while model is not None:
         yield model
-        model = next((model._modules[name] for name in ROOTS if model._modules.get(name) is not None), None)
+        model = next((own[name] for own in [own_modules(model)] for name in ROOTS if own.get(name) is not None), None)
 
 
 def _difference(model: nn.Module, signature: Signature) -> str:
@@ -79,7 +81,7 @@ class Binding:
         modules = list(root.modules())
         position = {id(module): i for i, module in enumerate(modules)}
         found = {plain_name(f"{prefix}.{leaf}" if prefix else leaf): (position[id(module)], leaf)
-                 for prefix, module in root.named_modules(remove_duplicate=False) for leaf in module._parameters}
+                 for prefix, module in root.named_modules(remove_duplicate=False) for leaf in own_parameters(module)}
         missing = next((name for name in names if name not in found), None)
         if missing is not None:
             raise InputError(f"{missing!r} must be a parameter of the model, but it is a buffer or computed there; "
@@ -92,5 +94,5 @@ class Binding:
         modules = [] if root is None else list(root.modules())
         if len(modules) != len(self.modules) or any(r() is not m for r, m in zip(self.modules, modules, strict=True)):
             return None
-        found = [modules[at]._parameters.get(leaf) for at, leaf in self.places]
+        found: list[Any] = [own_parameters(modules[at]).get(leaf) for at, leaf in self.places]
         return None if any(tensor is None for tensor in found) else found

@@ -5,16 +5,18 @@ from typing import Any
 
 import torch
 
+from fxprune.capture.dispatch import operator_name
+
 Handler = Callable[[Any, Any, Any], Any]
 
 
 def _identity(func: Any, args: Any, kwargs: Any) -> Any:
-    return args[0] if func._schema.name.endswith("_") else args[0].clone()
+    return args[0] if operator_name(func).endswith("_") else args[0].clone()
 
 
 def _filled(value: float) -> Handler:
     def handler(func: Any, args: Any, kwargs: Any) -> Any:
-        if func._schema.name.endswith("_"):
+        if operator_name(func).endswith("_"):
             return args[0].fill_(value)
         out = func(*args, **kwargs)
         return out.fill_(value)
@@ -63,5 +65,5 @@ HANDLERS: dict[str, Handler] = {
 
 def run(func: Any, args: Any, kwargs: Any) -> Any:
     """Run an operator, without its randomness."""
-    handler = HANDLERS.get(func._schema.name.partition("::")[2].rstrip("_"))
+    handler = HANDLERS.get(operator_name(func).partition("::")[2].rstrip("_"))
     return func(*args, **kwargs) if handler is None else handler(func, args, kwargs)

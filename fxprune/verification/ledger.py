@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
+from fxprune.capture.dispatch import outside_modes
 from fxprune.errors import VerificationError
 from fxprune.verification.undecided import Undecided
 
@@ -33,7 +33,7 @@ class Ledger:
                                        f"got {list(got.shape)} ({context})")
         if reference.dtype is not self.dtype:
             self.tolerance = max(self.tolerance, ROUNDING.get(reference.dtype, 0.0))
-        with _disable_current_modes():
+        with outside_modes():
             error = difference(reference, got)
         self.count += 1
         if error >= self.error or not self.worst:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fxprune.capture.dispatch import TorchDispatchMode
 from fxprune.capture.follower import Follower
+from fxprune.capture.pytrees import tree_flatten, tree_unflatten
 from fxprune.coupling.view import View
 from fxprune.ir.masks import fitted
 from fxprune.ir.tape import Call, Ref, refs

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.signature import aliases, named_tensors
 
@@ -52,7 +52,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 def pair(model: nn.Module, small: nn.Module, keep: Keep, dtype: torch.dtype, seed: int) -> tuple[nn.Module, nn.Module]:
     """Copies of both with the same random weights, so that nothing is zero by accident; in the original's, what the
     plan removes is set to zero on both sides of every layer."""
-    full, pruned = deep_copy(model).to(dtype), deep_copy(small).to(dtype)
+    full, pruned = isolated_copy(model).to(dtype), isolated_copy(small).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     tensors, targets = dict(named_tensors(full)), dict(named_tensors(pruned))
     with torch.no_grad():

@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.follower import Astray
-from fxprune.capture.structure import deep_copy
+from fxprune.capture.pytrees import tree_iter, tree_map_only
+from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -150,7 +150,7 @@ class Sides:
                             path, values.get(path, {}).pop((k,), None), value, context)):
                         return self.pruned(*example[0], **example[1])
                 pruned, again = cast(GraphModule, self.pruned), _own(example)
-                compiled = cast(GraphModule, deep_copy(pruned))
+                compiled = cast(GraphModule, isolated_copy(pruned))
                 out = run_nodes(pruned, example, self.names, compare)
                 # The nodes were interpreted; users call the compiled forward.
                 _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")
