@@ -152,8 +152,9 @@ def _turns(models: list[nn.Module], example: Example, repeats: int, warmup: int)
     args, kwargs = example
     clock = _clock(_device(models[0], example))
     found = np.empty((len(models), repeats))
-    # A pass in inference mode leaves no trace in the model; what train() or eval() a module had comes back.
-    with _eval(models), torch.inference_mode():
+    # Not in inference mode: what a model caches in forward would be of no use to its training afterwards. What train()
+    # or eval() a module had comes back.
+    with _eval(models), torch.no_grad():
         for turn in range(-warmup, repeats):
             order = range(len(models)) if turn % 2 == 0 else reversed(range(len(models)))
             for k in order:

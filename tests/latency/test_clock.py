@@ -46,6 +46,26 @@ def test_models_are_left_as_they_were():
     assert not model[0].weight.requires_grad and model[4].weight.grad is None
 
 
+class Caching(nn.Module):
+    """Keeps a table of its input's length, as rotary embeddings do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.table = nn.Linear(8, 8), None
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.arange(len(x), dtype=x.dtype)[:, None].cos()
+        return self.linear(x) * self.table
+
+
+def test_what_a_model_caches_while_it_is_timed_can_be_trained_with():
+    model = Caching()
+    fxprune.measure(model, torch.randn(4, 8), repeats=1, warmup=0)
+    model(torch.randn(4, 8)).sum().backward()
+    assert model.linear.weight.grad.abs().sum() > 0
+
+
 def test_modes_come_back_where_the_two_modes_have_graphs_of_their_own():
     class Both(nn.Module):
         def __init__(self):
@@ -82,7 +102,7 @@ def test_models_take_turns():
             self.name = name
 
         def forward(self, x):
-            assert not self.training and torch.is_inference_mode_enabled()
+            assert not self.training and not torch.is_grad_enabled()
             calls.append(self.name)
 
     found = fxprune.compare(Named("a"), Named("b"), torch.ones(2), repeats=3, warmup=2)
