@@ -15,7 +15,8 @@ from fxprune.artefacts.exported import example_of, exported
 from fxprune.artefacts.manifest import FILES, NAME, write_manifest
 from fxprune.artefacts.source import check_source, source_of
 from fxprune.artefacts.weights import write_weights
-from fxprune.capture.capturing import GRAPH, untouched_rng
+from fxprune.capture.capturing import GRAPH
+from fxprune.capture.randomness import untouched_rng
 from fxprune.errors import FxpruneError, InputError
 from fxprune.ir.staging import staged
 from fxprune.report.compression import compression_table

@@ -113,6 +113,11 @@ def user_frame() -> types.FrameType:
     return sys._getframe(1)
 
 
+def user_line() -> str:
+    frame = user_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 @cache
 def _of_library(file: str) -> bool:
     return file.startswith(_LIBRARY)

@@ -1,19 +1,19 @@
 """Capture a model: one graph where ``train()`` and ``eval()`` agree, else one for each, and the tapes of the runs."""
 
-import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fxprune.capture.contexts import compiling
+from fxprune.capture.dtypes import cast, settle_dtypes
+from fxprune.capture.dynamic_sizes import settle
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.observer import Observer
 from fxprune.capture.pytrees import tree_iter, tree_map_only
+from fxprune.capture.randomness import undrawn, untouched_rng
 from fxprune.capture.structure import check_hooks, isolated_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer, is_leaf
@@ -121,7 +121,9 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
             captured = _compiling(model, names, described, str(error))
             if captured is not None:
                 return captured
-        except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError):
+        except InputError:
+            raise
+        except Exception:
             pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
         try:
             return _graphs(model, names, described, real=True, example=example)
@@ -143,26 +145,40 @@ def _compiling(model: nn.Module, names: list[str], described: Inputs, why: str) 
 
 def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
             ) -> Captured:
-    evaluated, root = _trace(model, names, described, Observer(real), training=False, example=example)
+    example = example if real and example else example_inputs.realise(described, "meta")
+
+    def trace(training: bool, inputs: Example, recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
+        return _trace(model, names, Observer(real), training, inputs, recast)
+
+    def settled(traced: Traced, training: bool) -> Traced:
+        settle_dtypes(traced, example, lambda inputs, dtype: trace(training, inputs, dtype)[0])
+        return settle(traced, example, lambda inputs: trace(training, inputs)[0], attempts=2 if real else 6)
+
+    evaluated, root = undrawn(lambda: trace(False, example))
     held, switches = (), _switches(model)
     if switches:
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not switches:
+        evaluated = settled(evaluated, False)
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
-        trained, _ = _trace(model, names, described, Observer(real), training=True, example=example)
+        trained, _ = undrawn(lambda: trace(True, example))
     except Exception as error:
-        return Captured(root, {"eval": evaluated}, described, GRAPH, f"{type(error).__name__}: {error}", held=held)
-    if _same(trained, evaluated):
-        trained = evaluated
+        why = f"{type(error).__name__}: {error}"
+        return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held)
+    same = _same(trained, evaluated)
+    evaluated = settled(evaluated, False)
+    trained = evaluated if same else settled(trained, True)
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
 
 
-def _trace(model: nn.Module, names: list[str], described: Inputs, observer: Observer, training: bool,
-           example: Example | None) -> tuple[Traced, nn.Module]:
+def _trace(model: nn.Module, names: list[str], observer: Observer, training: bool, example: Example,
+           recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
     root, contents = (isolated_copy(model), {}) if observer.real else structural_copy(model)
+    if recast is not None:
+        cast(root, recast)
     _set_mode(root, training)
-    args, kwargs = _own(example) if observer.real and example else example_inputs.realise(described, "meta")
+    args, kwargs = _own(example)
     introduce(observer, root, contents, names, (args, kwargs))
     traced = Tracer(root, observer, _device(model)).trace(args, kwargs, names)
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
@@ -260,15 +276,3 @@ def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
 
 def _device(model: nn.Module) -> torch.device:
     return next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
-
-
-@contextmanager
-def untouched_rng() -> Iterator[None]:
-    """Leave every generator as it was found."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(numpy_state)

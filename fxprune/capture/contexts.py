@@ -4,14 +4,33 @@ Entering and leaving become calls of their own. Each takes a tensor that it does
 a wrapped function only if it has a traced argument, and unpickling a ``GraphModule`` traces it again.
 """
 
+import functools
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
-from unittest import mock
 
 import torch
-from torch.fx import Node, wrap
-from torch.utils import checkpoint
+from torch.fx import Graph, Node, wrap
+
+from fxprune.capture.patches import (
+    CHECKPOINT,
+    COMPILING,
+    ENTER_AUTOCAST,
+    EXIT_AUTOCAST,
+    Patch,
+    Replacement,
+    instead,
+    replaced,
+)
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.entered: list[torch.autocast] = []
+
+
+_HERE = _Thread()
 
 
 @wrap
@@ -34,12 +53,15 @@ def enter_autocast(device_type: str, dtype: torch.dtype | None, enabled: bool, c
     """From here on operators choose their precision, until `exit_autocast`."""
     context = torch.autocast(device_type, dtype, enabled, cache)
     context.__enter__()
+    _HERE.entered.append(context)
     return context
 
 
 @wrap
 def exit_autocast(context: torch.autocast, unused: Any = None) -> None:
     """The end of what `enter_autocast` began."""
+    if context in _HERE.entered:
+        _HERE.entered.remove(context)
     context.__exit__(None, None, None)
 
 
@@ -50,33 +72,44 @@ def is_context(node: Node) -> bool:
     return node.op == "call_function" and node.target in CONTEXTS
 
 
-@contextmanager
-def recorded_autocast(record: Callable[..., Node]) -> Iterator[None]:
+def restoring(forward: Callable[..., Any], graph: Graph) -> Callable[..., Any]:
+    """The forward of a graph, such that whatever is raised in it leaves no region entered."""
+    if not any(map(is_context, graph.nodes)):
+        return forward
+
+    @functools.wraps(forward)
+    def restored(*args: Any, **kwargs: Any) -> Any:
+        before, depth = torch.is_grad_enabled(), len(_HERE.entered)
+        try:
+            return forward(*args, **kwargs)
+        except BaseException:
+            torch.set_grad_enabled(before)
+            while len(_HERE.entered) > depth:
+                exit_autocast(_HERE.entered[-1])
+            raise
+
+    return restored
+
+
+def recorded_autocast(record: Callable[..., Node]) -> dict[Patch, Replacement]:
     """Let ``torch.autocast`` call ``record(function, *args)`` as it is entered and left."""
-    enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
     nodes: dict[int, Node] = {}
 
-    def entered(context: torch.autocast) -> Any:
+    def entered(enter: Any, context: torch.autocast) -> Any:
         nodes[id(context)] = record(enter_autocast, context.device, context.fast_dtype, context._enabled,
                                     context._cache_enabled)
         return enter(context)
 
-    def left(context: torch.autocast, *error: Any) -> Any:
+    def left(leave: Any, context: torch.autocast, *error: Any) -> Any:
         record(exit_autocast, nodes.pop(id(context)))
         return leave(context, *error)
 
-    with mock.patch.object(torch.autocast, "__enter__", entered), mock.patch.object(torch.autocast, "__exit__", left):
-        yield
+    return {ENTER_AUTOCAST: entered, EXIT_AUTOCAST: left}
 
 
 def compiling(wanted: bool) -> AbstractContextManager[Any]:
     """``torch.compiler.is_compiling()`` says so, where that is wanted: libraries ask it before they read data."""
-    return mock.patch.object(torch.compiler, "is_compiling", lambda: True) if wanted else nullcontext()
-
-
-# What torch runs around a checkpointed function, by its name in the installed version.
-_CHECKPOINTING = next(name for name in ("_checkpoint_without_reentrant_generator_impl",
-                                        "_checkpoint_without_reentrant_generator") if hasattr(checkpoint, name))
+    return replaced({COMPILING: instead(lambda: True)}) if wanted else nullcontext()
 
 
 def _unchecked(*args: Any, **kwargs: Any) -> Iterator[None]:
@@ -84,6 +117,9 @@ def _unchecked(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
+UNCHECKED = {CHECKPOINT: instead(_unchecked)}
+
+
 def without_checkpoints() -> AbstractContextManager[Any]:
     """Checkpointed functions simply run."""
-    return mock.patch.object(checkpoint, _CHECKPOINTING, _unchecked)
+    return replaced(UNCHECKED)

@@ -3,7 +3,7 @@
 from torch.fx import Graph, Node
 
 from fxprune.capture.contexts import is_context
-from fxprune.ir.tape import Tape, refs
+from fxprune.ir.tape import Tape, writes
 
 
 def drop_dead(graph: Graph, tape: Tape) -> None:
@@ -22,13 +22,13 @@ def drop_dead(graph: Graph, tape: Tape) -> None:
 def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
     """All nodes but dead code. A write matters where it lands in memory that a live node reads, or that outlives the
     call (a parameter, a buffer, an input)."""
-    writes = _writes(tape)
+    written = _writes(tape)
     lasting = {tape.storages.get(ref) for ref in (*tape.params, *tape.constants, *tape.inputs)}
     needed: set[Node] = set()
     read: set[int | None] = set(lasting)
     for node in reversed(graph.nodes):
         live = node in needed or node.op in ("output", "placeholder") or is_context(node) or \
-            bool(writes.get(node.name, set()) & read)
+            bool(written.get(node.name, set()) & read)
         if not live:
             continue
         needed.add(node)
@@ -40,10 +40,8 @@ def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
 
 def _writes(tape: Tape) -> dict[str, set[int | None]]:
     """Node name -> the storages that its operators write into."""
-    writes: dict[str, set[int | None]] = {}
+    found: dict[str, set[int | None]] = {}
     for call in tape.calls:
-        if call.op.endswith("_") and not call.op.endswith("__") or call.op == "aten::__setitem__":
-            target = next(refs(call.args), None)
-            if target is not None and target.id in {ref.id for ref in refs(call.outs)}:
-                writes.setdefault(call.node, set()).add(tape.storages.get(target.id))
-    return writes
+        for target in writes(call):
+            found.setdefault(call.node, set()).add(tape.storages.get(target))
+    return found

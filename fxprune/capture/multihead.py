@@ -6,13 +6,14 @@ The parameters keep their names.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fxprune.capture.patches import ATTENTION, FAST_PATH, instead, replaced
 
 
 def forward(mha: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
@@ -90,13 +91,14 @@ def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, average: b
     return weights.mean(1) if average else weights
 
 
-@contextmanager
-def written_out() -> Iterator[None]:
+WRITTEN_OUT = {ATTENTION: instead(forward), FAST_PATH: instead(lambda: False)}
+
+
+def unfused() -> AbstractContextManager[Any]:
+    """Let transformer layers run operator by operator."""
+    return replaced({FAST_PATH: instead(lambda: False)})
+
+
+def written_out() -> AbstractContextManager[Any]:
     """Let every ``nn.MultiheadAttention`` run as it is captured, and no layer on the fused fast path."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with mock.patch.object(nn.MultiheadAttention, "forward", forward):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    return replaced(WRITTEN_OUT)

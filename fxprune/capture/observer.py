@@ -168,7 +168,8 @@ class Observer(TorchDispatchMode):
         if not facts(func).mutable:
             return
         storages = self.tape.storages
-        for storage in self._storages.intersection(storages[self.ref(tensor).id] for tensor in _tensors(out)):
+        changed = results(func, args, {}, out)
+        for storage in self._storages.intersection(storages[self.ref(tensor).id] for tensor in changed):
             for key in [k for k in self._known if storages[self._seen[k][1].id] == storage]:
                 self._known.pop(key)
                 self.tape.values.pop(self._seen[key][1].id, None)
@@ -213,7 +214,9 @@ class Observer(TorchDispatchMode):
 
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         if not _tensors(out):
-            return
+            out = results(func, args, kwargs, out)
+            if not out:
+                return
         if self.real:
             self._mark(func, args, kwargs, out)
         args, kwargs, outs = mapped((tuple(args), dict(kwargs), out), self.ref, torch.Tensor)
@@ -241,6 +244,21 @@ def _tensors(*trees: Any) -> list[torch.Tensor]:
         elif isinstance(tree, dict):
             found += _tensors(*tree.values())
     return found
+
+
+def results(func: Any, args: Any, kwargs: Any, out: Any) -> list[torch.Tensor]:
+    """The tensors that an operator gave: of one that returns nothing those that it writes into, as its schema says.
+
+    >>> y = torch.ones(2)
+    >>> results(torch.ops.aten._foreach_mul_.Scalar, ([y], 3.0), {}, None)
+    [tensor([1., 1.])]
+    """
+    given = _tensors(out)
+    if given or not facts(func).mutable:
+        return given
+    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    return [tensor for argument in func._schema.arguments if argument.alias_info is not None
+            and argument.alias_info.is_write for tensor in _tensors(named.get(argument.name))]
 
 
 def observed(func: Any, args: Any) -> str:

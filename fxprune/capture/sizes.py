@@ -2,19 +2,16 @@
 
 While a model is traced, ``x.shape[0]`` is a `Size`: an ``int`` with its true value, so that all of Python works on it,
 and with the expression that made it, so that the graph can recompute it at run time. A comparison makes the value
-concrete; what was found true is noted as a `Guard`, which the emitted module asserts.
+concrete; what was found true is noted as a `Guard`, which the emitted module asserts. What other code reads (``range``,
+``math.sqrt``, a list's index, numpy) is a bare number from then on; which numbers follow which size is found out by
+capturing at other sizes (`fxprune.capture.dynamic_sizes`).
 """
 
-import builtins
 import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
-
-import torch
 
 from fxprune.errors import CaptureError
 
@@ -67,12 +64,16 @@ class Book:
         where: the source line that runs just now.
         data: whether the contents of the input decide on the shape of the tensor with this key. A fact about such a
             size would hold for this input only.
+        read: the expressions whose bare numbers other code was seen to read.
+        closed: whether tracing is over: sizes that the model keeps somewhere are mere numbers from then on.
     """
 
     guards: dict[tuple[Any, Any], Guard]
     muted: int = 0
     where: Callable[[], str] = lambda: ""
     data: Callable[[int], bool] = lambda tensor: False
+    read: dict[Any, None] = field(default_factory=dict)
+    closed: bool = False
 
     def size(self, value: Any, expression: Any) -> Any:
         """A number that carries its expression (plain where the number is neither int nor float)."""
@@ -83,17 +84,33 @@ class Book:
         return number
 
     def guard(self, fact: Apply, value: Any) -> None:
-        if self.muted:
+        if self.muted or self.closed:
             return
-        if any(self.data(leaf.tensor) for leaf in leaves(fact)):
-            raise CaptureError(f"the model's Python asks for a size that the contents of its inputs decide on "
-                               f"({self.where()}), so that its graph depends on the data")
+        self._steady(fact)
         self.guards.setdefault((fact, value), Guard(fact, value, self.where()))
 
+    def reading(self, expression: Any) -> None:
+        """Other code takes the bare number."""
+        if self.muted or self.closed:
+            return
+        self._steady(expression)
+        self.read[expression] = None
 
-def expression_of(value: Any) -> Any:
-    """The expression of a size, any other value as it is."""
-    return value.expression if isinstance(value, (Size, Fraction)) else value
+    def _steady(self, expression: Any) -> None:
+        if any(self.data(leaf.tensor) for leaf in leaves(expression)):
+            raise CaptureError(f"the model's Python asks for a size that the contents of its inputs decide on "
+                               f"({self.where()}), so that its graph depends on the data")
+
+    def close(self) -> None:
+        """Let go of the run; what the model has put somewhere of its sizes would hold on to all of it."""
+        self.closed, self.guards, self.read = True, {}, {}
+        self.where, self.data = lambda: "", lambda tensor: False
+
+    def expression_of(self, value: Any) -> Any:
+        """The expression of a size of this book; the bare number of any other's (from a cache that outlived its run),
+        any other value as it is."""
+        sized = isinstance(value, (Size, Fraction))
+        return value.expression if sized and value.book is self and not self.closed else plain(value)
 
 
 def plain(value: Any) -> Any:
@@ -112,15 +129,47 @@ def leaves(expression: Any) -> Iterator[Dim]:
             yield from leaves(arg)
 
 
+def renumbered(expression: Any, change: Callable[[int], int]) -> Any:
+    """The same expression over tensors of other numbers."""
+    if isinstance(expression, Dim):
+        return Dim(change(expression.tensor), expression.dim)
+    if isinstance(expression, Apply):
+        return Apply(expression.function, tuple(renumbered(arg, change) for arg in expression.args))
+    return expression
+
+
+def readable(expression: Any) -> str:
+    """As messages show it.
+
+    >>> readable(Apply(operator.mod, (Dim(3, 2), 2)))
+    'mod(size(2), 2)'
+    """
+    if isinstance(expression, Dim):
+        return f"size({expression.dim})"
+    if isinstance(expression, Apply):
+        return f"{expression.function.__name__}({', '.join(map(readable, expression.args))})"
+    return repr(expression)
+
+
+def line(source: str) -> str:
+    """A source line without its folders."""
+    return source.rpartition("/")[2]
+
+
 def _computes(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
         if not all(isinstance(o, (int, float)) for o in others):
             return _concrete(self, function, others, swapped)
         args = (*others, self) if swapped else (self, *others)
-        value = function(*map(plain, args))
-        return self.book.size(value, Apply(function, tuple(map(expression_of, args))))
+        value, book = function(*map(plain, args)), _book(args)
+        return value if book is None else book.size(value, Apply(function, tuple(map(book.expression_of, args))))
 
     return method
+
+
+def _book(values: tuple[Any, ...]) -> Book | None:
+    """The book that is open, of those that the sizes among the values stand in."""
+    return next((v.book for v in values if isinstance(v, (Size, Fraction)) and not v.book.closed), None)
 
 
 def _concrete(self: Any, function: Callable[..., Any], others: Any, swapped: bool) -> Any:
@@ -136,17 +185,24 @@ def _compares(function: Callable[..., bool]) -> Callable[..., Any]:
         if not isinstance(other, (int, float)):
             return function is operator.ne if function in (operator.eq, operator.ne) else NotImplemented
         value = function(plain(self), plain(other))
-        self.book.guard(Apply(function, (self.expression, expression_of(other))), value)
+        book = _book((self, other))
+        if book is not None:
+            book.guard(Apply(function, (book.expression_of(self), book.expression_of(other))), value)
         return value
 
     return method
 
 
-def _concretizes(function: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any) -> Any:
-        value = function(plain(self))
-        self.book.guard(Apply(function, (self.expression,)), value)
-        return value
+def _truth(self: Any) -> bool:
+    value = bool(plain(self))
+    self.book.guard(Apply(bool, (self.expression,)), value)
+    return value
+
+
+def _reads(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        self.book.reading(self.expression)
+        return function(plain(self), *others)
 
     return method
 
@@ -156,7 +212,8 @@ _UNARY: dict[str, Callable[..., Any]] = {"neg": operator.neg, "pos": operator.po
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _OTHERS: dict[str, Callable[..., Any]] = {
     "round": _computes(round), "floor": _computes(math.floor), "ceil": _computes(math.ceil),
-    "bool": _concretizes(bool), "int": _concretizes(int), "hash": lambda self: hash(plain(self)),
+    "bool": _truth, "int": _reads(int), "float": _reads(float), "hash": lambda self: hash(plain(self)),
+    "repr": _reads(repr), "str": _reads(str), "format": _reads(format),
     "divmod": lambda self, other: (self // other, self % other), "deepcopy": lambda self, memo: self,
     "reduce": lambda self: (type(plain(self)), (plain(self),)),
 }
@@ -171,52 +228,4 @@ for _kind in (Size, Fraction):
         setattr(_kind, f"__{_name}__", _compares(getattr(operator, _name)))
     for _name, _method in _OTHERS.items():
         setattr(_kind, f"__{_name}__", _method)
-setattr(Fraction, "__trunc__", _concretizes(int))  # noqa: B010  (an assignment would be one to a method)
-
-_MATH = ("sqrt", "ceil", "floor", "log", "log2", "log10", "exp", "pow", "prod", "trunc", "gcd")
-
-
-@contextmanager
-def watched(book: Book) -> Iterator[None]:
-    """Let ``len``, ``range`` and the functions of ``math`` see sizes, which C code would read unseen."""
-    real_range, real_len = range, len
-
-    class Ranges(type):
-        def __instancecheck__(cls, value: Any) -> bool:
-            return isinstance(value, real_range)
-
-        def __getattr__(cls, name: str) -> Any:
-            # Modules that torch imports while the model runs read ``range.__getitem__``.
-            return getattr(real_range, name)
-
-    class Range(metaclass=Ranges):
-        def __new__(cls, *bounds: Any) -> Any:
-            for bound in bounds:
-                if isinstance(bound, Size):
-                    book.guard(Apply(operator.eq, (bound.expression, plain(bound))), True)
-            return real_range(*map(plain, bounds))
-
-    def length(value: Any) -> int:
-        return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() and not book.muted else real_len(value)
-
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(builtins, "range", Range))
-        stack.enter_context(mock.patch.object(builtins, "len", length))
-        for name in _MATH:
-            stack.enter_context(mock.patch.object(math, name, _math(book, getattr(math, name))))
-        yield
-
-
-def _math(book: Book, function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
-        items = tuple(args[0]) if function is math.prod else args
-        if not any(isinstance(item, (Size, Fraction)) for item in items):
-            return function(*args)
-        if function is math.prod:
-            product: Any = 1
-            for item in items:
-                product = product * item
-            return product
-        return book.size(function(*map(plain, args)), Apply(function, tuple(map(expression_of, args))))
-
-    return call
+    setattr(_kind, "__trunc__", _reads(int))  # noqa: B010  (an assignment would be one to a method)

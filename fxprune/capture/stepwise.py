@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from fxprune.capture.observer import SAME, facts, observed
+from fxprune.capture.patches import Patch, Replacement, replaced, replacements
 from fxprune.ir.example_inputs import Example
 
 
@@ -63,6 +64,7 @@ class Stepwise:
         self._event: Any = None
         self._error: BaseException | None = None
         self._aborted = False
+        self._replacements: Mapping[Patch, Replacement] = {}
         self._thread = Thread(target=self._run, args=(work,), daemon=True)
 
     def advance(self) -> Any:
@@ -73,6 +75,7 @@ class Stepwise:
         """
         self._event = None
         if self._thread.ident is None:
+            self._replacements = replacements()
             self._thread.start()
         elif self._thread.is_alive():
             self._go.release()
@@ -100,7 +103,8 @@ class Stepwise:
 
     def _run(self, work: Callable[["Stepwise"], Any]) -> None:
         try:
-            work(self)
+            with replaced(self._replacements):
+                work(self)
         except _Aborted:
             pass
         except BaseException as error:

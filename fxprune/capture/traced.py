@@ -21,10 +21,36 @@ class AutogradFunction(nn.Module):
         return self.function.apply(*args)
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """A dimension of an input that the graph takes at one length only.
+
+    Args:
+        argument: what the user calls the tensor.
+        tensor: its number on the tape.
+        why: what would not be right at another length.
+    """
+
+    argument: str
+    tensor: int
+    dim: int
+    length: int
+    why: str
+
+
 @dataclass
 class Traced:
-    """One graph and what was seen while it was made; ``added`` are modules that it has and the model has not, each with
-    a ``key`` that tells it from others."""
+    """One graph and what was seen while it was made.
+
+    Args:
+        added: modules that it has and the model has not, each with a ``key`` that tells it from others.
+        tensors: those whose shape was asked for, by their number on the tape.
+        asked_training: whether the graph may be another one in the other mode.
+        read: the expressions of sizes whose bare number other code was seen to read.
+        sizes_asked: whether the model's Python asked for any size that the inputs may decide on.
+        unsteady: whether the contents of the inputs decide on the shape of any tensor.
+        fixed: the inputs' dimensions that must be as long as they were.
+    """
 
     graph: Graph
     tape: Any
@@ -34,3 +60,7 @@ class Traced:
     tensors: dict[int, torch.Tensor]
     asked_training: bool
     output: Any = None
+    read: tuple[Any, ...] = ()
+    sizes_asked: bool = False
+    unsteady: bool = False
+    fixed: tuple[Fixed, ...] = ()

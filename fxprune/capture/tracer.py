@@ -5,10 +5,10 @@ calls becomes a node, every leaf module a ``call_module``; parameters are found 
 and not stand-ins, all Python works on them; sizes are ints that carry their expression (`fxprune.capture.sizes`).
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -18,17 +18,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fxprune.capture import multihead
-from fxprune.capture.call_forms import Flag, bare, holds_tensors, is_leaf, spelling, user_frame
-from fxprune.capture.contexts import recorded_autocast, restore_grad, switch_grad, without_checkpoints
+from fxprune.capture.call_forms import Flag, bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
+from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
+from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
-from fxprune.capture.sizes import Book, Dim, plain, watched
+from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, instead, replaced
+from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Origin, Writer
 from fxprune.errors import CaptureError
 from fxprune.ir.signature import named_modules
-from fxprune.ir.tape import refs
+from fxprune.ir.tape import refs, writes
 
 # Functions of torch whose Python holds sizes.
 _ENTERED_FUNCTIONS = {nn.functional.multi_head_attention_forward}
@@ -37,6 +38,8 @@ _DEVICES = {f"is_{kind}": kind for kind in ("cpu", "cuda", "meta", "mps", "xpu")
 # What reads contents without an operator.
 _READS = {"numpy", "tolist", "__array__", "__dlpack__"}
 _LENGTHS = {"numel": None, "nelement": None, "__len__": 0}
+# Our own Python, as that of attention, uses sizes as sizes only.
+_OURS = os.path.dirname(__file__) + os.sep
 
 
 class Tracer(Writer, TorchFunctionMode):
@@ -51,11 +54,12 @@ class Tracer(Writer, TorchFunctionMode):
     def __init__(self, root: nn.Module, observer: Observer, device: torch.device):
         super().__init__(root, observer, Graph())
         self.device = device
-        self.book = Book({}, where=lambda: observer.source, data=observer.unsteady.__contains__)
+        self.book = Book({}, where=user_line, data=observer.unsteady.__contains__)
         self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
-        self._call = nn.Module.__call__
+        self._call = MODULE_CALL.original
         self._regions: list[tuple[bool, Node]] = []
+        self._handed_out = False  # a size that inputs may decide on, to the model's Python
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str]) -> Traced:
         """Run the root; ``names`` are the placeholders of the flat positional and keyword arguments."""
@@ -70,8 +74,11 @@ class Tracer(Writer, TorchFunctionMode):
             self._assigned(buffers)
         self.returning = True
         self.graph.output(self._argument(out))
-        return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
-                      self._tensors, bool(self.asked), out)
+        traced = Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
+                        self._tensors, bool(self.asked), out, tuple(self.book.read), self._handed_out,
+                        bool(self.observer.unsteady))
+        self.book.close()
+        return traced
 
     def _buffers(self) -> dict[tuple[nn.Module, str], torch.Tensor]:
         """The buffers of all modules whose Python is traced."""
@@ -95,7 +102,7 @@ class Tracer(Writer, TorchFunctionMode):
         if self.book.muted:
             return func(*args, **kwargs)
         if func in _ENTERED_FUNCTIONS:
-            with self, mock.patch.object(nn.functional, "has_torch_function", lambda tensors: False):
+            with self, replaced({OVERRIDDEN: instead(lambda tensors: False)}):
                 return func(*args, **kwargs)
         if any(isinstance(arg, np.ndarray) for arg in args) and not holds_tensors(args):
             return self._from_array(func, args, kwargs)
@@ -115,7 +122,7 @@ class Tracer(Writer, TorchFunctionMode):
         if name in _READS and self.observer.known(args[0]) is None:
             raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
                                "that its graph depends on the data")
-        if name != "__setitem__" and not holds_tensors(out):
+        if name != "__setitem__" and not holds_tensors(out) and not any(map(writes, self.observer.tape.calls[start:])):
             return out
         kind, target, args = spelling(func, name, args)
         return self._made(out, start, kind, target, args, kwargs)
@@ -203,8 +210,7 @@ class Tracer(Writer, TorchFunctionMode):
 
     def _start(self) -> int:
         """Where on the tape the coming call's operators begin."""
-        frame = user_frame()
-        self.observer.source = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.observer.source = user_line()
         return len(self.observer.tape.calls)
 
     def _run(self, call: Callable[[], Any]) -> Any:
@@ -239,6 +245,9 @@ class Tracer(Writer, TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             shape = tensor.shape
         key = self._key(tensor)
+        if not self._handed_out and key not in self.observer.tape.params:
+            asking = next(frame for frame in frames() if frame.f_code.co_filename != __file__)
+            self._handed_out = not asking.f_code.co_filename.startswith(_OURS)
         return torch.Size([self.book.size(n, Dim(key, d)) for d, n in enumerate(shape)])
 
     def _length(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -267,15 +276,12 @@ class Tracer(Writer, TorchFunctionMode):
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def call(original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return self._module_call(module, args, kwargs)
 
-        # The class method as it is defined, to be bound to whichever function is applied.
-        apply = next(vars(c)["apply"] for c in torch.autograd.Function.__mro__ if "apply" in vars(c))
-
-        def applied(function: Any, *args: Any, **kwargs: Any) -> Any:
+        def applied(apply: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
             if self.book.muted or kwargs:
-                return apply.__get__(None, function)(*args, **kwargs)
+                return apply(function, *args, **kwargs)
             if function is checkpoint.CheckpointFunction:
                 return args[0](*args[2:])
             return self._autograd(function, args)
@@ -286,18 +292,11 @@ class Tracer(Writer, TorchFunctionMode):
                 flag = Flag(module.training)
                 flag.asked = self.asked
                 module.__dict__["training"] = flag
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
+        replacements = {MODULE_CALL: call, APPLY: applied, BATCH_SIZE: instead(lambda size: None), **WRITTEN_OUT,
+                        **UNCHECKED, **recorded_autocast(self._context)}
         try:
-            with mock.patch.object(nn.Module, "__call__", call), \
-                    mock.patch.object(torch.autograd.Function, "apply", classmethod(applied)), \
-                    mock.patch.object(nn.MultiheadAttention, "forward", multihead.forward), \
-                    without_checkpoints(), \
-                    mock.patch.object(nn.functional, "_verify_batch_size", lambda size: None), \
-                    recorded_autocast(self._context), torch.inference_mode(), torch.enable_grad(), \
-                    watched(self.book):
+            with replaced(replacements), torch.inference_mode(), torch.enable_grad():
                 yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
             for module in self.modules.values():
                 module.__dict__["training"] = bool(int.__index__(module.__dict__["training"]))

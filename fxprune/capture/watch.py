@@ -1,7 +1,6 @@
 """Watch a model whose Python cannot be traced: a tape without a graph."""
 
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
@@ -9,6 +8,7 @@ from torch.fx import Graph
 
 from fxprune.capture.call_forms import is_leaf
 from fxprune.capture.observer import Observer
+from fxprune.capture.patches import FAST_PATH, MODULE_CALL, instead, replaced
 from fxprune.capture.traced import Traced
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Ref
@@ -28,13 +28,12 @@ class Watcher(Observer):
 def watch(root: nn.Module, observer: Watcher, example: Example) -> Traced:
     """Run ``root`` on real inputs; the tape's places are module paths."""
     names = {id(m): name for name, m in root.named_modules()}
-    original = nn.Module.__call__
     path: list[str] = []
 
     def first(value: Any) -> Ref | None:
         return next((observer.ref(tensor) for tensor in tensors_in(value)), None)
 
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def call(original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         path.append(names.get(id(module), path[-1] if path else ""))
         observer.node = observer.source = path[-1]
         try:
@@ -46,12 +45,7 @@ def watch(root: nn.Module, observer: Watcher, example: Example) -> Traced:
             path.pop()
             observer.node = observer.source = path[-1] if path else ""
 
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with mock.patch.object(nn.Module, "__call__", call), torch.inference_mode(), observer:
-            out = root(*example[0], **example[1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with replaced({MODULE_CALL: call, FAST_PATH: instead(lambda: False)}), torch.inference_mode(), observer:
+        out = root(*example[0], **example[1])
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(out)]
     return Traced(Graph(), observer.tape, (), {}, {}, {}, False, out)

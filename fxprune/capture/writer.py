@@ -190,7 +190,9 @@ class Writer:
         tensor, code = self._dtypes.get(dtype, (None, None))
         if tensor is None or not any(frame.f_code is code for frame in frames()):
             return dtype
-        return self._cached(("dtype", id(tensor)), lambda: (getattr, (self._tensor_node(tensor), "dtype")))
+        node = self._cached(("dtype", id(tensor)), lambda: (getattr, (self._tensor_node(tensor), "dtype")))
+        node.meta["dtype"] = dtype
+        return node
 
     def _cached(self, key: Any, make: Callable[[], tuple[Any, Any]]) -> Node:
         if key not in self._sizes:

@@ -88,6 +88,11 @@ def refs(tree: Any) -> Iterator[Ref]:
         yield from refs((tree.start, tree.stop, tree.step))
 
 
+def writes(call: Call) -> set[int]:
+    """The tensors that a call writes into: what it is given and gives."""
+    return {ref.id for ref in refs((call.args, call.kwargs))} & {ref.id for ref in refs(call.outs)}
+
+
 def mapped(tree: Any, change: Callable[[Any], Any], leaf: type = Ref) -> Any:
     """The same nest with every ``leaf`` (a ``Ref``, or a tensor) replaced by ``change(leaf)``."""
     if isinstance(tree, leaf):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from fxprune.capture.sizes import Apply, Dim, Guard, leaves
+from fxprune.capture.sizes import Apply, Dim, Guard, leaves, line, readable
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import UnsupportedError
@@ -78,7 +78,11 @@ class _Rewriter:
     def graph(self) -> Graph:
         traced = self.view.traced
         guards = _placed(traced.guards, self.view.determined)
+        asserted = False
         for node in traced.graph.nodes:
+            if node.op != "placeholder" and not asserted:
+                asserted = True
+                self._fixed()
             self._copy(node)
             for path, ref in self.view.refs(node.name).items():
                 self._by_ref.setdefault(ref.id, (node, path))
@@ -204,6 +208,16 @@ class _Rewriter:
             return self.nodes[source]
         return self.new.create_node("get_attr", self.parts.constant("_index", value))
 
+    def _fixed(self) -> None:
+        """Assert, first of all, the lengths of the inputs' dimensions that the graph takes at no other."""
+        for fixed in self.view.traced.fixed:
+            size = self._expression(Dim(fixed.tensor, fixed.dim))
+            if isinstance(size, Node):
+                holds = self.new.call_function(operator.eq, (size, fixed.length))
+                message = f"fxprune: captured with {fixed.argument} of size {fixed.length} in dimension {fixed.dim}, " \
+                          f"which is fixed: {fixed.why}; capture again for inputs of this size"
+                self.new.call_function(torch._assert, (holds, message))
+
     def _guards(self, guards: list[Guard]) -> None:
         """Assert what the graph took for granted, after everything that the facts read."""
         output = next(n for n in self.new.nodes if n.op == "output")
@@ -215,20 +229,10 @@ class _Rewriter:
                 if not isinstance(fact, Node):
                     continue
                 holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
-                place = guard.source.rpartition("/")[2]
-                message = f"fxprune: captured where {_readable(guard.fact)} was {guard.value} ({place}); " \
-                          "capture again for inputs of this size"
+                message = f"fxprune: captured where {readable(guard.fact)} was {guard.value} " \
+                          f"({line(guard.source)}); capture again for inputs of this size"
                 self.new.call_function(torch._assert, (holds, message))
 
 
 def _placed(guards: tuple[Guard, ...], determined: Any) -> list[Guard]:
     return [guard for guard in guards if any(not determined(leaf) for leaf in leaves(guard.fact))]
-
-
-def _readable(expression: Any) -> str:
-    if isinstance(expression, Dim):
-        return f"size({expression.dim})"
-    if isinstance(expression, Apply):
-        return f"{expression.function.__name__}({', '.join(map(_readable, expression.args))})"
-    return repr(expression)
-

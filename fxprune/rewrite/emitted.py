@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from fxprune.capture.contexts import restoring
 from fxprune.capture.holdings import hand_over
 
 
@@ -29,6 +30,11 @@ class SingleGraphModule(GraphModule):
         super().__init__(nn.Module(), Graph(), class_name)
         hand_over(root, self)
         self.graph = graph
+
+    def recompile(self) -> Any:
+        code = super().recompile()
+        type(self).forward = restoring(type(self).forward, self.graph)
+        return code
 
     def _graphs(self) -> tuple[Graph, ...]:
         return (self.graph,)

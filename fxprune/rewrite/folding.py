@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from fxprune.capture import multihead
-from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling
 from fxprune.capture.follower import Follower
+from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling

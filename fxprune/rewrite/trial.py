@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxprune.capture.capturing import untouched_rng
+from fxprune.capture import multihead
 from fxprune.capture.follower import Astray, Follower
+from fxprune.capture.observer import results
+from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
@@ -72,7 +74,7 @@ class _Lockstep(Follower):
         self.position -= 1
         out = func(*args, **kwargs)
         if self.strict:
-            self._compare(call, _tensors(out))
+            self._compare(call, results(func, args, kwargs, out))
         self.position += 1
         return out
 
@@ -92,26 +94,17 @@ class _Deviates(Exception):
     """An operator gave another size than predicted."""
 
 
-def _tensors(out: Any) -> list[torch.Tensor]:
-    items = out if isinstance(out, (list, tuple)) else [out]
-    return [t for t in items if isinstance(t, torch.Tensor)]
-
-
 def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
     keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
     small = isolated_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with untouched_rng(), torch.inference_mode():
+    with untouched_rng(), torch.inference_mode(), multihead.unfused():
         args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
         try:
             remember(model, small, view)
-            torch.backends.mha.set_fastpath_enabled(False)
             return _stepped(small, (args, kwargs), view, strict=True)
         except LiteralError as error:
             return {error.node: error.why}
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _stepped(small: nn.Module, example: Example, view: View, strict: bool) -> dict[str | int, str]:

@@ -13,6 +13,7 @@ import torch
 
 from fxprune.capture.dispatch import TorchDispatchMode
 from fxprune.capture.follower import Follower
+from fxprune.capture.observer import results
 from fxprune.capture.pytrees import tree_flatten, tree_unflatten
 from fxprune.coupling.view import View
 from fxprune.ir.masks import fitted
@@ -51,11 +52,10 @@ class Masked(Follower):
             return run(func, args, kwargs)
         # Of a call of which nothing comes, nothing is known of its operands.
         out = compute(self.view, call, func, args, kwargs) if id(call) in self.live else run(func, args, kwargs)
-        self._remember(call, out)
+        self._remember(call, results(func, args, kwargs, out))
         return out
 
-    def _remember(self, call: Call, out: Any) -> None:
-        tensors = [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
+    def _remember(self, call: Call, tensors: list[torch.Tensor]) -> None:
         self.values.update({ref.id: t for ref, t in zip(refs(call.outs), tensors, strict=self.strict)})
         after = self.calls[self.position].node if self.position < len(self.calls) else None
         if after != call.node:

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import nn
 
-from fxprune.capture.capturing import MODULE, Captured, untouched_rng
+from fxprune.capture.capturing import MODULE, Captured
+from fxprune.capture.randomness import untouched_rng
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError

@@ -1,0 +1,61 @@
+"""Which dtypes in a graph follow a tensor, and which are constants.
+
+``x.to(torch.float32)`` and ``x.to(y.dtype)`` look alike while ``y`` is float32. The model is captured once more in
+another precision: a dtype that stays what it was is a constant.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from fxprune.capture.outline import Outline
+from fxprune.capture.pytrees import tree_map_only
+from fxprune.capture.size_nodes import replaced_at
+from fxprune.capture.traced import Traced
+from fxprune.ir.example_inputs import Example
+from fxprune.ir.signature import named_tensors
+
+OTHER = {torch.float32: torch.float64, torch.float64: torch.float32, torch.bfloat16: torch.float32,
+         torch.float16: torch.float32}
+
+
+def cast(root: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters and buffers of that dtype get the other one, in place."""
+    for _, tensor in named_tensors(root):
+        if tensor.dtype is dtype:
+            tensor.data = tensor.data.to(OTHER[dtype])
+
+
+def settle_dtypes(traced: Traced, example: Example, again: Callable[[Example, torch.dtype], Traced]) -> None:
+    """Write every dtype that follows no tensor as the constant that it is.
+
+    Args:
+        traced: of a run on ``example``; its graph is changed.
+        again: captures the model on other inputs, and with all tensors of the given dtype in another.
+    """
+    nodes = [node for node in traced.graph.nodes if "dtype" in node.meta]
+    for dtype in dict.fromkeys(node.meta["dtype"] for node in nodes):
+        if dtype in OTHER:
+            _settle(traced, dtype, example, again)
+
+
+def _settle(traced: Traced, dtype: torch.dtype, example: Example, again: Callable[[Example, torch.dtype], Traced]
+            ) -> None:
+    def other(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(OTHER[dtype]) if tensor.dtype is dtype else tensor
+
+    try:
+        retraced = again(tree_map_only(torch.Tensor, other, example), dtype)
+    except Exception:  # the model runs in this precision only: nothing has to follow, and nothing can tell
+        return
+    base, there = Outline.of(traced), Outline.of(retraced)
+    if base.differs(there):
+        return
+    for (number, path), ours in base.dtypes.items():
+        if isinstance(ours, Node) and ours.meta["dtype"] is dtype is there.dtypes[number, path]:
+            node = base.nodes[number]
+            node.args, node.kwargs = replaced_at((node.args, node.kwargs), path, dtype)
+            if not ours.users:
+                traced.graph.erase_node(ours)
