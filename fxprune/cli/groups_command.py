@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     loaded, coupling = analyzed(options)
     if options.html:
-        coupling.to_html(options.html)
+        coupling.to_html(options.html, title=options.model)
     # What a program reads holds nothing but the data.
     stream = sys.stdout if options.format in ("text", "md") else sys.stderr
     print(f"{options.model}: {loaded.weights}\n", file=stream)

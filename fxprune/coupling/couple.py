@@ -65,6 +65,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
         bugs=tuple(dict.fromkeys(map(str, (*outcome.bugs, *(why for why in frozen.values() if isinstance(why, Bug)))))),
         why=captured.why if captured.mode == MODULE else "",
         eager=captured.eager,
+        model=type(model).__name__,
     ))
 
 

@@ -39,6 +39,7 @@ class Coupling:
         why: in module mode, what kept the model's Python from being traced; else nothing.
         eager: where the graph is what the model runs under ``torch.compile``, what kept it from being what the model
             runs without; else nothing.
+        model: the name of its class.
     """
 
     groups: Mapping[str, CouplingGroup]
@@ -53,6 +54,7 @@ class Coupling:
     bugs: tuple[str, ...]
     why: str
     eager: str
+    model: str = ""
 
     @property
     def prunable(self) -> Mapping[str, CouplingGroup]:
@@ -77,7 +79,7 @@ class Coupling:
         """The coupling groups as a table."""
         return provided(Coupling, "report")(self, format)
 
-    def to_html(self, path: str | os.PathLike, plan: Any = None, title: str = "Coupling groups") -> None:
+    def to_html(self, path: str | os.PathLike, plan: Any = None, title: str = "") -> None:
         """The network drawn, as one page; with a plan, each group's width before and after."""
         provided(Coupling, "to_html")(self, path, plan, title)
 

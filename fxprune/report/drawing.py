@@ -15,7 +15,7 @@ from fxprune.coupling.coupling import Coupling
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.tape import Call, refs
 
-LAYER, OPERATOR, INPUT, OUTPUT = "layer", "operator", "input", "output"
+LAYER, OPERATOR, INPUT, OUTPUT, FOLD = "layer", "operator", "input", "output", "fold"
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Box:
     """One drawn node.
 
     Args:
-        kind: ``"layer"``, ``"operator"``, ``"input"`` or ``"output"``.
+        kind: ``"layer"``, ``"operator"``, ``"input"``, ``"output"`` or ``"fold"``, which stands for repeated blocks.
         name: the layer's, or the operator's.
         makes, reads: places, in the coupling's order, of the groups whose channels leave and enter it.
         before, after: its width, and that under the plan; 0 where no group owns any of it.
         node, source: where it stands in the graph and in the user's file.
+        holds: names of the layers that a fold stands for.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Box:
     after: int = 0
     node: str = ""
     source: str = ""
+    holds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

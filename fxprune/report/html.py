@@ -15,15 +15,17 @@ from fxprune.ir.files import write_text
 from fxprune.ir.groups import PRODUCER, CouplingGroup
 from fxprune.ir.methods import provides
 from fxprune.planning import Plan
-from fxprune.report.drawing import INPUT, LAYER, OUTPUT, Box, Drawing, drawing
+from fxprune.report.drawing import FOLD, INPUT, LAYER, OUTPUT, Box, Drawing, drawing
+from fxprune.report.group_list import families, portions
 from fxprune.report.layout import curve, places
-from fxprune.report.numbers import percent, si
+from fxprune.report.numbers import ending, percent, si
 from fxprune.report.quoting import printable_data
+from fxprune.report.repeated_blocks import folded
 from fxprune.report.rows import Row, inputs_in_words, rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Pixels: boxes by kind (width, height), and the grid that they stand on.
-SIZES = {LAYER: (236, 26), INPUT: (110, 24), OUTPUT: (110, 24)}
+SIZES = {LAYER: (236, 26), FOLD: (236, 26), INPUT: (110, 24), OUTPUT: (110, 24)}
 SMALL = (132, 22)
 GRID = (290, 42)
 MARGIN = 40
@@ -41,7 +43,7 @@ def _shown(value: Any) -> Any:
 
 
 @provides(Coupling, "to_html")
-def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = "Coupling groups"
+def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = ""
             ) -> None:
     """Write the page.
 
@@ -49,7 +51,7 @@ def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = Non
         coupling: the analysis of a model.
         path: the file, replaced if it exists.
         plan: shows each group's width before and after.
-        title: the page's heading.
+        title: the page's heading; the model's name if left out.
 
     Raises:
         InputError: the plan is of another coupling, or the file cannot be written.
@@ -57,7 +59,7 @@ def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = Non
     write_text(path, render(coupling, plan, title), "the page", InputError, parents=True)
 
 
-def render(coupling: Coupling, plan: Plan | None = None, title: str = "Coupling groups") -> str:
+def render(coupling: Coupling, plan: Plan | None = None, title: str = "") -> str:
     """The page as text."""
     # What only this page needs is imported with it.
     import jinja2
@@ -66,12 +68,14 @@ def render(coupling: Coupling, plan: Plan | None = None, title: str = "Coupling 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, finalize=_shown)
     drawn = drawing(coupling, kept)
-    boxes, edges, size = _placed(drawn)
-    groups = printable_data(_groups(coupling, kept))
+    short = folded(drawn)
+    views = [_placed(each) for each in ((drawn,) if short is drawn else (short, drawn))]
+    found = rows(coupling)
+    groups = printable_data(_groups(coupling, found, kept))
     return environment.get_template("groups.html").render(
-        title=title, summary=_summary(coupling, groups, kept), notes=_notes(coupling), boxes=boxes, edges=edges,
-        size=size, groups=groups, planned=bool(kept),
-        style=(TEMPLATES / "groups.css").read_text(encoding="utf-8"),
+        title=title or f"{coupling.model}: coupling groups", summary=_summary(coupling, groups, kept),
+        notes=_notes(coupling), views=views, groups=groups, families=families(found), planned=bool(kept), grid=GRID[1],
+        margin=MARGIN, style=(TEMPLATES / "groups.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "groups.js").read_text(encoding="utf-8"))
 
 
@@ -84,7 +88,7 @@ def _kept(coupling: Coupling, plan: Plan | None) -> dict[str, tuple[int, ...]]:
     return {name: group.kept for name, group in plan.groups.items()}
 
 
-def _placed(drawn: Drawing) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
+def _placed(drawn: Drawing) -> dict[str, Any]:
     """Boxes and edges with their coordinates, and the size of the whole."""
     grid = places(range(len(drawn.boxes)), drawn.edges)
     left = min(column for column, _ in grid.values())
@@ -95,15 +99,19 @@ def _placed(drawn: Drawing) -> tuple[list[dict[str, Any]], list[dict[str, Any]],
         boxes.append({"x": MARGIN + (column - left + 0.5) * GRID[0], "y": MARGIN + rank * GRID[1], "w": width,
                       "h": height, "column": column, "rank": rank, "label": _label(box), "width": _width(box),
                       "about": _about(box), "box": box})
-    edges: list[dict[str, Any]] = [{"path": curve(boxes[u], boxes[v], CLEAR), "start": u} for u, v in drawn.edges]
-    size = {"w": 2 * MARGIN + GRID[0] * (1 + max(c for c, _ in grid.values()) - left),
-            "h": 2 * MARGIN + GRID[1] * max(r for _, r in grid.values())}
-    return boxes, edges, size
+    edges: list[dict[str, Any]] = [
+        {"path": curve(boxes[u], boxes[v], CLEAR), "start": u, "first": boxes[u]["rank"], "last": boxes[v]["rank"]}
+        for u, v in drawn.edges]
+    rank = max(r for _, r in grid.values())
+    return {"boxes": boxes, "edges": edges, "ranks": rank + 1, "h": 2 * MARGIN + GRID[1] * rank,
+            "w": 2 * MARGIN + GRID[0] * (1 + max(c for c, _ in grid.values()) - left)}
 
 
 def _label(box: Box) -> str:
     letters = LETTERS - len(_width(box)) - 1
-    return box.name if box.kind != LAYER or len(box.name) <= letters else f"…{box.name[1 - letters:]}"
+    if box.kind == FOLD and len(box.name) > letters:
+        return box.name[:box.name.index(" like ")]
+    return ending(box.name, letters) if box.kind == LAYER else box.name
 
 
 def _width(box: Box) -> str:
@@ -117,21 +125,22 @@ def _about(box: Box) -> str:
     return f"{box.name} ({place})" if place else box.name
 
 
-def _groups(coupling: Coupling, kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(coupling: Coupling, found: list[Row], kept: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the page knows of every group, in the coupling's order."""
-    ties = _ties(coupling)
+    ties, shares = _ties(coupling), portions(coupling)
     hues = {name: round(place * GOLDEN_ANGLE % 360) for place, name in enumerate(coupling.prunable)}
     return [{
         "name": row.name,
         "before": row.channels,
         "after": len(kept.get(row.name, range(row.channels))),
+        "of": shares.get(row.name, ""),
         "hue": hues.get(row.name),
         "frozen": _reason(row),
         "params": percent(row.params),
         "macs": percent(row.macs),
         "members": _members(group),
         "ties": ties[row.name],
-    } for row, group in zip(rows(coupling), coupling.groups.values(), strict=True)]
+    } for row, group in zip(found, coupling.groups.values(), strict=True)]
 
 
 def _reason(row: Row) -> str:

@@ -21,7 +21,7 @@ def ending(name: str, letters: int) -> str:
     """The end of a name, which tells it from its neighbours, where there is no room for all of it.
 
     >>> ending("layer4.2.conv3", 8), ending("conv1", 8)
-    ('….conv3', 'conv1')
+    ('…2.conv3', 'conv1')
     """
     letters = max(letters, SHORTEST)
     return name if len(name) <= letters else f"…{name[1 - letters:]}"

@@ -21,7 +21,7 @@ from fxprune.rewrite.site import Natural, rewritten
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
 
-_QUOTABLE = re.compile(r'[^"\\\n\r\0]*')
+_QUOTABLE = re.compile(r'[^"\\\n\r\0\ud800-\udfff]*')
 
 
 def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
@@ -54,7 +54,7 @@ def _check_names(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr") and not _QUOTABLE.fullmatch(node.target):
             raise UnsupportedError(f"torch.fx writes names into the code of a graph, where {node.target!r} cannot "
-                                   "stand: it holds a quote, a backslash or a line break; rename the module")
+                                   "stand: it holds a quote, a backslash, a line break or half a character; rename it")
 
 
 def _training_flags(model: nn.Module, small: SingleGraphModule) -> None:

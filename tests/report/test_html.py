@@ -182,6 +182,52 @@ def test_search_finds_a_layer(opened):
     assert 0 < box["y"] < 900, "it is scrolled into view"
 
 
+def test_results_of_a_search_are_lit_and_above_the_fold(opened):
+    opened.find_element("id", "search").send_keys("layer4.1")
+    shown = [b for b in opened.find_elements("css selector", "#groups button") if b.is_displayed()]
+    assert [b.text.split()[0] for b in shown] == ["layer4.0.conv2", "layer4.1.conv1"]
+    assert all(b.rect["y"] < 400 for b in shown)
+    assert boxes(opened, "hit") == {"layer4.1.conv1", "layer4.1.conv2"}
+    assert boxes(opened, "lit") >= {"layer4.0.conv2", "layer4.1.conv1"}
+    opacity = {box.get_attribute("data-name"): box.value_of_css_property("opacity")
+               for box in opened.find_elements("css selector", ".box.layer")}
+    assert opacity["layer4.1.conv1"] == "1" and opacity["layer2.0.conv1"] == "0.24"
+
+
+def test_the_drawing_uses_the_width(opened):
+    """In columns beside one another where one is longer than the window."""
+    def columns():
+        return opened.find_elements("css selector", ".view:not([hidden]) svg")
+
+    pane = opened.find_element("id", "drawing").rect
+    assert len(columns()) == 2 and sum(part.rect["width"] for part in columns()) > 0.8 * pane["width"]
+    assert len(opened.find_elements("css selector", ".box.layer")) == 21, "each layer is in one of them"
+    opened.set_window_size(500, 900)
+    assert len(columns()) == 1 and columns()[0].rect["width"] <= opened.find_element("id", "drawing").rect["width"]
+    assert not opened.execute_script("return document.documentElement.scrollWidth > innerWidth")
+    opened.set_window_size(1400, 900)
+
+
+def test_repeated_blocks_unfold(browser, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3 if k == 0 else 8, 8, 1), nn.ReLU()) for k in range(6)))
+    analyze(net, torch.zeros(1, 3, 8, 8)).to_html(tmp_path / "deep.html")
+    browser.get((tmp_path / "deep.html").as_uri())
+    assert browser.find_element("tag name", "h1").text == "Sequential: coupling groups"
+
+    def drawn():
+        return [box.get_attribute("data-name") for box in browser.find_elements("css selector", ".box")
+                if box.is_displayed()]
+
+    assert drawn() == ["input", "0.0", "5 more like 0", "output"]
+    browser.find_element("id", "search").send_keys("3.0")
+    assert boxes(browser, "hit") >= {"5 more like 0"}
+    assert browser.find_element("id", "found").text == "layers: 1, groups: 2"
+    browser.find_element("css selector", ".box.fold").click()
+    assert drawn() == ["input", *(f"{k}.0" for k in range(6)), "output"]
+    assert browser.get_log("browser") == []
+
+
 def test_frozen_groups_say_why(opened):
     opened.find_element("css selector", '#groups button[data-group="12"]').click()
     assert "may not be cut: model output" in opened.find_element("id", "details").text
