@@ -30,6 +30,7 @@ from fxprune.results import Record, record
 from fxprune.rewrite.ordering import order
 from fxprune.rewrite.recovery import Recovery
 from fxprune.rules.registry import register_literals, register_rule
+from fxprune.shards import apply_shards, score_shards
 from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.verification import Verification
 
@@ -60,6 +61,7 @@ __all__ = [
     "WarmUp",
     "analyze",
     "apply",
+    "apply_shards",
     "compare",
     "compress",
     "load",
@@ -72,5 +74,6 @@ __all__ = [
     "register_rule",
     "save",
     "score",
+    "score_shards",
     "verify",
 ]

@@ -34,6 +34,7 @@ TIERS = (
     {"api"},
     {"report"},
     {"artefacts"},
+    {"shards"},
     {"latency"},
     {"__init__"},
     {"cli"},

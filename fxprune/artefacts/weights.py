@@ -45,7 +45,7 @@ def read_notes(path: Path) -> dict[str, str]:
     Raises:
         ArtefactError: the file is damaged.
     """
-    notes = _header(path).get("__metadata__", {})
+    notes = header(path).get("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
         raise ArtefactError(f"damaged file: the notes of {path.name} must be words")
     return notes
@@ -60,7 +60,7 @@ def read_weights(module: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     own = state_of(module)
-    listed = {name: entry for name, entry in _header(path).items() if name != "__metadata__"}
+    listed = {name: entry for name, entry in header(path).items() if name != "__metadata__"}
     missing, extra = sorted(own.keys() - listed.keys()), sorted(listed.keys() - own.keys())
     if missing or extra:
         words = [f"{what} {names[0]!r} ({len(names)} in all)" for what, names in (("lacks", missing),
@@ -94,7 +94,7 @@ def refuse_nan(state: Mapping[str, torch.Tensor], error: type[Exception]) -> Non
             raise error(f"weights must be numbers, but {name!r} holds NaN; did the training diverge?")
 
 
-def _header(path: Path) -> dict[str, Any]:
+def header(path: Path) -> dict[str, Any]:
     """The list of tensors: its form, its counts, and that it describes the whole file."""
     size = path.stat().st_size
     with open(path, "rb") as file:

@@ -27,9 +27,13 @@ def digest_of(model: torch.nn.Module) -> str:
     >>> digest_of(a) == digest_of(b), b.load_state_dict(a.state_dict()), digest_of(a) == digest_of(b)
     (False, <All keys matched successfully>, True)
     """
-    lines = [f"{name} {dtype_name(t.dtype)} {tuple(t.shape)} {_checksum(_raw(name, t))}"
-             for name, t in named_tensors(model)]
+    lines = [f"{name} {line_of(name, t)}" for name, t in named_tensors(model)]
     return f"sha256:{hashlib.sha256(chr(10).join(lines).encode(errors='surrogatepass')).hexdigest()}"
+
+
+def line_of(name: str, tensor: torch.Tensor) -> str:
+    """What one tensor adds to a digest: dtype, shape, and a checksum of its bytes."""
+    return f"{dtype_name(tensor.dtype)} {tuple(tensor.shape)} {_checksum(_raw(name, tensor))}"
 
 
 def _checksum(raw: np.ndarray) -> str:

@@ -1,0 +1,6 @@
+"""Checkpoints that do not fit into memory: sharded safetensors, scored where they lie and sliced shard by shard."""
+
+from fxprune.shards.mapped_plan import score_shards
+from fxprune.shards.streaming import Sliced, apply_shards
+
+__all__ = ["Sliced", "apply_shards", "score_shards"]
