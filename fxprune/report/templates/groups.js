@@ -147,7 +147,7 @@
       family.firstElementChild.open = on && some;
     }
     found.textContent = on ? `layers: ${layers.size}, groups: ${hits.filter(Boolean).length}` : "";
-    show(active.boxes.find((box) => box.classList.contains("hit") || box.classList.contains("lit")));
+    show(active.boxes.find((box) => box.classList.contains("hit")) || active.boxes.find((box) => box.classList.contains("lit")));
     return hits;
   };
 
