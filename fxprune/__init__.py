@@ -13,6 +13,7 @@ from fxprune.errors import (
     CaptureError,
     FxpruneError,
     InputError,
+    MeasurementError,
     MissingExtraError,
     PlanError,
     RuleError,
@@ -21,7 +22,10 @@ from fxprune.errors import (
 )
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.policy import Policy
+from fxprune.latency.building import latency_table
 from fxprune.latency.clock import Comparison, Latency, compare, measure
+from fxprune.latency.lookup import LatencyTable
+from fxprune.latency.target import Target
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
@@ -46,6 +50,8 @@ __all__ = [
     "FxpruneError",
     "InputError",
     "Latency",
+    "LatencyTable",
+    "MeasurementError",
     "MissingExtraError",
     "Plan",
     "PlanError",
@@ -54,6 +60,7 @@ __all__ = [
     "Record",
     "Recovery",
     "RuleError",
+    "Target",
     "UnsupportedError",
     "Verification",
     "VerificationError",
@@ -64,6 +71,7 @@ __all__ = [
     "apply_shards",
     "compare",
     "compress",
+    "latency_table",
     "load",
     "measure",
     "nested",

@@ -14,11 +14,12 @@ from fxprune.coupling.permutable import permutable
 from fxprune.errors import InputError, PlanError
 from fxprune.ir.policy import Policy
 from fxprune.ir.signature import aliases, signature_of
+from fxprune.latency.correction import timed_plan
+from fxprune.latency.target import Target
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.cut_options import CutOptions, with_cut_options
-from fxprune.planning.draw import plan as draw
 from fxprune.planning.scoring import as_data
 from fxprune.planning.selection import select
 from fxprune.planning.shortfall import say_what_goes_beyond
@@ -55,7 +56,8 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | None = None,
              fold_constants: bool = False, calibration: Any = None, verify: bool = True,
              policy: Policy | None = None, train: Fit | None = None,
-             penalty: Callable[[Coupling], DWGL] | None = None, **cut: Unpack[CutOptions]) -> nn.Module:
+             penalty: Callable[[Coupling], DWGL] | None = None, target: Target | None = None,
+             **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -73,10 +75,13 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         penalty: makes the penalty from the coupling; where None, `DWGL.towards` the budget, within 1000 updates
             (``penalty.within(steps)`` in ``fit`` for another number), or ``DWGL`` where the budget is not one of MACs
             or parameters. ``functools.partial(DWGL, strength=1e-3)`` for a strength of one's own.
+        target: with ``latency`` or ``latency_ms``, where the time is measured; here, in this process, where None. The
+            result is measured in turn with the original, and its own time decides (``record(small).latency``).
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
-            fraction to *keep*; half of the MACs where none is given), ``threshold`` or ``widths`` in their place,
-            ``criterion``, ``vote``, ``scope``, ``per``, ``round_to``, ``groups``, ``ignore``, ``min_channels``, and
-            ``data``, ``loss`` and ``samples`` for criteria that read data and for recovery.
+            fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
+            ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
+            ``round_to``, ``groups``, ``ignore``, ``min_channels``, and ``data``, ``loss`` and ``samples`` for criteria
+            that read data and for recovery.
 
     Returns:
         A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
@@ -96,12 +101,13 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
         made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
         model = trained(model, analysis.coupling, train, made)
-    drawn = draw(analysis.coupling, model, **cut)
+    drawn, timing = timed_plan(model, analysis, target, cut)
     if train is not None and cut.get("vote") != "intersection":  # there the plan itself has said so
         kept = {name: group.kept for name, group in drawn.groups.items()}
         say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
     folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
     small = carry_out(folded, analysis, drawn, model, recover, data)
+    small = attach(small, replace(record(small), latency=timing))
     if not verify:
         return small
     base = _recovered(folded.model, small, drawn)

@@ -71,6 +71,10 @@ class RuleError(FxpruneError):
     """An operator's rule failed: a bug in the rule."""
 
 
+class MeasurementError(FxpruneError):
+    """A time could not be measured: too much noise, a runner that fails, a clock that runs backwards."""
+
+
 class MissingExtraError(FxpruneError):
     """A feature needs a package that is not installed."""
 

@@ -1,5 +1,6 @@
 """What was done: the record that every result carries."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.methods import provided
 from fxprune.planning import Plan
+from fxprune.planning.timing import Timing
 from fxprune.rewrite.folding import Fold
 from fxprune.rewrite.recovery import Recovery
 from fxprune.verification import Verification
@@ -55,6 +57,7 @@ class Record:
         drift: with folds, how far the result is from the original with its removed channels held at their constants,
             relative to the largest output.
         recovery: what made up for what was cut, layer by layer, or None.
+        latency: with a latency budget, what was asked, predicted and measured; else None.
     """
 
     plan: Plan
@@ -65,6 +68,7 @@ class Record:
     folds: tuple[Fold, ...] = ()
     drift: float = 0.0
     recovery: Recovery | None = None
+    latency: Timing | None = None
 
     @classmethod
     def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0) -> "Record":
@@ -82,6 +86,19 @@ class Record:
     def mode(self) -> str:
         """``"graph"`` or ``"module"``."""
         return self.coupling.mode
+
+    def report(self, format: str = "text", layers: bool = True) -> str:
+        """Before and after, how it was checked, and by layer the width and, with a latency budget, the time.
+
+        Args:
+            format: ``"text"`` or ``"md"``.
+            layers: whether the tables by layer are shown.
+        """
+        return provided(Record, "report")(self, format, layers)
+
+    def to_html(self, path: str | os.PathLike, title: str = "") -> None:
+        """The network drawn, as one page, with each group's width before and after, and the time by layer."""
+        provided(Coupling, "to_html")(self.coupling, path, self.plan, title, self.latency)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Record":
         return self

@@ -85,7 +85,7 @@ def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Sav
             done.plan.save(part / "plan.json")
             write_weights(small, part / "weights.safetensors", {"folded": str(bool(done.folds)).lower()})
             _programs(small, done, part, title, missing, about)
-            _attempt("report.html", missing, lambda: done.coupling.to_html(part / "report.html", done.plan, title))
+            _attempt("report.html", missing, lambda: done.to_html(part / "report.html", title))
             written = tuple(name for name in FILES if (part / name).exists())
             _report(done, part / "report.md", title, [(name, about[name]) for name in written], missing)
             write_manifest(part)

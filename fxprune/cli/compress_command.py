@@ -2,6 +2,7 @@
 
 import argparse
 import warnings
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from fxprune.artefacts.saving import Saved, check_folder
 from fxprune.cli.data_arguments import add_data, data_arguments
 from fxprune.cli.model_arguments import add_policy, built, command, example, policy
 from fxprune.cli.stages import stage
+from fxprune.cli.target_options import add_target, target
 from fxprune.errors import InputError
 from fxprune.planning.comparison import PRICES, SCOPES
 from fxprune.planning.criteria import CRITERIA
@@ -18,6 +20,7 @@ from fxprune.planning.vote import VOTES
 from fxprune.report.compression import compression_table
 
 BUDGETS = ("macs", "params", "channels", "threshold", "widths")
+TIMES = ("latency", "latency_ms")
 
 
 def add(commands: Any) -> None:
@@ -27,11 +30,12 @@ def add(commands: Any) -> None:
     _what(made)
     add_data(made)
     _output(made)
+    _time(made)
 
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The options as `fxprune.compress` takes them."""
-    budget = {kind: value for kind in BUDGETS if (value := getattr(options, kind)) is not None}
+    budget = {kind: value for kind in (*BUDGETS, *TIMES) if (value := getattr(options, kind)) is not None}
     if options.widths:
         budget["widths"] = dict(map(_width, options.widths))
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
@@ -67,7 +71,8 @@ def _what(command: argparse.ArgumentParser) -> None:
              "are (absolute) or among groups of like shape (isomorphic), or cut all groups alike (uniform)"),
             ("per", PRICES, None, "divide scores by what a channel costs")):
         command.add_argument(f"--{name}", choices=sorted(choices), default=default, help=about)
-    command.add_argument("--round-to", type=int, default=1, metavar="N", help="widths are multiples of N (%(default)s)")
+    command.add_argument("--round-to", type=int, metavar="N", help="widths are multiples of N; 1 if left out, and with "
+                         "--latency what is good on the target")
     command.add_argument("--min-channels", type=int, default=1, metavar="N", help="every group keeps N (%(default)s)")
     command.add_argument("--groups", action="append", metavar="NAME", help="cut only this group, or the groups of "
                          "layers that match this pattern; repeat it for several")
@@ -75,6 +80,37 @@ def _what(command: argparse.ArgumentParser) -> None:
                          "module, or of modules that match this pattern, as they are; repeat it for several")
     command.add_argument("--fold-constants", action="store_true",
                          help="fold what a removed channel would have had as a constant into its readers")
+
+
+def _time(command: argparse.ArgumentParser) -> None:
+    """A budget of time, and where it is measured."""
+    time = command.add_mutually_exclusive_group()
+    time.add_argument("--latency", type=float, metavar="FRACTION", help="the fraction of the measured time to keep; "
+                      "--macs or --params may bound it besides")
+    time.add_argument("--latency-ms", type=float, metavar="MS", help="likewise, in milliseconds")
+    command.add_argument("--table", metavar="FILE", help="the latency table: measured and written there, unless it is "
+                         "there already")
+    command.add_argument("--no-table-check", action="store_true", help="use a table of another model, machine or "
+                         "target as it is")
+    command.add_argument("--correction", type=float, default=1.0, metavar="FACTOR", help="how much slower models are "
+                         "than the table says, to begin with (%(default)g)")
+    add_target(command)
+
+
+def _clock(options: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+    """Target and table, where a time is asked."""
+    if options.latency is None and options.latency_ms is None:
+        if options.table:
+            raise InputError("--table is what a time is kept by, and no time is asked; write --latency 0.5 as well")
+        return {}
+    where = target(options)
+    clock = {"target": where, "table_check": not options.no_table_check, "correction": options.correction}
+    if options.table and options.no_table_check and Path(options.table).exists():
+        return {**clock, "table": fxprune.LatencyTable.load(options.table)}
+    if options.table:
+        coupling = fxprune.analyze(model, example(options.inputs), policy=policy(options))
+        clock["table"] = fxprune.latency_table(coupling, model, where, path=options.table)
+    return clock
 
 
 def _output(command: argparse.ArgumentParser) -> None:
@@ -92,7 +128,8 @@ def _run(options: argparse.Namespace) -> None:
         check_folder(options.out)
     loaded = built(options)
     with stage(f"compressing {options.model}{'' if options.no_verify else ' and verifying the result'}"):
-        small = fxprune.compress(loaded.model, example(options.inputs), **arguments(options))
+        small = fxprune.compress(loaded.model, example(options.inputs), **arguments(options),
+                                 **_clock(options, loaded.model))
     title = f"{options.model}: {loaded.weights}"
     try:
         saved = _saved(small, options.out, title) if options.out else None

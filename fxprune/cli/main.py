@@ -1,4 +1,5 @@
-"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``, ``fxprune bench``.
+"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``, ``fxprune table``,
+``fxprune bench``.
 
 Exit codes: 0; 1 where `explain` finds nothing; 2 where something was refused, which is one line on the error stream;
 130 after Ctrl-C. What a program reads (JSON, CSV) is all that goes to the output.
@@ -9,11 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fxprune.cli import bench_command, compress_command, explain_command, groups_command
+from fxprune.cli import bench_command, compress_command, explain_command, groups_command, table_command
 from fxprune.errors import FxpruneError
 from fxprune.ir.versions import installed
 
-COMMANDS = (groups_command, explain_command, compress_command, bench_command)
+COMMANDS = (groups_command, explain_command, compress_command, table_command, bench_command)
 REFUSED, INTERRUPTED = 2, 130
 # What a message calls an argument of Python's, and what it is called here.
 SPELLED = {"example_inputs": "--input SHAPE[:DTYPE], once for each argument of forward",

@@ -51,7 +51,8 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     reached = {name for name, _ in outcome.slots}
     shared = {first: names for first, names in aliases(model).items() if len(names) > 1}
     evidence = Evidence(tapes, outcome.dims, outcome.slots, shared, tuple(outcome.notes.joined),
-                        tuple(outcome.notes.fresh), outcome.closure.channel, grouping.group, grouping.ordinal)
+                        tuple(outcome.notes.fresh), frozenset(index for index, _ in outcome.notes.contractions),
+                        outcome.closure.channel, grouping.group, grouping.ordinal)
     return Analysis(captured, Coupling(
         groups=Frozen({group.name: gates.marked(group) for group in grouping.groups}),
         costs=costs(outcome, grouping, parameters, _layers(outcome), len(captured.modes["eval"].tape.calls)),

@@ -29,6 +29,7 @@ class Evidence:
         shared: first name -> all names of a parameter or buffer that has several.
         joined: what was tied with what: the number of the call (counted over all tapes), and two dim vectors.
         fresh: dim vectors that a call made from nothing, with its number.
+        contractions: the numbers of the calls that multiply and accumulate.
         channel: int64 [units], the channel of every unit.
         group, ordinal: int64 [channels], the group that a channel belongs to (-1: none), and its number there.
     """
@@ -39,6 +40,7 @@ class Evidence:
     shared: Mapping[str, tuple[str, ...]]
     joined: tuple[tuple[int, Vector, Vector], ...]
     fresh: tuple[tuple[int, Vector], ...]
+    contractions: frozenset[int]
     channel: np.ndarray
     group: np.ndarray
     ordinal: np.ndarray

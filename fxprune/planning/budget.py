@@ -35,7 +35,7 @@ from fxprune.errors import BudgetError, unknown
 from fxprune.ir.costs import Costs, Count
 from fxprune.planning.comparison import PRICES, SCOPES, Blocks, keys, saved_by_one
 
-KINDS = ("macs", "params", "channels", "threshold")
+KINDS = ("macs", "params", "channels", "threshold", "latency", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Budget:
     """One target and how to reach it. Make it with `Budget.of`, which checks.
 
     Args:
-        kind: ``"macs"``, ``"params"`` or ``"channels"`` (the fraction kept) or ``"threshold"`` (a score).
+        kind: ``"macs"``, ``"params"``, ``"channels"`` or ``"latency"`` (the fraction kept), ``"threshold"`` (a score)
+            or ``"latency_ms"``.
         value: the fraction, exactly what was written (0.1 is one tenth), or the threshold.
         scope: one of ``SCOPES``; ``channels`` and ``threshold`` cut each group on its own either way.
         round_to: widths are multiples of it, in groups of that size or more.
@@ -60,8 +61,8 @@ class Budget:
 
     @classmethod
     def of(cls, *, macs: float | None = None, params: float | None = None, channels: float | None = None,
-           threshold: float | None = None, scope: str = "global", round_to: int = 1, min_channels: int = 1,
-           per: str | None = None) -> "Budget":
+           threshold: float | None = None, latency: float | None = None, latency_ms: float | None = None,
+           scope: str = "global", round_to: int = 1, min_channels: int = 1, per: str | None = None) -> "Budget":
         """Check the arguments of a call.
 
         Raises:
@@ -70,11 +71,13 @@ class Budget:
         >>> Budget.of(macs=0.1).value
         Fraction(1, 10)
         """
-        given = {k: v for k, v in zip(KINDS, (macs, params, channels, threshold), strict=True) if v is not None}
+        values = (macs, params, channels, threshold, latency, latency_ms)
+        given = {k: v for k, v in zip(KINDS, values, strict=True) if v is not None}
         if len(given) != 1:
             got = " and ".join(f"{k}={v}" for k, v in given.items()) or "none"
-            raise BudgetError(f"exactly one of macs=, params=, channels= and threshold= must be given, got {got}; "
-                              "write macs=0.5 to keep half of the multiply-accumulates")
+            raise BudgetError("exactly one of macs=, params=, channels=, threshold=, latency= and latency_ms= must be "
+                              f"given, got {got}; write macs=0.5 to keep half of the multiply-accumulates (macs= and "
+                              "params= may stand beside a latency)")
         if not isinstance(scope, str) or scope not in SCOPES:
             raise BudgetError(unknown("scope", scope, SCOPES))
         if per is not None and (not isinstance(per, str) or per not in PRICES):
@@ -134,7 +137,7 @@ def narrowest(size: int, budget: Budget) -> int:
     >>> [narrowest(size, budget) for size in (64, 20, 12, 9, 4)]
     [16, 16, 12, 9, 4]
     """
-    step = _step(size, budget)
+    step = step_of(size, budget)
     floor = -(-budget.min_channels // step) * step
     return floor if floor <= size else size
 
@@ -146,13 +149,14 @@ def _own_width(budget: Budget, score: np.ndarray) -> int:
         wanted = -(-size * budget.value.numerator // budget.value.denominator)
     else:
         wanted = int(np.count_nonzero(score >= float(budget.value)))
-    step, floor = _step(size, budget), narrowest(size, budget)
+    step, floor = step_of(size, budget), narrowest(size, budget)
     # An odd rest never fits a multiple, unless min_channels wants the group whole.
     ceiling = floor if floor == size else size // step * step
     return max(min(-(-wanted // step) * step, ceiling), floor)
 
 
-def _step(size: int, budget: Budget) -> int:
+def step_of(size: int, budget: Budget) -> int:
+    """How many channels go at a time in a group of this size."""
     return budget.round_to if size >= budget.round_to else 1
 
 
@@ -197,7 +201,7 @@ def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Ma
     """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
     full = np.array([sizes[name] for name in costs.groups], np.int64)
     blocks = [found for name, score in scores.items()
-              if (found := _blocks(name, score[ranked[name]], budget)) is not None]
+              if (found := blocks_of(name, score[ranked[name]], budget)) is not None]
     if not blocks:
         return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
     places = {name: place for place, name in enumerate(costs.groups)}
@@ -211,8 +215,9 @@ def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Ma
     return _Removals(group[order], channels[order], full, int((phases == 0).sum()))
 
 
-def _blocks(name: str, score: np.ndarray, budget: Budget) -> Blocks | None:
-    size, step = len(score), _step(len(score), budget)
+def blocks_of(name: str, score: np.ndarray, budget: Budget) -> Blocks | None:
+    """The blocks in which a group's channels go, given their scores, ascending; None where none may go."""
+    size, step = len(score), step_of(len(score), budget)
     removable = size - narrowest(size, budget)
     if not removable:
         return None
@@ -222,7 +227,7 @@ def _blocks(name: str, score: np.ndarray, budget: Budget) -> Blocks | None:
 
 def _phases(block: Blocks, budget: Budget) -> np.ndarray:
     """0: must go. 1: in order. 2: groups too small for the multiple, the last resort."""
-    step = _step(len(block.score), budget)
+    step = step_of(len(block.score), budget)
     phases = np.full(len(block.ends), 1 if step == budget.round_to else 2)
     phases[0] = 0 if len(block.score) % step else phases[0]
     return phases
@@ -235,6 +240,10 @@ def _exact(kind: str, value: float) -> Fraction:
         exact = Fraction(str(value)) if number else None
     except ValueError:
         exact = None
+    if kind == "latency_ms":
+        if exact is None or exact <= 0:
+            raise BudgetError(f"latency_ms must be milliseconds above zero, got {value!r}; write latency_ms=12.0")
+        return exact
     if kind == "threshold":
         if exact is None or exact < 0:
             raise BudgetError(f"threshold must be a finite number >= 0, got {value!r}; channels whose voted score is "

@@ -11,6 +11,7 @@ from fxprune.planning.batches import Loss
 from fxprune.planning.criteria import Criterion
 from fxprune.planning.draw import plan
 from fxprune.planning.selection import Ignored, Wanted
+from fxprune.planning.timing import PriceList
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,11 +25,16 @@ class CutOptions(TypedDict, total=False):
     channels: float | None
     threshold: float | None
     widths: Mapping[str, int] | None
+    latency: float | None
+    latency_ms: float | None
+    table: PriceList | None
+    table_check: bool
+    correction: float
     criterion: str | Criterion
     vote: str
     scope: str | None
     per: str | None
-    round_to: int
+    round_to: int | None
     groups: Wanted
     ignore: Ignored
     min_channels: int

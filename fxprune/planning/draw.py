@@ -26,6 +26,7 @@ from fxprune.planning.reader import parse
 from fxprune.planning.scoring import as_data, check_model, raw_scores
 from fxprune.planning.selection import Ignored, Wanted, select
 from fxprune.planning.shortfall import GIVEN_UP, say_what_goes_beyond
+from fxprune.planning.timing import COUNTS, PriceList, TimeLimit
 from fxprune.planning.vote import resolve_vote
 from fxprune.planning.vote import vote as voted
 
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
 
 def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = None, params: float | None = None,
          channels: float | None = None, threshold: float | None = None, widths: Mapping[str, int] | None = None,
-         criterion: str | Criterion = "l2", vote: str = "joint", scope: str | None = None, per: str | None = None,
-         round_to: int = 1, groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1, data: Any = None,
-         loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
+         latency: float | None = None, latency_ms: float | None = None, table: PriceList | None = None,
+         table_check: bool = True, correction: float = 1.0, criterion: str | Criterion = "l2", vote: str = "joint",
+         scope: str | None = None, per: str | None = None, round_to: int | None = None, groups: Wanted = "auto",
+         ignore: Ignored = (), min_channels: int = 1, data: Any = None, loss: Loss | None = None,
+         samples: int | None = SAMPLES) -> Plan:
     """Which channels stay. The model is only read.
 
     Args:
@@ -48,6 +51,12 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         threshold: in their place: remove the channels whose voted score is below it. A group that would lose all of
             them keeps ``min_channels``, and a warning names it.
         widths: in their place: the width of each group that is to be cut, by group name.
+        latency: in their place: the fraction of the time to keep, by the ``table``; ``macs`` and ``params`` may bound
+            it besides. `fxprune.compress` measures what comes of it, and corrects the plan.
+        latency_ms: likewise, in milliseconds.
+        table: `fxprune.latency_table` of this model.
+        table_check: refuse a table of another model or machine.
+        correction: how much slower models were, when measured, than the table said.
         criterion: a name out of ``fxprune.planning.criteria.CRITERIA``, an object called with (group, tensors), or
             ``"auto"``: ``"taylor"`` where there is data, compared as it is and priced in what the budget counts;
             without data ``"expected"`` for nets with batch norms, ``"l2"`` for others.
@@ -55,7 +64,8 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         scope: ``"global"`` (the default) compares scores in units of their group's mean, ``"absolute"`` as they are,
             ``"isomorphic"`` among groups of like shape; ``"uniform"`` cuts all groups alike.
         per: ``"macs"`` or ``"params"``: scores are divided by what a channel costs.
-        round_to: widths are multiples of it, in groups of that size or more.
+        round_to: widths are multiples of it, in groups of that size or more; 1 where None, and with ``latency`` what
+            the table found to be good.
         groups: what may be cut: ``"auto"``, group names, patterns over layer names, or groups.
         ignore: module names, patterns or modules whose channels, read or written, stay.
         min_channels: the fewest channels that a group may keep.
@@ -66,21 +76,24 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         InputError: an argument, the weights, or the data are not as described.
         UnsupportedError: the model has nothing to prune.
     """
-    targets = {"macs": macs, "params": params, "channels": channels, "threshold": threshold}
-    given = [name for name, value in targets.items() if value is not None]
-    if widths is not None and given:
-        raise BudgetError(f"widths= takes the place of a budget, got {given[0]}={targets[given[0]]} as well; drop one")
-    if not given:
-        targets["macs"] = 0.5
+    targets = {"macs": macs, "params": params, "channels": channels, "threshold": threshold, "latency": latency,
+               "latency_ms": latency_ms, "widths": widths}
+    limit = TimeLimit.of(targets, table, table_check, correction)
+    round_to = round_to if round_to is not None else limit.table.step if limit else 1
+    budgets = _budgets(targets, limit)
     data = as_data(data, loss, samples)
-    choice = chosen(coupling, criterion, scope, per, data, next(k for k, v in targets.items() if v is not None))
-    budget = Budget.of(**targets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
+    choice = chosen(coupling, criterion, scope, per, data, next(iter(budgets)))
+    budget = Budget.of(**budgets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
     resolve_vote(vote)
     check_model(coupling, model)
     free = select(coupling.groups, model, groups if widths is None else _named(coupling, widths), ignore)
     scores = _voted(coupling, model, free, choice.criterion, vote, data)
     target: dict[str, object] = {budget.kind: float(budget.value)}
-    if widths is None:
+    clock: Mapping[str, object] = {}
+    if limit is not None:
+        kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free))
+        target |= limit.counts
+    elif widths is None:
         kept = _within(budget, coupling, free, scores)
     else:
         kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
@@ -90,7 +103,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
                              "widths=" if widths is not None else f"{budget.kind}={float(budget.value):g}", 3)
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
-               "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole}
+               "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **clock}
     options |= {"per": choice.per} if choice.per else {}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=asdict(coupling.policy),
@@ -112,6 +125,16 @@ def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping
                 vote=vote or options.get("vote", "joint"))
 
 
+def _budgets(targets: Mapping[str, Any], limit: TimeLimit | None) -> dict[str, Any]:
+    """The one budget that is asked for: half of the MACs where none is."""
+    beside = ("widths", *(COUNTS if limit else ()))
+    given = {name: value for name, value in targets.items() if value is not None and name not in beside}
+    if targets["widths"] is not None and given:
+        name, value = next(iter(given.items()))
+        raise BudgetError(f"widths= takes the place of a budget, got {name}={value} as well; drop one")
+    return given or {"macs": 0.5}
+
+
 def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGroup], criterion: Criterion, vote: str,
            data: Data | None) -> dict[str, np.ndarray]:
     scores = raw_scores(coupling, model, {group.name: group for group in groups}, criterion, data)
@@ -121,16 +144,17 @@ def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGr
 def _within(budget: Budget, coupling: "Coupling", groups: list[CouplingGroup], scores: Mapping[str, np.ndarray],
             ) -> dict[str, np.ndarray]:
     sizes = {group.name: group.size for group in coupling.groups.values()}
-    shapes = {group.name: _shape(coupling, group) for group in groups} if budget.scope == "isomorphic" else None
+    shapes = shapes_of(coupling, groups) if budget.scope == "isomorphic" else None
     kept = cut(budget, coupling.costs, sizes, scores, shapes)
     _say_what_is_held(budget, scores)
     return kept
 
 
-def _shape(coupling: "Coupling", group: CouplingGroup) -> tuple:
+def shapes_of(coupling: "Coupling", groups: list[CouplingGroup]) -> dict[str, tuple]:
     """What groups of like shape have in common: how their channels lie in tensors of which rank and kernel."""
     shapes = {name: shape for name, shape, _ in coupling.signature.entries}
-    return tuple(sorted((m.role, m.dim, len(shapes[m.name]), shapes[m.name][2:]) for m in group.members))
+    return {group.name: tuple(sorted((m.role, m.dim, len(shapes[m.name]), shapes[m.name][2:]) for m in group.members))
+            for group in groups}
 
 
 def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:

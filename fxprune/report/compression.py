@@ -8,22 +8,26 @@ from typing import Any
 from tabulate import tabulate
 
 from fxprune.errors import InputError, printable, unknown
+from fxprune.ir.methods import provides
+from fxprune.report.latency import layer_rows, said
 from fxprune.report.numbers import ending, percent, si
 from fxprune.report.quoting import markdown
 from fxprune.report.rows import inputs_in_words
+from fxprune.results import Record
 
 # Columns that the three numbers of a layer take.
 NUMBERS = 30
 HEADERS = ("", "before", "after", "kept")
 
 
+@provides(Record, "report")
 def compression_table(record: Any, format: str = "text", layers: bool = False, width: int | None = None) -> str:
-    """Before and after: MACs, parameters and channels, and how the result was checked.
+    """Before and after: MACs, parameters and channels, with a latency budget the time, and how the result was checked.
 
     Args:
         record: `fxprune.record` of a compressed module.
         format: ``"text"`` or ``"md"``.
-        layers: add a table of the width of every layer.
+        layers: add a table of the width of every layer, and of its time where there is a latency budget.
         width: columns of the text's table of layers; the terminal's where None.
 
     Raises:
@@ -37,16 +41,19 @@ def compression_table(record: Any, format: str = "text", layers: bool = False, w
     parts = [render(totals(record), HEADERS), "\n".join(f"{start}{quote(line)}" for line in _said(record))]
     if layers:
         room = (width or shutil.get_terminal_size((120, 24)).columns) - NUMBERS if format == "text" else sys.maxsize
-        cells = [(ending(quote(name), room), *rest) for name, *rest in _layers(record.before.widths,
-                                                                              record.after.widths)]
-        parts.append(render(cells, ("layer", "before", "after", "kept")))
+        tables = [(_layers(record.before.widths, record.after.widths), ("layer", "before", "after", "kept"))]
+        if record.latency:
+            tables.append((layer_rows(record.latency), ("ms by layer", "before", "predicted", "measured")))
+        parts += [render([(ending(quote(name), room), *rest) for name, *rest in rows], head) for rows, head in tables]
     return "\n\n".join(parts)
 
 
 def totals(record: Any) -> list[tuple[str, str, str, str]]:
     """MACs, parameters and channels: before, after, and what share is kept."""
-    before, after = record.before, record.after
+    before, after, timing = record.before, record.after, record.latency
     return [
+        *([("time", f"{1000 * timing.original:.3g} ms", f"{1000 * timing.measured:.3g} ms",
+            percent(timing.measured / timing.original))] if timing else []),
         ("MACs", si(before.macs), si(after.macs), percent(_share(after.macs, before.macs))),
         ("parameters", si(before.params), si(after.params), percent(_share(after.params, before.params))),
         ("channels", *_channels(before.widths, after.widths)),
@@ -90,6 +97,7 @@ def _said(record: Any) -> list[str]:
             str(checked),
             *([_folded(record.folds)] if record.folds else []),
             *([str(record.recovery)] if record.recovery else []),
+            *(said(record.latency) if record.latency else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
 
 

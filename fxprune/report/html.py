@@ -15,8 +15,10 @@ from fxprune.ir.files import write_text
 from fxprune.ir.groups import PRODUCER, CouplingGroup
 from fxprune.ir.methods import provides
 from fxprune.planning import Plan
+from fxprune.planning.timing import Timing
 from fxprune.report.drawing import FOLD, INPUT, LAYER, OUTPUT, Box, Drawing, drawing
 from fxprune.report.group_list import families, portions
+from fxprune.report.latency import layer_rows, said
 from fxprune.report.layout import curve, places
 from fxprune.report.numbers import ending, percent, si
 from fxprune.report.quoting import printable_data
@@ -43,8 +45,8 @@ def _shown(value: Any) -> Any:
 
 
 @provides(Coupling, "to_html")
-def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = ""
-            ) -> None:
+def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = "",
+            timing: Timing | None = None) -> None:
     """Write the page.
 
     Args:
@@ -52,14 +54,15 @@ def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = Non
         path: the file, replaced if it exists.
         plan: shows each group's width before and after.
         title: the page's heading; the model's name if left out.
+        timing: shows the time by layer, and the steps that would save none.
 
     Raises:
         InputError: the plan is of another coupling, or the file cannot be written.
     """
-    write_text(path, render(coupling, plan, title), "the page", InputError, parents=True)
+    write_text(path, render(coupling, plan, title, timing), "the page", InputError, parents=True)
 
 
-def render(coupling: Coupling, plan: Plan | None = None, title: str = "") -> str:
+def render(coupling: Coupling, plan: Plan | None = None, title: str = "", timing: Timing | None = None) -> str:
     """The page as text."""
     # What only this page needs is imported with it.
     import jinja2
@@ -75,6 +78,7 @@ def render(coupling: Coupling, plan: Plan | None = None, title: str = "") -> str
     return environment.get_template("groups.html").render(
         title=title or f"{coupling.model}: coupling groups", summary=_summary(coupling, groups, kept),
         notes=_notes(coupling), views=views, groups=groups, families=families(found), planned=bool(kept), grid=GRID[1],
+        times=layer_rows(timing) if timing else [], said=said(timing) if timing else [],
         margin=MARGIN, style=(TEMPLATES / "groups.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "groups.js").read_text(encoding="utf-8"))
 

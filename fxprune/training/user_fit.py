@@ -24,7 +24,8 @@ def default_penalty(groups: list[str], cut: Mapping[str, Any]) -> Callable[["Cou
     Args:
         cut: what `fxprune.plan` is told.
     """
-    if any(cut.get(name) is not None for name in ("channels", "threshold", "widths")):
+    others = ("channels", "threshold", "widths", "latency", "latency_ms")
+    if any(cut.get(name) is not None for name in others):
         return partial(DWGL, groups=groups)
     return partial(DWGL.towards, macs=cut.get("macs"), params=cut.get("params"), groups=groups)
 

@@ -183,7 +183,8 @@ def test_the_default_keeps_half_of_the_macs(capsys, net):
 
 def test_every_argument_of_compress_has_an_option(net):
     options = vars(parser().parse_args(["compress", net]))
-    renamed = {"example_inputs": "inputs", "verify": "no_verify", "policy": "heads"}
+    renamed = {"example_inputs": "inputs", "verify": "no_verify", "policy": "heads",
+               "target": "threads", "table_check": "no_table_check"}
     arguments = set(inspect.signature(fxprune.compress).parameters) - PYTHON_ONLY
     assert {renamed.get(name, name) for name in arguments} <= set(options)
 

@@ -1,0 +1,225 @@
+"""Hold a result to its time: draw, emit, measure in turn with the original, correct, at most a few times.
+
+The table says T̂ for a plan. What the emitted module takes, measured, says by which factor models are slower than their
+layers add up to: a = measured / T̂. The next plan is drawn with that factor. The measured time decides, not the table's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fxprune.coupling.analysis import Analysis
+from fxprune.coupling.coupling import Coupling
+from fxprune.errors import BudgetError, InputError
+from fxprune.latency.backends import threads
+from fxprune.latency.building import latency_table
+from fxprune.latency.entries import Wanted, batches, measured, steady
+from fxprune.latency.layers import Layer
+from fxprune.latency.lookup import LatencyTable
+from fxprune.latency.samples import Sample
+from fxprune.latency.stand import Stand, layers_at, model_digest, stand_of
+from fxprune.latency.target import Target, inputs_for, placed
+from fxprune.passes import carry_out
+from fxprune.planning import Plan
+from fxprune.planning.budget import Budget
+from fxprune.planning.cut_options import CutOptions
+from fxprune.planning.draw import plan as draw
+from fxprune.planning.timing import TOLERANCE, LayerTiming, Timing, check_beside
+from fxprune.rewrite.folding import Folded
+
+# How many plans are carried out at most.
+ATTEMPTS = 4
+# Rounds of original and result in turn, at first and at most; the noise above which they go on.
+ROUNDS, MOST, STEADY = 11, 66, 0.01
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A time that a result must keep: a fraction of the original's, or seconds."""
+
+    fraction: float | None
+    seconds: float | None
+
+    @classmethod
+    def of(cls, latency: float | None, latency_ms: float | None) -> "Asked":
+        """What a call asks for.
+
+        Raises:
+            BudgetError: none or both, or a number that makes no sense.
+        """
+        value = float(Budget.of(latency=latency, latency_ms=latency_ms).value)
+        return cls(value, None) if latency is not None else cls(None, value / 1000)
+
+    def on(self, original: float) -> float:
+        """Seconds, where the original takes so many."""
+        return self.seconds if self.seconds is not None else (self.fraction or 0.0) * original
+
+    def __str__(self) -> str:
+        return f"latency={self.fraction:g}" if self.seconds is None else f"latency_ms={1000 * self.seconds:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A plan, carried out and measured. Seconds.
+
+    Args:
+        plan: what was drawn.
+        raw: what the table says of it.
+        correction: what it was drawn with.
+        original: the original's median.
+        time: the result's, and its quartiles.
+        asked: what it should be.
+    """
+
+    plan: Plan
+    raw: float
+    correction: float
+    original: float
+    time: Sample
+    asked: float
+
+    @property
+    def not_above(self) -> bool:
+        """Not above what was asked, beyond the spread and the tolerance."""
+        return self.time.median <= self.asked or \
+            self.time.low <= self.asked and self.time.median <= (1 + TOLERANCE) * self.asked
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is what was asked."""
+        return self.not_above and self.time.median >= (1 - TOLERANCE) * self.asked
+
+
+def timed_plan(model: nn.Module, analysis: Analysis, target: Target | None, cut: CutOptions
+               ) -> tuple[Plan, Timing | None]:
+    """The plan that a call asks for; where it asks for a time, one whose result takes that, and what was measured.
+
+    Args:
+        model, analysis: the original.
+        target: where a time is measured; that of the table, or PyTorch on the CPU as it is set, where None.
+        cut: the arguments of `fxprune.plan`. Where there is no table, one is measured.
+
+    Raises:
+        BudgetError: no plan came near enough; says what was reached.
+        InputError: a target or a table that does not fit.
+        MeasurementError: too much noise.
+    """
+    coupling, latency, latency_ms = analysis.coupling, cut.get("latency"), cut.get("latency_ms")
+    if latency is None and latency_ms is None:
+        _check_unused(target, cut)
+        return draw(coupling, model, **cut), None
+    asked = Asked.of(latency, latency_ms)
+    table = _table(model, coupling, target, cut)
+    table = table.completed(coupling, model, layers_at(coupling, model, table.target).layers)
+    with threads(table.target.threads):
+        stand = stand_of(model, coupling, table.target)
+        tried, again = _attempts(asked, stand, model, analysis, {**cut, "table": table})
+        best = tried[-1] if tried[-1].kept else again if again and again.not_above else None
+        if best is None:
+            raise BudgetError(_missed(asked, tried))
+        return best.plan, _timing(best, tried, stand, model, coupling, table)
+
+
+def _check_unused(target: Target | None, cut: CutOptions) -> None:
+    if target is not None or cut.get("table") is not None:
+        raise InputError("target= and table= say where a time is measured, and no time is asked; write latency=0.5 or "
+                         "latency_ms=12.0 as well")
+
+
+def _table(model: nn.Module, coupling: Coupling, target: Target | None, cut: CutOptions) -> LatencyTable:
+    """The table that was given, of the target that was given; one that is measured now where none was."""
+    if target is not None and not isinstance(target, Target):
+        raise InputError(f"target must be a fxprune.Target, got {type(target).__name__}")
+    table = cut.get("table")
+    if table is None:
+        # Before minutes are spent on what cannot be asked.
+        check_beside(cut)
+        return latency_table(coupling, model, target)
+    if not isinstance(table, LatencyTable):
+        raise InputError(f"table must be a fxprune.LatencyTable, got {type(table).__name__}")
+    if target is not None and cut.get("table_check", True):
+        table.check(model_digest(coupling, table.target), target.resolved(coupling.inputs))
+    return table
+
+
+def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions
+              ) -> tuple[list[Attempt], Attempt | None]:
+    """The plans that were tried, the last one kept if any is; and the one that was drawn again after it was measured:
+    between it and what is asked there is no step."""
+    correction = cut.get("correction", 1.0)
+    tried: list[Attempt] = []
+    for _ in range(ATTEMPTS):
+        options: CutOptions = {**cut, "correction": correction}
+        plan = draw(analysis.coupling, model, **options)
+        again = next((one for one in tried if one.plan.widths == plan.widths), None)
+        if again is not None:
+            return tried, again
+        small = carry_out(Folded(model), analysis, plan)
+        tried.append(_measured(asked, stand, analysis.coupling, plan, small, correction))
+        if tried[-1].kept:
+            break
+        correction = tried[-1].time.median / tried[-1].raw
+    return tried, None
+
+
+def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small: nn.Module, correction: float
+              ) -> Attempt:
+    """In turn with the original. A share of its time is compared round by round, so that what slows both cancels."""
+    call = stand.backend.prepare(placed(small, stand.target), inputs_for(coupling.inputs, stand.target))
+
+    def relative(times: np.ndarray) -> np.ndarray:
+        return times[1] / times[0] if asked.seconds is None else times[1]
+
+    def noise(times: np.ndarray) -> float:
+        sample = Sample.of(relative(times))
+        return sample.notch / sample.median
+
+    times = steady([stand.model, call], noise, "the model and the pruned one", ROUNDS, MOST, STEADY, TOLERANCE)
+    original = float(np.median(times[0]))
+    time = Sample.of(relative(times)).times(original if asked.seconds is None else 1.0)
+    options: Any = plan.options["latency"]
+    return Attempt(plan, options["predicted_ms"] / 1000 / correction, correction, original, time,
+                   asked.on(original))
+
+
+def _timing(best: Attempt, tried: Sequence[Attempt], stand: Stand, model: nn.Module, coupling: Coupling,
+            table: LatencyTable) -> Timing:
+    options: Any = best.plan.options["latency"]
+    first = tried[0]
+    return Timing(best.asked, best.correction * best.raw, best.time.median, (best.time.low, best.time.high),
+                  best.original, first.raw / first.time.median, len(tried), str(stand.target), table.digest,
+                  _layers(best, stand, model, coupling, table), dict(options["dead"]))
+
+
+def _layers(best: Attempt, stand: Stand, model: nn.Module, coupling: Coupling, table: LatencyTable
+            ) -> tuple[LayerTiming, ...]:
+    """Every layer before and after; measured at its very widths, unless each would have to be compiled for that."""
+    layers = layers_at(coupling, model, stand.target).layers
+    table = table.completed(coupling, model, layers)
+    prices, full = table.prices(layers, coupling.widths), coupling.widths
+    widths = np.array([best.plan.widths.get(name, group.size) for name, group in coupling.groups.items()])
+    found: dict[str, Sample] = {}
+    if not stand.backend.dear:
+        entries = {entry.key: entry for entry in (Wanted(layer.program, layer.lengths(widths)) for layer in layers)}
+        for batch in batches(list(entries.values())):
+            found.update(measured(batch, stand, best.original))
+
+    def timing(layer: Layer, term: Any) -> LayerTiming:
+        sample = found.get(layer.program.key(layer.lengths(widths)))
+        before, after = (prices.scale * float(term(each)) for each in (full, widths))
+        return LayerTiming(layer.name, before, after, None if sample is None else prices.scale * sample.median)
+
+    return tuple(timing(layer, term) for layer, term in zip(layers, prices.terms, strict=True))
+
+
+def _missed(asked: Asked, tried: Sequence[Attempt]) -> str:
+    near = min(tried, key=lambda one: abs(one.time.median / one.asked - 1))
+    reached = near.time.median / near.original
+    said = ", ".join(f"{1000 * one.time.median:.3g}" for one in tried)
+    return (f"{asked} must be kept to within {TOLERANCE:.0%}, which is {1000 * near.asked:.4g} ms, and {len(tried)} "
+            f"plans took {said} ms; the nearest, {1000 * near.time.median:.4g} ms ({1000 * near.time.low:.4g} – "
+            f"{1000 * near.time.high:.4g}), is latency={reached:.3f}: ask for that, lower round_to, or measure again "
+            "on a machine that does nothing else")

@@ -1,0 +1,223 @@
+"""A latency budget from end to end, on a clock that is a function of shapes: what is kept, corrected and refused."""
+
+import numpy as np
+import pytest
+import torch
+from nets import Mixed, Narrowing, Residual  # type: ignore[import-not-found]
+
+import fxprune
+from fxprune.errors import BudgetError, InputError, MeasurementError
+from fxprune.latency import correction
+from fxprune.planning.timing import TOLERANCE
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Residual(32, 48).eval()
+
+
+X = torch.randn(1, 3, 8, 8)
+
+
+def took(fake, module):
+    return fake.prepare(module.eval(), ((X,), {}))()
+
+
+@pytest.mark.parametrize("share", [0.75, 0.6, 0.5])
+def test_half_of_the_time_is_half_of_the_time(net, fake, target, share):
+    small = fxprune.compress(net, X, latency=share, target=target, round_to=1)
+    timing = fxprune.record(small).latency
+    assert (1 - TOLERANCE) * share <= took(fake, small) / took(fake, net) <= share
+    assert timing.measured == pytest.approx(took(fake, small)) and timing.original == pytest.approx(took(fake, net))
+    assert timing.asked == pytest.approx(share * timing.original) and timing.attempts == 1
+    assert timing.predicted == pytest.approx(timing.measured, rel=0.02) == timing.forecast * timing.measured
+    assert fxprune.record(small).verification.ok
+    assert f"{1000 * timing.asked:.3g} ms asked" in str(timing)
+
+
+def test_the_plan_is_within_the_time_and_maximal(net, fake, target):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    prices = table.priced(coupling, net)
+    for share in (0.8, 0.6, 0.45):
+        plan = fxprune.plan(coupling, net, latency=share, table=table)
+        widths = np.array([plan.widths.get(name, group.size) for name, group in coupling.groups.items()])
+        assert prices(widths) <= share * table.seconds
+        assert plan.options["latency"]["predicted_ms"] == pytest.approx(1000 * prices(widths))
+        for place, (name, group) in enumerate(coupling.prunable.items()):
+            wider = widths.copy()
+            wider[list(coupling.groups).index(name)] += table.step
+            if widths[list(coupling.groups).index(name)] + table.step <= group.size:
+                assert prices(wider) > share * table.seconds, (place, name)
+
+
+def test_a_plan_holds_target_and_table_and_is_drawn_again_from_what_it_holds(net, fake, target, tmp_path):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    fake.slower = 1.2
+    small = fxprune.compress(net, X, latency_ms=700 * table.seconds, table=table)
+    plan = fxprune.record(small).plan
+    plan.save(tmp_path / "plan.json")
+    held = fxprune.Plan.load(tmp_path / "plan.json").options
+    assert held["budget"] == {"latency_ms": pytest.approx(700 * table.seconds)}
+    assert held["latency"]["target"] == table.target.to_dict() and held["latency"]["table"] == table.digest
+    assert held["latency"]["correction"] > 1.1 and held["round_to"] == table.step == 4
+    again = fxprune.plan(coupling, net, **held["budget"], table=table, correction=held["latency"]["correction"])
+    assert again == plan
+
+
+def test_a_table_that_is_off_is_corrected(net, fake, target):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    # From now on models take a fifth more than their layers. (The same share of the original is the same plan then.)
+    fake.slower = 1.2
+    timing = fxprune.record(fxprune.compress(net, X, latency_ms=500 * table.seconds, table=table, round_to=1)).latency
+    assert timing.attempts == 2 and timing.forecast == pytest.approx(1 / 1.2, rel=0.02)
+    assert abs(timing.measured / timing.asked - 1) <= TOLERANCE
+    assert timing.predicted == pytest.approx(timing.measured, rel=0.02)
+
+
+def test_milliseconds(net, fake, target):
+    asked = 600 * took(fake, net)
+    timing = fxprune.record(fxprune.compress(net, X, latency_ms=asked, target=target, round_to=1)).latency
+    assert timing.asked == pytest.approx(asked / 1000) and timing.measured <= timing.asked
+
+
+def test_time_by_layer_and_dead_steps(net, fake, target):
+    fake.block = 8
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target, step=8)
+    small = fxprune.compress(net, X, latency=0.6, table=table, round_to=1)
+    record = fxprune.record(small)
+    timing = record.latency
+    assert [layer.name for layer in timing.layers][:2] == ["stem", "blocks_0_conv1"]
+    assert all(layer.measured == pytest.approx(layer.predicted, rel=0.05) for layer in timing.layers)
+    assert sum(layer.before for layer in timing.layers) == pytest.approx(timing.original, rel=0.02)
+    # On stairs of 8, what lies between two of them stays: its removal would save nothing.
+    assert all(record.plan.widths[name] % 8 == 0 for name in timing.dead)
+    assert set(timing.dead.values()) == {7} and timing.dead.keys() == record.plan.widths.keys()
+
+
+def test_counts_bound_it_besides(net, fake, target):
+    other, x = Narrowing().eval(), torch.randn(1, 3, 12, 12)
+    free, held = (fxprune.record(fxprune.compress(other, x, latency=0.5, target=target, round_to=1, **bounds))
+                  for bounds in ({}, {"params": 0.55}))
+    assert free.after.params > 0.8 * free.before.params and held.after.params <= 0.55 * held.before.params
+    assert 0.97 * held.latency.asked <= held.latency.measured <= held.latency.asked
+    assert held.plan.options["budget"] == {"latency": 0.5, "params": 0.55}
+    with pytest.raises(BudgetError, match=r"latency=0\.9 and macs=0\.2 contradict each other: macs=0\.2 alone leaves "
+                                          r".* write latency=0\.[123]\d*, or drop one of them"):
+        fxprune.compress(net, X, latency=0.9, macs=0.2, target=target)
+
+
+def test_votes_scope_ignore_folds_and_modes_work_as_everywhere(fake, target):
+    torch.manual_seed(0)
+    net, x = Mixed().eval(), torch.randn(2, 3, 4, 4)
+    small = fxprune.compress(net, x, latency=0.7, target=target, round_to=1, vote="union", scope="uniform",
+                             criterion="l1", ignore=["grouped"], fold_constants=True)
+    record = fxprune.record(small)
+    assert record.verification.ok and record.latency.measured <= record.latency.asked
+    assert all("grouped" not in name for name in record.plan.widths)
+
+
+def test_the_module_form_of_what_cannot_be_traced(fake, target):
+    class Steered(Residual):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > -1e9 else x
+
+    small = fxprune.compress(Steered(32, 48).eval(), X, latency=0.6, target=target, round_to=1)
+    assert isinstance(small, Steered) and fxprune.record(small).mode == "module"
+    assert fxprune.record(small).latency.measured <= fxprune.record(small).latency.asked
+
+
+def test_a_step_that_leads_past_what_was_asked_is_accepted_when_nothing_lies_between(fake, target):
+    torch.manual_seed(0)
+    net = Residual(8, 8).eval()
+    timing = fxprune.record(fxprune.compress(net, X, latency=0.9, target=target, round_to=4)).latency
+    assert timing.measured < (1 - TOLERANCE) * timing.asked and timing.attempts < correction.ATTEMPTS
+
+
+def test_what_cannot_be_reached_or_kept_is_said(net, fake, target, monkeypatch):
+    with pytest.raises(BudgetError, match=r"ms cannot be reached: the least that these groups reach is"):
+        fxprune.compress(net, X, latency=0.001, target=target)
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    # A machine on which models become slower with every one that is prepared: no table says that beforehand.
+    prepared = []
+    real = fake.prepare
+
+    def slower(module, inputs):
+        call = real(module, inputs)
+        prepared.append(call)
+        factor = 1 + 0.5 * len(prepared)
+        return lambda: factor * call()
+
+    monkeypatch.setattr(fake, "prepare", slower)
+    with pytest.raises(BudgetError, match=r"latency=0\.6 must be kept to within 3%, which is .* and 4 plans took .* "
+                                          r"ms; the nearest, .* is latency=\d\.\d+: ask for that"):
+        fxprune.compress(net, X, latency=0.6, table=table, round_to=1)
+
+
+def test_noise_beyond_the_tolerance_is_refused(net, fake, target):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    fake.noise = 0.4
+    with pytest.raises(MeasurementError, match=r"times of the model and the pruned one must be steady enough"):
+        fxprune.compress(net, X, latency=0.6, table=table, round_to=1)
+
+
+def test_nearly_steady_times_are_measured_until_they_are(net, fake, target):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    fake.noise, fake.passes = 0.03, 0
+    timing = fxprune.record(fxprune.compress(net, X, latency=0.6, table=table, round_to=1)).latency
+    low, high = timing.spread
+    assert low < timing.measured < high and abs(timing.measured / timing.asked - 1) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"latency": 1.5}, r"latency must be the fraction kept, in \(0, 1\], got 1\.5; write latency=0\.5"),
+    ({"latency": 50}, r"latency must be the fraction kept, in \(0, 1\], got 50; write latency=0\.5"),
+    ({"latency_ms": 0}, r"latency_ms must be milliseconds above zero, got 0; write latency_ms=12\.0"),
+    ({"latency_ms": "a"}, r"latency_ms must be milliseconds above zero, got 'a'"),
+    ({"latency": 0.5, "latency_ms": 3}, r"exactly one of .* got latency=0\.5 and latency_ms=3"),
+    ({"latency": 0.5, "channels": 0.5}, r"latency= may have macs= and params= beside it, got channels=; drop one"),
+    ({"latency": 0.5, "macs": 2}, r"macs must be the fraction kept, in \(0, 1\], got 2"),
+])
+def test_budgets_that_make_no_sense(net, fake, target, options, message):
+    with pytest.raises(BudgetError, match=message):
+        fxprune.compress(net, X, target=target, **options)
+
+
+def test_arguments_that_do_not_go_together(net, fake, target):
+    with pytest.raises(InputError, match="target= and table= say where a time is measured, and no time is asked"):
+        fxprune.compress(net, X, macs=0.5, target=target)
+    with pytest.raises(InputError, match=r"target must be a fxprune\.Target, got str"):
+        fxprune.compress(net, X, latency=0.5, target="cpu")
+    coupling = fxprune.analyze(net, X)
+    with pytest.raises(InputError, match=r"latency= needs a table of what widths cost: write table=fxprune\.latency_"):
+        fxprune.plan(coupling, net, latency=0.5)
+    with pytest.raises(InputError, match="correction must be a number above zero, got -1"):
+        fxprune.plan(coupling, net, latency=0.5, table=fxprune.latency_table(coupling, net, target), correction=-1)
+
+
+def test_reports_show_the_time_by_layer_and_the_dead_steps(net, fake, target, tmp_path):
+    fake.block = 8
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target, step=8)
+    small = fxprune.compress(net, X, latency=0.6, table=table, round_to=1)
+    record = fxprune.record(small)
+    timing = record.latency
+    text = record.report()
+    stem = timing.layers[0]
+    for wanted in ("ms by layer", f"time: {timing}", f"{1000 * stem.before:.3f}", f"{1000 * stem.predicted:.3f}",
+                   f"the removal of {sum(timing.dead.values())} more channels would save nothing here"):
+        assert wanted in text
+    fxprune.save(small, tmp_path / "out")
+    page, report = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    assert "time by layer" in page and f"<td>{1000 * stem.measured:.3f}</td>" in page and "dead steps" in page
+    assert "ms by layer" in report
+    # Without a latency budget nothing is said of time.
+    plain = fxprune.record(fxprune.compress(net, X, macs=0.5))
+    assert plain.latency is None and "ms by layer" not in plain.report() and "time" not in plain.report(layers=False)
