@@ -33,6 +33,7 @@ class Moments:
     def of(cls, rows: Tensor, outputs: Tensor) -> "Moments":
         """Of one batch.
 
+        >>> import torch
         >>> m = Moments.of(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[2.0], [4.0]]]))
         >>> m.n, m.xx.item(), m.xy.item(), m.yy.item()
         (2, 10.0, 14.0, 20.0)
