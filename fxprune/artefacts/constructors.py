@@ -123,7 +123,11 @@ def _alike(made: nn.Module, module: nn.Module) -> bool:
     own = set(vars(nn.Module()))
     if any(not _same(value, vars(module).get(name)) for name, value in vars(made).items() if name not in own):
         return False
-    return all(_alike(own_modules(made)[name], child) for name, child in own_modules(module).items())
+    return all(_same_child(own_modules(made)[name], child) for name, child in own_modules(module).items())
+
+
+def _same_child(made: nn.Module | None, child: nn.Module | None) -> bool:
+    return made is child if made is None or child is None else _alike(made, child)
 
 
 def _tensors(module: nn.Module) -> list[Any]:

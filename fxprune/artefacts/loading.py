@@ -15,7 +15,7 @@ from fxprune.planning import Plan
 from fxprune.results import attach, record
 
 
-def load(folder: str | os.PathLike, model: nn.Module | None = None, *, trust: bool = False, verify: bool = True
+def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False, verify: bool = True
          ) -> nn.Module:
     """A compressed model from the folder that `save` wrote.
 
@@ -56,7 +56,7 @@ def load(folder: str | os.PathLike, model: nn.Module | None = None, *, trust: bo
     return small
 
 
-def plan_of(folder: str | os.PathLike) -> Plan:
+def plan_of(folder: str | os.PathLike[str]) -> Plan:
     """An artefact's plan.
 
     Raises:
@@ -65,7 +65,7 @@ def plan_of(folder: str | os.PathLike) -> Plan:
     return Plan.load(one_file(folder, "plan.json"))
 
 
-def program_of(folder: str | os.PathLike, trust: bool) -> nn.Module:
+def program_of(folder: str | os.PathLike[str], trust: bool) -> nn.Module:
     """An artefact's ``model.pt2`` as a module, for inference.
 
     Args:

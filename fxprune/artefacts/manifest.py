@@ -33,7 +33,7 @@ def write_manifest(folder: Path) -> None:
     (folder / NAME).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def whole(folder: str | os.PathLike) -> Path:
+def whole(folder: str | os.PathLike[str]) -> Path:
     """An artefact's folder, in which exactly the files lie that were saved.
 
     What begins with a dot, as version control leaves it, and ``__pycache__`` do not count.
@@ -52,7 +52,7 @@ def whole(folder: str | os.PathLike) -> Path:
     return place
 
 
-def one_file(folder: str | os.PathLike, name: str) -> Path:
+def one_file(folder: str | os.PathLike[str], name: str) -> Path:
     """One file of an artefact, as it was saved.
 
     Raises:
@@ -65,7 +65,7 @@ def one_file(folder: str | os.PathLike, name: str) -> Path:
     return _same(place, name, listed[name])
 
 
-def _folder(folder: str | os.PathLike) -> Path:
+def _folder(folder: str | os.PathLike[str]) -> Path:
     place = Path(folder)
     if not place.is_dir():
         raise ArtefactError(f"an artefact is a folder, but {os.fspath(folder)!r} is none; name the folder that "

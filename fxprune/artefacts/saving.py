@@ -51,7 +51,7 @@ class Saved:
         return f"Saved({os.fspath(self.folder)!r}: {', '.join(self.files)}{left})"
 
 
-def save(small: nn.Module, folder: str | os.PathLike, *, title: str = "") -> Saved:
+def save(small: nn.Module, folder: str | os.PathLike[str], *, title: str = "") -> Saved:
     """Write a compressed model's artefact: plan, weights, source, exported program and reports.
 
     The folder is replaced in one step: a crash leaves the old one or none, and the next call clears up after it. A file
@@ -102,7 +102,7 @@ def _name(small: nn.Module) -> str:
     return type(small).__name__
 
 
-def check_folder(folder: str | os.PathLike) -> None:
+def check_folder(folder: str | os.PathLike[str]) -> None:
     """Whether `save` can write there: to be asked before long work.
 
     Raises:

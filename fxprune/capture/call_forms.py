@@ -14,8 +14,8 @@ from torch import nn
 
 from fxprune.capture.sizes import Fraction, Size, plain
 
-_LIBRARY = tuple(os.path.dirname(os.path.abspath(m.__file__)) + os.sep for m in (torch,)) + (
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, "<")
+_LIBRARY = (os.path.join(*torch.__path__, ""), os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+            "<")
 # Modules of torch.nn whose Python is entered: their parts are what is pruned.
 _ENTERED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
             nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
@@ -99,7 +99,7 @@ def is_record(value: Any) -> bool:
 
 
 def frames() -> Iterator[types.FrameType]:
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame
         frame = frame.f_back

@@ -55,7 +55,7 @@ def _projected(mha: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Te
 def _extended(mha: nn.MultiheadAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
     """Keys and values [N, S, E] with the learned and the zero position, where the module has them."""
     extra = 0
-    if mha.bias_k is not None:
+    if mha.bias_k is not None and mha.bias_v is not None:
         k = torch.cat([k, mha.bias_k.expand(k.shape[0], -1, -1)], 1)
         v = torch.cat([v, mha.bias_v.expand(v.shape[0], -1, -1)], 1)
         extra += 1

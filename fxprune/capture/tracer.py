@@ -26,7 +26,7 @@ from fxprune.capture.observer import Observer
 from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, instead, replaced
 from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
-from fxprune.capture.writer import Origin, Writer
+from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
 from fxprune.ir.signature import named_modules
 from fxprune.ir.tape import refs, writes
@@ -264,7 +264,7 @@ class Tracer(Writer, TorchFunctionMode):
 
     def _device(self, tensor: torch.Tensor) -> torch.device:
         device = torch.device(str(self.device))
-        self._origins[id(device)] = Origin(device, None, (tensor, "device"))
+        self._devices[id(device)] = device, tensor
         return device
 
     def _key(self, tensor: torch.Tensor) -> int:

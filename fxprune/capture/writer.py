@@ -49,6 +49,7 @@ class Writer:
         self.added: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
         self.returning = False
         self._origins: dict[int, Origin] = {}
+        self._devices: dict[int, tuple[torch.device, torch.Tensor]] = {}  # those that were read from a tensor
         self._sizes: dict[Any, Node] = {}
         self._dtypes: dict[torch.dtype, tuple[torch.Tensor, types.CodeType]] = {}
         self._tensors: dict[int, torch.Tensor] = {}
@@ -180,10 +181,10 @@ class Writer:
         return node
 
     def _device_node(self, device: torch.device) -> Any:
-        origin = self._origins.get(id(device))
-        if origin is None:
+        if id(device) not in self._devices:
             return device
-        return self._cached(("device", id(device)), lambda: (getattr, (self._tensor_node(origin.path[0]), "device")))
+        _, tensor = self._devices[id(device)]
+        return self._cached(("device", id(device)), lambda: (getattr, (self._tensor_node(tensor), "device")))
 
     def _dtype_node(self, dtype: torch.dtype) -> Any:
         """A dtype is a node where it was read from a tensor in a function that is still running."""

@@ -79,7 +79,7 @@ class Coupling:
         """The coupling groups as a table."""
         return provided(Coupling, "report")(self, format)
 
-    def to_html(self, path: str | os.PathLike, plan: Any = None, title: str = "") -> None:
+    def to_html(self, path: str | os.PathLike[str], plan: Any = None, title: str = "") -> None:
         """The network drawn, as one page; with a plan, each group's width before and after."""
         provided(Coupling, "to_html")(self, path, plan, title)
 

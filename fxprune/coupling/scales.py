@@ -47,7 +47,7 @@ def _pairs(coupling: "Coupling") -> Iterator[tuple[str, str]]:
             weights = [tape.params[ref.id] for ref in operands if ref.id in tape.params]
             source = next((made[ref.id] for ref in operands if ref.id in made), None)
             if any(norm in call.op for norm in NORMS):
-                for weight in weights if source else ():
-                    yield source, weight
+                if source is not None:
+                    yield from ((source, weight) for weight in weights)
             elif weights and hasattr(call.outs, "shape"):
                 made[call.outs.id] = weights[0]

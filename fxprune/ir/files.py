@@ -9,7 +9,7 @@ from fxprune.errors import FxpruneError, PlanError
 LIMIT = 128 * 2 ** 20
 
 
-def write_text(path: str | os.PathLike, text: str, what: str = "the plan",
+def write_text(path: str | os.PathLike[str], text: str, what: str = "the plan",
                error: type[FxpruneError] = PlanError, parents: bool = False) -> None:
     """Replace the file in one step: a reader, or a crash, meets the old text or the new one.
 
@@ -40,7 +40,7 @@ def write_text(path: str | os.PathLike, text: str, what: str = "the plan",
             part.unlink(missing_ok=True)
 
 
-def read_text(path: str | os.PathLike, limit: int = LIMIT) -> str:
+def read_text(path: str | os.PathLike[str], limit: int = LIMIT) -> str:
     """The text (UTF-8) of a plan's file, of at most ``limit`` bytes.
 
     Raises:
@@ -63,7 +63,7 @@ def read_text(path: str | os.PathLike, limit: int = LIMIT) -> str:
                         f"{error.start}; is it another file?") from error
 
 
-def read_limited(path: str | os.PathLike, limit: int) -> bytes | None:
+def read_limited(path: str | os.PathLike[str], limit: int) -> bytes | None:
     """A file's bytes; None where there are more than ``limit``, which are not read."""
     with open(path, "rb") as file:
         raw = file.read(limit + 1)

@@ -10,14 +10,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+from fxprune.errors import InputError
+
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:
     # Not on Windows: there, writers of one folder are not told apart.
     fcntl = None
-
-from fxprune.errors import InputError
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -154,14 +155,15 @@ def _file(path: str, what: str) -> ModuleType:
     if not os.path.isfile(path):
         raise InputError(f"{what} must name an existing file, but there is none at {path!r}")
     name = Path(path).stem
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader(name, path)
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=path))
+    module.__file__ = path
     # Its neighbours can be imported, and classes find their module again (pickling, dataclasses).
     sys.path.insert(0, str(Path(path).resolve().parent))
     sys.modules.setdefault(name, module)
 
     def run() -> ModuleType:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         return module
 
     return _ran(run, path, what)

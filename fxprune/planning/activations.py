@@ -62,12 +62,12 @@ class _Reader:
 
     def __init__(self, dim: int):
         self.dim, self.count = dim, 0
-        self.total: Tensor | None = None
+        self.total = torch.zeros(0)
 
     def __call__(self, module: nn.Module, args: object, output: Tensor) -> None:
         rest = [d for d in range(output.dim()) if d != self.dim % output.dim()]
         total = output.detach().abs().double().sum(rest).cpu()
-        self.total = total if self.total is None else self.total + total
+        self.total = self.total + total if self.count else total
         self.count += output.numel() // max(len(total), 1)
 
     @property

@@ -111,7 +111,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
 
 
 @provides(Plan, "from_widths")
-def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping[str, int] | str | os.PathLike,
+def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping[str, int] | str | os.PathLike[str],
                    criterion: str | Criterion | None, vote: str | None) -> Plan:
     """The plan at these widths, or at those of a plan file in which they were edited."""
     options: Mapping[str, Any] = {}

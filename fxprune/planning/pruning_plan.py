@@ -78,7 +78,7 @@ class Plan:
 
     @classmethod
     def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module",
-                    widths: "Mapping[str, int] | str | os.PathLike", *, criterion: "str | Criterion | None" = None,
+                    widths: "Mapping[str, int] | str | os.PathLike[str]", *, criterion: "str | Criterion | None" = None,
                     vote: str | None = None) -> "Plan":
         """The best channels of each group at widths of one's own; groups that are not named stay whole.
 
@@ -160,12 +160,12 @@ class Plan:
         """
         return cls(**document.fields(given(data)))
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON, whole or not at all."""
         write_text(path, document.render(self.to_dict()) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Plan":
+    def load(cls, path: str | os.PathLike[str]) -> "Plan":
         """Read what `save` wrote. The file is not trusted: everything in it is checked.
 
         Raises:

@@ -26,7 +26,7 @@ def figure(what: str, width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def write(drawn: Any, path: str | os.PathLike | None) -> Any:
+def write(drawn: Any, path: str | os.PathLike[str] | None) -> Any:
     """Save the figure where there is a path; the suffix decides the format. Returns the figure, for notebooks.
 
     Raises:

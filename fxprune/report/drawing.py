@@ -94,9 +94,9 @@ class _Drawer:
 
     def _box(self, call: Call, layer: str, arrivals: list, outs: list) -> Box:
         vectors = [v for ref in outs for v in self.dims.get(ref.id, ())]
-        carrying = next((v for v in vectors if self._owners([v])), None)
-        before = 0 if carrying is None else len(carrying)
-        after = before - int(self.lost[self.evidence.channel[carrying[carrying >= 0]]].sum()) if before else 0
+        carrying = next((v for v in vectors if self._owners([v])), np.zeros(0, np.int64))
+        before = len(carrying)
+        after = before - int(self.lost[self.evidence.channel[carrying[carrying >= 0]]].sum())
         op = call.op.partition("::")[2].rstrip("_")
         return Box(LAYER if layer else OPERATOR, layer or op, self._owners(vectors),
                    self._owners([v for ref in arrivals for v in self.dims.get(ref.id, ())]), before, after, call.node,

@@ -15,7 +15,7 @@ ROW, WIDTH, MARGIN = 0.28, 5.2, 0.85
 FLOOR = 1e-4
 
 
-def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike, *, groups: Iterable[str] | None = None,
+def heatmap(votes: Votes | Mapping[str, Votes], path: str | os.PathLike[str], *, groups: Iterable[str] | None = None,
             voters: int = 2) -> None:
     """Write a PNG.
 

@@ -45,7 +45,7 @@ def _shown(value: Any) -> Any:
 
 
 @provides(Coupling, "to_html")
-def to_html(coupling: Coupling, path: str | os.PathLike, plan: Plan | None = None, title: str = "",
+def to_html(coupling: Coupling, path: str | os.PathLike[str], plan: Plan | None = None, title: str = "",
             timing: Timing | None = None) -> None:
     """Write the page.
 

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -27,10 +27,10 @@ BAR, PANEL = 0.17, (2.6, 1.9)
 NAMES = 90
 COLUMNS = 4
 
-Log = str | os.PathLike | Iterable[Mapping[str, Any]]
+Log = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 
 
-def widths(record: Record, path: str | os.PathLike | None = None) -> Any:
+def widths(record: Record, path: str | os.PathLike[str] | None = None) -> Any:
     """Output channels of every layer before and after, in the order of execution.
 
     Args:
@@ -62,7 +62,7 @@ def widths(record: Record, path: str | os.PathLike | None = None) -> Any:
     return write(drawn, path)
 
 
-def scores(plan: Plan, path: str | os.PathLike | None = None, *, groups: str | Iterable[str] | None = None) -> Any:
+def scores(plan: Plan, path: str | os.PathLike[str] | None = None, *, groups: str | Iterable[str] | None = None) -> Any:
     """A histogram of each group's scores: what stays, and what goes.
 
     A group whose two colours overlap was not cut by its score alone (``round_to``, widths set by hand), and a group
@@ -95,7 +95,7 @@ def scores(plan: Plan, path: str | os.PathLike | None = None, *, groups: str | I
     return write(drawn, path)
 
 
-def tradeoff(log: Log | Mapping[str, Log], path: str | os.PathLike | None = None, *, macs: str = "macs",
+def tradeoff(log: Log | Mapping[str, Log], path: str | os.PathLike[str] | None = None, *, macs: str = "macs",
              accuracy: str = "accuracy", by: str | None = None) -> Any:
     """Accuracy against MACs, from records that hold both.
 
@@ -114,10 +114,10 @@ def tradeoff(log: Log | Mapping[str, Log], path: str | os.PathLike | None = None
     curves: dict[str, list[tuple[float, float]]] = {}
     for title, each in several.items():
         for record in _records(each):
-            point = record.get(macs), record.get(accuracy)
-            if all(_number(value) for value in point):
+            x, y = record.get(macs), record.get(accuracy)
+            if _number(x) and _number(y):
                 label = " ".join(filter(None, [title, str(record.get(by, "")) if by else ""]))
-                curves.setdefault(label, []).append(point)
+                curves.setdefault(label, []).append((x, y))
     if not curves:
         raise InputError(f"log must hold records with the numbers {macs!r} and {accuracy!r}, got none; name other keys "
                          "with macs= and accuracy=")
@@ -184,7 +184,7 @@ def _records(log: Log) -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -203,9 +203,9 @@ class _Rewriter:
 
     def _constant(self, value: torch.Tensor, source: Node | None) -> Node:
         """An index table of the shrunken graph: a buffer's own place where it came from one, else a new constant."""
-        alone = source is not None and source.op == "get_attr" and len(source.users) == 1
-        if alone and self.parts.renumber(str(source.target), value):
-            return self.nodes[source]
+        if source is not None and source.op == "get_attr" and len(source.users) == 1:
+            if self.parts.renumber(str(source.target), value):
+                return self.nodes[source]
         return self.new.create_node("get_attr", self.parts.constant("_index", value))
 
     def _fixed(self) -> None:

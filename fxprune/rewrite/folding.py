@@ -185,7 +185,7 @@ class _Contributions(Follower):
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
         gone = None if call is None else _reads(self.view, call)
-        if gone is not None:
+        if call is not None and gone is not None:
             dim, mask = gone
             x = args[0].clone()
             x.index_fill_(dim, torch.from_numpy(mask.nonzero()[0]).to(x.device), 0)

@@ -51,10 +51,11 @@ def sliced_optimizer(plan: Plan, optimizer: torch.optim.Optimizer, model: nn.Mod
     for name, tensor in named_tensors(model):
         names.setdefault(id(tensor), []).append(name)
     theirs = dict(named_tensors(small))
-    partner = {id(p): _partner(p, names, theirs) for group in optimizer.param_groups for p in group["params"]}
+    partner = {id(p): found for group in optimizer.param_groups for p in group["params"]
+               if (found := _partner(p, names, theirs)) is not None}
     groups = []
     for group in optimizer.param_groups:
-        kept = [i for i, p in enumerate(group["params"]) if partner[id(p)] is not None]
+        kept = [i for i, p in enumerate(group["params"]) if id(p) in partner]
         entry = {key: copy.copy(value) for key, value in group.items() if key not in ("params", "param_names")}
         entry["params"] = [theirs[partner[id(group["params"][i])]] for i in kept]
         if "param_names" in group:
@@ -66,8 +67,8 @@ def sliced_optimizer(plan: Plan, optimizer: torch.optim.Optimizer, model: nn.Mod
                          "pass the model that was pruned and what fxprune.apply made of it")
     fresh = _fresh(optimizer, groups)
     for parameter, state in optimizer.state.items():
-        name = partner.get(id(parameter))
-        if name is not None:
+        if id(parameter) in partner:
+            name = partner[id(parameter)]
             fresh.state[theirs[name]] = _state(state, parameter, theirs[name], plan.keep.get(name, {}), name)
     return fresh
 

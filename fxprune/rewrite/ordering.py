@@ -121,7 +121,7 @@ def _scores(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | No
             groups: Mapping[str, CouplingGroup]) -> dict[str, np.ndarray]:
     if not groups:
         return {}
-    if by != "activation":
+    if by != "activation" or data is None:
         return score_groups(list(groups.values()), model, by, "joint")
     found = mean_activations(coupling, isolated_copy(model), data, groups)
     silent = [group for name, group in groups.items() if name not in found]

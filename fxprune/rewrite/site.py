@@ -55,8 +55,9 @@ class Site:
         return tuple(int(np.count_nonzero(mask)) for mask in self.masks(arg))
 
     def shape(self, arg: Any) -> tuple[int, ...]:
-        """The original shape."""
-        return self.ref(arg).shape
+        """The original shape; that of a scalar where ``arg`` is no tensor."""
+        ref = self.ref(arg)
+        return () if ref is None else ref.shape
 
     def outs(self) -> list[tuple[int, ...]]:
         """The new shapes of the tensors in the call's value."""

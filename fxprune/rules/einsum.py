@@ -1,5 +1,6 @@
 """``einsum``: equal letters are tied, letters that are not in the output are summed over."""
 
+from fxprune.ir.units import Vector
 from fxprune.rules.operands import BROADCAST, cost, free, is_weight
 from fxprune.rules.registry import Operand, register_rule
 
@@ -34,7 +35,7 @@ def _labels(term: str, rank: int) -> list[str]:
 def einsum(op, equation, tensors, *, path=None):
     """Any contraction that letters can say."""
     terms, output = parse(equation, [len(x) for x in tensors])
-    vectors = {}
+    vectors: dict[str, Vector] = {}
     for x, labels in zip(tensors, terms, strict=True):
         _meet(op, x, labels, vectors)
     for x, labels in zip(tensors, terms, strict=True):

@@ -28,7 +28,7 @@ def reshape(op, x: Operand, shape: Sequence[int]) -> Vectors:
     """The vectors of ``x``, read in another shape."""
     if x.shape == tuple(shape):
         return x.vectors
-    out: list[Vector | None] = [op.fixed(1) if n == 1 else None for n in shape]
+    out = {d: op.fixed(1) for d, n in enumerate(shape) if n == 1}
     if prod(shape) == 0:
         return _empty(op, x, shape)
     for d, target in reshapes.ones(x.shape, shape).items():
@@ -39,7 +39,7 @@ def reshape(op, x: Operand, shape: Sequence[int]) -> Vectors:
     for group in reshapes.groups(x.shape, shape):
         for d, vector in zip(group.dst, _regroup(op, x, group, shape), strict=True):
             out[d] = vector
-    return tuple(out)
+    return tuple(out[d] for d in range(len(shape)))
 
 
 def _empty(op, x: Operand, shape: Sequence[int]) -> Vectors:

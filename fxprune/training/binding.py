@@ -48,9 +48,10 @@ def unwrap(model: nn.Module, signature: Signature) -> nn.Module:
 
 
 def _nested(model: nn.Module) -> Iterator[nn.Module]:
-    while model is not None:
-        yield model
-        model = next((own[name] for own in [own_modules(model)] for name in ROOTS if own.get(name) is not None), None)
+    inner: nn.Module | None = model
+    while inner is not None:
+        yield inner
+        inner = next(filter(None.__ne__, map(own_modules(inner).get, ROOTS)), None)
 
 
 def _difference(model: nn.Module, signature: Signature) -> str:

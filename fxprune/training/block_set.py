@@ -61,10 +61,11 @@ class BlockSet:
         except TypeError:
             binding = None
         found = None if binding is None else binding.parameters()
-        if found is None or [tuple(t.shape) for t in found] != self._shapes:
-            binding = Binding.of(model, self.signature, self.names)
-            self._bindings[model] = binding
-            found = binding.parameters()
+        if found is not None and [tuple(t.shape) for t in found] == self._shapes:
+            return found
+        binding = self._bindings[model] = Binding.of(model, self.signature, self.names)
+        found = binding.parameters()
+        assert found is not None, "a binding is that of the model as it is"
         return found
 
     def layout(self, tensors: list[Tensor]) -> tuple[Layout, Tensor]:
