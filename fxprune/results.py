@@ -111,7 +111,7 @@ class Record:
         return f"Record({', '.join(shares)}, {self.mode} mode, {checked})"
 
     def _repr_html_(self) -> str:
-        return provided(Record, "_repr_html_")(self)
+        return str(provided(Record, "_repr_html_")(self))
 
 
 def attach(small: nn.Module, record: Record) -> nn.Module:

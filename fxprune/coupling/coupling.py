@@ -77,7 +77,7 @@ class Coupling:
 
     def report(self, format: str = "text") -> str:
         """The coupling groups as a table."""
-        return provided(Coupling, "report")(self, format)
+        return str(provided(Coupling, "report")(self, format))
 
     def to_html(self, path: str | os.PathLike[str], plan: Any = None, title: str = "") -> None:
         """The network drawn, as one page; with a plan, each group's width before and after."""
@@ -106,4 +106,4 @@ class Coupling:
         return f"Coupling({len(self.groups)} groups, {prunable} prunable, {self.mode} mode)"
 
     def _repr_html_(self) -> str:
-        return provided(Coupling, "_repr_html_")(self)
+        return str(provided(Coupling, "_repr_html_")(self))

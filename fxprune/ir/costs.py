@@ -32,7 +32,7 @@ class Count:
 
     def lengths(self, widths: np.ndarray) -> np.ndarray:
         """The length of every factor at these widths (int64 [G])."""
-        lengths = self.base.copy()
+        lengths: np.ndarray = self.base.copy()
         np.add.at(lengths, self.factor, self.multiplicity * widths[self.group])
         return lengths
 
@@ -40,7 +40,7 @@ class Count:
         """The value of every term."""
         if not len(self.coefficient):
             return self.coefficient
-        return self.coefficient * self.lengths(widths)[self.terms].prod(axis=1)
+        return np.asarray(self.coefficient * self.lengths(widths)[self.terms].prod(axis=1))
 
     def __call__(self, widths: np.ndarray) -> int:
         return int(self.each(widths).sum())

@@ -66,4 +66,5 @@ class Evidence:
 
     def owners(self, vector: Vector) -> np.ndarray:
         """The groups of a dim vector's free indices, int64 (-1: none)."""
-        return self.group[self.channel[vector[vector >= 0]]]
+        owners: np.ndarray = self.group[self.channel[vector[vector >= 0]]]
+        return owners

@@ -29,7 +29,7 @@ class TensorSpec:
 class Inputs:
     """The example inputs without their contents: nests of `TensorSpec` and plain values."""
 
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     kwargs: Mapping[str, object] = field(default_factory=dict)
     inferred: str = ""
 
@@ -100,7 +100,8 @@ def realise(inputs: Inputs, device: torch.device | str, generator: torch.Generat
         high = max(spec.high, spec.low + 1)
         return torch.randint(spec.low, high, spec.shape, generator=generator).to(device, kind)
 
-    return _mapped((inputs.args, dict(inputs.kwargs)), make)
+    example: Example = _mapped((inputs.args, dict(inputs.kwargs)), make)
+    return example
 
 
 def _mapped(tree: Any, make: Callable[[TensorSpec], Any]) -> Any:
@@ -144,7 +145,8 @@ VARIATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def varied(example: Example, variation: str) -> Example:
     """The example with all floating tensors changed, by the name of the change in ``VARIATIONS``."""
     change = VARIATIONS[variation]
-    return tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
+    changed: Example = tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
+    return changed
 
 
 def placeholders(model: nn.Module, example: Example) -> list[str]:

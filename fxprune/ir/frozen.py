@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-class Frozen(Mapping):
+class Frozen(Mapping[Any, Any]):
     """A read-only dictionary that, unlike ``types.MappingProxyType``, pickles and deep-copies.
 
     >>> Frozen({"a": 1}) == {"a": 1}, Frozen(a=1)
@@ -19,7 +19,7 @@ class Frozen(Mapping):
     def __getitem__(self, key: Any) -> Any:
         return self._items[key]
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._items)
 
     def __len__(self) -> int:

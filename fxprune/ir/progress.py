@@ -24,4 +24,5 @@ def progress(items: Iterable[Item], what: str) -> Iterable[Item]:
         return items
     from tqdm.auto import tqdm
 
-    return tqdm(items, desc=what, unit="batch", delay=DELAY, leave=False)
+    bar: Iterable[Item] = tqdm(items, desc=what, unit="batch", delay=DELAY, leave=False)
+    return bar

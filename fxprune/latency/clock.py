@@ -169,7 +169,8 @@ def _clock(device: torch.device) -> Callable[[Callable[[], Any]], float]:
         return _wall_time
 
     def events(call: Callable[[], Any]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        event: Callable[..., Any] = torch.cuda.Event
+        start, end = (event(enable_timing=True) for _ in range(2))
         # What is still queued from the turn before would be counted in.
         torch.cuda.synchronize(device)
         with torch.cuda.device(device):
@@ -177,7 +178,7 @@ def _clock(device: torch.device) -> Callable[[Callable[[], Any]], float]:
             call()
             end.record()
         end.synchronize()
-        return start.elapsed_time(end) / 1000
+        return float(start.elapsed_time(end)) / 1000
 
     return events
 

@@ -1,7 +1,7 @@
 """How strongly each channel fires on data."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 CONVOLUTIONS = nn.modules.conv._ConvNd
 
 
-def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable, groups: Mapping[str, CouplingGroup],
+def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable[Any], groups: Mapping[str, CouplingGroup],
                      ) -> dict[str, np.ndarray]:
     """Mean |activation| of each channel behind its voters: group name -> float64 [voters, size].
 
@@ -76,7 +76,7 @@ class _Reader:
 
 
 @torch.no_grad()
-def _run(model: nn.Module, data: Iterable, arguments: int) -> None:
+def _run(model: nn.Module, data: Iterable[Any], arguments: int) -> None:
     weight = next(model.parameters())
     batches = 0
     for batch in [data] if isinstance(data, Tensor) else progress(data, "activations"):
@@ -87,7 +87,7 @@ def _run(model: nn.Module, data: Iterable, arguments: int) -> None:
         raise InputError("data must hold at least one batch, got none; pass a loader, or a list of batches")
 
 
-def _arguments(batch: object, arguments: int) -> tuple[tuple, dict]:
+def _arguments(batch: object, arguments: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, Mapping):
         return (), dict(batch)
     if isinstance(batch, list | tuple):
@@ -111,8 +111,9 @@ def _dim(module: nn.Module) -> int:
 
 def _width(module: nn.Module) -> int | None:
     for name in ("out_channels", "num_features", "num_channels", "out_features"):
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name)
+        width = getattr(module, name, None)
+        if isinstance(width, int):
+            return width
     shape = getattr(module, "normalized_shape", None)
     return shape[-1] if shape else None
 

@@ -9,7 +9,7 @@ for ``Plan.from_widths``, which chooses the channels.
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fxprune.errors import PlanError
 from fxprune.ir.frozen import thaw
@@ -32,7 +32,7 @@ KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", 
         "signature")
 
 
-def to_dict(plan: "Plan") -> dict:
+def to_dict(plan: "Plan") -> dict[str, Any]:
     """The document of a `Plan`, of dictionaries, lists, strings and numbers."""
     return {
         "format": FORMAT,
@@ -52,7 +52,7 @@ def to_dict(plan: "Plan") -> dict:
     }
 
 
-def fields(document: Reader) -> dict:
+def fields(document: Reader) -> dict[str, Any]:
     """The fields of a `Plan`, every one checked.
 
     Raises:
@@ -63,7 +63,7 @@ def fields(document: Reader) -> dict:
     return found
 
 
-def edited(document: Reader) -> tuple[dict[str, int], dict]:
+def edited(document: Reader) -> tuple[dict[str, int], dict[str, Any]]:
     """The widths that somebody may have changed, and the fields that they may disagree with.
 
     Raises:
@@ -73,7 +73,7 @@ def edited(document: Reader) -> tuple[dict[str, int], dict]:
     return {name: reader.integer(1) for name, reader in document["widths"].items()}, found
 
 
-def _fields(document: Reader) -> dict:
+def _fields(document: Reader) -> dict[str, Any]:
     if document["format"].value != FORMAT:
         raise document["format"].fail(f"must be {FORMAT!r}")
     if document["version"].value != VERSION or isinstance(document["version"].value, bool):

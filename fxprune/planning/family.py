@@ -64,7 +64,7 @@ class Nested(Sequence[Plan]):
             rows.append([f"{fraction:g}", sum(g.width for g in plan_.groups.values()), len(cut),
                          f"{inside / max(total, 1):.1%}", f"{worst[0]} {worst[1]:.0%}" if worst[0] else ""])
         headers = (f"{self.budget} kept", "channels kept", "groups cut", "kept channels in the prefix", "strays most")
-        return tabulate(rows, headers, tablefmt=format, disable_numparse=True)
+        return str(tabulate(rows, headers, tablefmt=format, disable_numparse=True))
 
 
 def nested(coupling: "Coupling", model: torch.nn.Module, *, macs: Sequence[float] | None = None,

@@ -6,6 +6,7 @@ Plain values stand for themselves; whatever JSON lacks is an object with one tel
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from fxprune.errors import PlanError
 from fxprune.ir.example_inputs import Inputs, TensorSpec, specs
@@ -22,7 +23,7 @@ ELEMENTS = 2 ** 30
 DIMENSIONS = 64
 
 
-def inputs_to_json(inputs: Inputs) -> dict:
+def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
     """
     >>> inputs_to_json(Inputs((TensorSpec((1, 3), "float32"),), {"flag": True}))
     {'inferred': '', 'args': [{'tensor': 'float32', 'shape': [1, 3]}], 'kwargs': {'flag': True}}

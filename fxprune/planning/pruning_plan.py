@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fxprune.errors import PlanError
 from fxprune.ir.example_inputs import Inputs
@@ -94,7 +94,8 @@ class Plan:
             InputError: no such group, width or criterion.
             PlanError: the file is damaged, or of another model.
         """
-        return provided(Plan, "from_widths")(coupling, model, widths, criterion, vote)
+        plan: Plan = provided(Plan, "from_widths")(coupling, model, widths, criterion, vote)
+        return plan
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -145,14 +146,15 @@ class Plan:
     def apply_to_optimizer(self, optimizer: "torch.optim.Optimizer", model: "torch.nn.Module",
                            small: "torch.nn.Module") -> "torch.optim.Optimizer":
         """A new optimizer over ``small``'s parameters, its momentum and moments sliced along this plan."""
-        return provided(Plan, "apply_to_optimizer")(self, optimizer, model, small)
+        new: torch.optim.Optimizer = provided(Plan, "apply_to_optimizer")(self, optimizer, model, small)
+        return new
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """As a JSON document, of dictionaries, lists, strings and numbers."""
         return document.to_dict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping) -> "Plan":
+    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
         """From such a document.
 
         Raises:
@@ -178,4 +180,4 @@ class Plan:
         return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut)"
 
     def _repr_html_(self) -> str:
-        return provided(Plan, "_repr_html_")(self)
+        return str(provided(Plan, "_repr_html_")(self))

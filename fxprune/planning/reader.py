@@ -72,7 +72,7 @@ class Reader:
     def shape(self) -> tuple[int, ...]:
         return tuple(element.integer() for element in self.elements())
 
-    def _dict(self) -> dict:
+    def _dict(self) -> dict[str, object]:
         if not isinstance(self.value, dict):
             raise self.fail("must be an object")
         return self.value

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 
@@ -121,7 +122,7 @@ def _below(name: str, root: str) -> bool:
     return not root or name == root or name.startswith(f"{root}.")
 
 
-def _listed(items: object, what: str) -> list:
+def _listed(items: object, what: str) -> list[Any]:
     if not isinstance(items, Iterable):
         raise InputError(f"{what} must be a name or a list of names, got {type(items).__name__}")
     return list(items)

@@ -15,23 +15,23 @@ from fxprune.errors import InputError, unknown
 
 def intersection(scores: np.ndarray) -> np.ndarray:
     """The highest score: a channel goes only if every voter gives it up."""
-    return scores.max(axis=0)
+    return np.asarray(scores.max(axis=0))
 
 
 def union(scores: np.ndarray) -> np.ndarray:
     """The lowest score: a channel goes as soon as one voter gives it up."""
-    return scores.min(axis=0)
+    return np.asarray(scores.min(axis=0))
 
 
 def majority(scores: np.ndarray) -> np.ndarray:
     """The median score: a channel goes if half of the voters give it up."""
-    return np.median(scores, axis=0)
+    return np.asarray(np.median(scores, axis=0))
 
 
 def joint(scores: np.ndarray) -> np.ndarray:
     """The norm over all voters. With the l2 criterion: the norm of all the weights that produce the channel."""
     # hypot neither overflows nor vanishes, and leaves a single voter's scores as they are, bit for bit.
-    return np.hypot.reduce(scores, axis=0)
+    return np.asarray(np.hypot.reduce(scores, axis=0))
 
 
 VOTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -6,7 +6,7 @@ DWGL presses on channels with high indices. Ordered first, most important first,
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -59,13 +59,13 @@ class Permutation:
         """Per group: how many channels moved, or why none did."""
         rows = [[name, len(p), int((p != np.arange(len(p))).sum()), ""] for name, p in self.groups.items()]
         rows += [[name, "", 0, why] for name, why in self.left.items()]
-        return tabulate(rows, ("group", "channels", "moved", "left in order because"), tablefmt=format)
+        return str(tabulate(rows, ("group", "channels", "moved", "left in order because"), tablefmt=format))
 
     def __repr__(self) -> str:
         return f"Permutation(by={self.by!r}, {len(self.groups)} groups ordered, {len(self.left)} left)"
 
 
-def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable | None = None,
+def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable[Any] | None = None,
           ) -> tuple[nn.Module, Permutation]:
     """An ordered copy of the model, and the permutation. The copy computes the same function, and is checked to.
 
@@ -102,7 +102,7 @@ def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable
     return ordered, Permutation(by, permutation, scores, left)
 
 
-def _check(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | None) -> None:
+def _check(model: nn.Module, coupling: "Coupling", by: str, data: Iterable[Any] | None) -> None:
     if not isinstance(model, nn.Module) or not hasattr(coupling, "signature"):
         raise InputError(f"order takes a module and its coupling, got {type(model).__name__} and "
                          f"{type(coupling).__name__}; write fxprune.order(model, fxprune.analyze(model))")
@@ -117,7 +117,7 @@ def _check(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | Non
         raise InputError("by=\"activation\" needs data to run the model on; pass data=loader, or use by=\"l2\"")
 
 
-def _scores(model: nn.Module, coupling: "Coupling", by: str, data: Iterable | None,
+def _scores(model: nn.Module, coupling: "Coupling", by: str, data: Iterable[Any] | None,
             groups: Mapping[str, CouplingGroup]) -> dict[str, np.ndarray]:
     if not groups:
         return {}

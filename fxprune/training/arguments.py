@@ -51,7 +51,8 @@ def checked_schedule(schedule: Any) -> Schedule:
     if isinstance(schedule, type) or not all(callable(getattr(schedule, name, None)) for name in ("start", "advance")):
         raise InputError(f"schedule must be Constant(), WarmUp(steps=…), Ramp(until=…), or an object with start and "
                          f"advance, got {schedule!r}; write schedule=WarmUp(steps=1000)")
-    return schedule
+    checked: Schedule = schedule
+    return checked
 
 
 def selected(groups: Mapping[str, CouplingGroup], wanted: str | Iterable[str]) -> dict[str, CouplingGroup]:

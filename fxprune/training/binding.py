@@ -68,8 +68,8 @@ def _difference(model: nn.Module, signature: Signature) -> str:
 class Binding:
     """Finds the named parameters of one model again at each call, without walking its names; keeps nothing alive."""
 
-    root: weakref.ref
-    modules: tuple[weakref.ref, ...]
+    root: weakref.ref[nn.Module]
+    modules: tuple[weakref.ref[nn.Module], ...]
     places: tuple[tuple[int, str], ...]
 
     @classmethod
@@ -95,5 +95,6 @@ class Binding:
         modules = [] if root is None else list(root.modules())
         if len(modules) != len(self.modules) or any(r() is not m for r, m in zip(self.modules, modules, strict=True)):
             return None
-        found: list[Any] = [own_parameters(modules[at]).get(leaf) for at, leaf in self.places]
-        return None if any(tensor is None for tensor in found) else found
+        found = [own_parameters(modules[at]).get(leaf) for at, leaf in self.places]
+        there: list[torch.Tensor] = [tensor for tensor in found if tensor is not None]
+        return there if len(there) == len(found) else None

@@ -1,7 +1,7 @@
 """The blocks of a penalty, on whatever model they are asked for: norms, coefficients, distances to zero."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -41,7 +41,7 @@ class BlockSet:
         self._shapes = [shapes[name] for name in self.names]
         self._planes = planes_of(terms, self.names, self._shapes)
         self._bindings: WeakKeyDictionary[nn.Module, Binding] = WeakKeyDictionary()
-        self._layouts: dict[tuple, tuple[Layout, Tensor]] = {}
+        self._layouts: dict[tuple[Any, ...], tuple[Layout, Tensor]] = {}
 
     @property
     def sizes(self) -> list[int]:
@@ -116,7 +116,8 @@ class BlockSet:
 
     def blocks_of(self, channels: Mapping[str, np.ndarray]) -> list[int]:
         """The blocks of these channels (group -> bool [channels]), in every term of their group."""
-        return np.flatnonzero(np.concatenate([channels[t.group] for t in self.terms])).tolist()
+        flags = np.concatenate([channels[t.group] for t in self.terms])
+        return [int(at) for at in np.flatnonzero(flags)]
 
     def refuse(self, tensors: Sequence[Tensor]) -> None:
         """

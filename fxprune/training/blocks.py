@@ -11,6 +11,7 @@ atomic additions), so that all ranks of a distributed run get the same bits.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def planes_of(terms: Sequence[Term], names: Sequence[str], shapes: Sequence[tupl
     return [(at, dim, owner) for (at, dim), owner in owners.items()]
 
 
-def key_of(tensors: Sequence[Tensor]) -> tuple:
+def key_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """What a layout depends on."""
     return tuple((t.shape, t.stride(), t.dtype, t.device, placed(t)) for t in tensors)
 
@@ -74,7 +75,7 @@ class Layout:
         dtype = torch.float64 if wide else torch.float32
         parts = [part_of(t) for t in tensors]
         whole, planes, tensors = planes, local_planes(planes, parts), [local(t) for t in tensors]
-        buckets: dict[tuple, list[Plane]] = {}
+        buckets: dict[tuple[Any, ...], list[Plane]] = {}
         for plane in planes:
             tensor = tensors[plane[0]]
             buckets.setdefault((_factors(tensor, plane[1]), tensor.dtype, tensor.device), []).append(plane)
@@ -126,7 +127,7 @@ class Layout:
         # Sums of narrow floats are taken in float32; wide and complex ones as they are.
         wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
         if before == 1:
-            rows = torch.linalg.vector_norm(values.view(count, length, after), 2, dim=-1, dtype=wide)
+            rows: Tensor = torch.linalg.vector_norm(values.view(count, length, after), 2, dim=-1, dtype=wide)
         else:
             # Squares in place, then over the outer dimension first: many times as fast as a norm over both.
             rows = _absolute(values, wide).square_().sum(1).sum(-1).sqrt_()

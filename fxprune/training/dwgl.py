@@ -188,7 +188,7 @@ class DWGL:
         tensors = self._blocks.parameters(model)
         layout, coefficients = self._blocks.layout(tensors)
         with torch.autocast(layout.device.type, enabled=False):
-            total = GroupNorms.apply(layout, coefficients, *tensors) * (self.strength * self.progress.factor)
+            total: Tensor = GroupNorms.apply(layout, coefficients, *tensors) * (self.strength * self.progress.factor)
         # Reading a value would make a GPU wait; there, the loss itself shows it.
         if layout.device.type == "cpu" and not math.isfinite(total.item()):
             self._blocks.refuse(tensors)

@@ -89,7 +89,7 @@ def remaining(times: Mapping[str, np.ndarray], costs: Costs, widths: np.ndarray,
         left = widths.copy()
         for place, row in goes.items():
             left[place] = max(1, len(row) - int(np.searchsorted(row, distance, side="right")))
-        return count(left) / whole
+        return float(count(left) / whole)
 
     stops = np.unique(np.concatenate([np.zeros(1), *goes.values()]))
     stops = stops[np.isfinite(stops)]

@@ -31,7 +31,7 @@ def default_penalty(groups: list[str], cut: Mapping[str, Any]) -> Callable[["Cou
 
 
 def trained(model: nn.Module, coupling: "Coupling", fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",
-            data: Iterable | None = None) -> nn.Module:
+            data: Iterable[Any] | None = None) -> nn.Module:
     """An ordered copy of the model, trained by ``fit(model, penalty)``.
 
     Args:

@@ -34,7 +34,7 @@ class Ballots:
 
     @property
     def size(self) -> int:
-        return self.norms.shape[1]
+        return int(self.norms.shape[1])
 
     @property
     def given_up(self) -> np.ndarray:
@@ -85,7 +85,7 @@ class Votes:
         kept = {name: len(channels) for name, channels in self.kept(rule).items()}
         widths = np.array([kept.get(name, width) for name, width in zip(self.costs.groups, self.widths, strict=True)])
         count = getattr(self.costs, cost)
-        return count(widths) / max(count(self.widths), 1)
+        return float(count(widths) / max(count(self.widths), 1))
 
     def beyond(self, kept: Mapping[str, Sequence[int] | np.ndarray]) -> dict[str, int]:
         """Group name -> how many channels go that some voter holds on to, where ``kept`` (group name -> the channels

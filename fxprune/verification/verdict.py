@@ -32,7 +32,7 @@ class Verification:
         return self.max_error <= self.tolerance
 
     def _repr_html_(self) -> str:
-        return provided(Verification, "_repr_html_")(self)
+        return str(provided(Verification, "_repr_html_")(self))
 
     def __str__(self) -> str:
         runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in self.runs)

@@ -32,4 +32,4 @@ class L2:
     """
 
     def __call__(self, group: CouplingGroup, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
-        return np.sqrt(np.stack([per_channel(m, tensors[m.name], 2, group.size) for m in group.voters]))
+        return np.asarray(np.sqrt(np.stack([per_channel(m, tensors[m.name], 2, group.size) for m in group.voters])))
