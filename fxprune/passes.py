@@ -64,5 +64,6 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
     small = rewrite(folded.model, analysis, plan)
     done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan))
     if recovery is not None:
+        assert model is not None and data is not None, "recovery reads the original, and data"
         done = replace(done, recovery=recover(model, small, analysis.coupling, plan, data, recovery))
     return attach(small, done)

@@ -73,9 +73,9 @@ class Contraction:
 
     def added(self, stop: Stop) -> Tensor | None:
         """The bias in this call, where it is a parameter."""
-        if self.bias is None:
-            return None
         at = self.product.bias_at
+        if self.bias is None or at is None:
+            return None
         return stop.args[at] if len(stop.args) > at else stop.kwargs["bias"]
 
     def matrix(self, weight: Tensor) -> Tensor:
@@ -198,13 +198,13 @@ def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str
     weights = [k for k, x in enumerate(operands[:3]) if recorder.name(x) is not None and x.dim() > 1]
     for at in weights:
         product = product_of(entry.op, entry.args, entry.kwargs, at)
-        if product is None:
-            continue
         weight, name = operands[at], recorder.name(operands[at])
+        if product is None or name is None:
+            continue
         use = uses[name] = uses.get(name, -1) + 1
         view = tuple(weight.shape), tuple(weight.stride()), weight.storage_offset()
-        at = product.bias_at
-        bias = None if at is None else argument(entry.args, entry.kwargs, at, "bias", None)
+        place = product.bias_at
+        bias = None if place is None else argument(entry.args, entry.kwargs, place, "bias", None)
         return Contraction(number, name, use, view, product, recorder.name(bias), *_behind(recorder, number))
     return None
 
@@ -220,8 +220,8 @@ def _behind(recorder: _Recorder, number: int) -> tuple[Norm | None, tuple[str, .
         found = _norm(recorder, user, entry)
         if found is not None and norm is None and not scales:
             norm = found
-        elif op in ("aten::mul", "aten::add") and len(entry.makers) == 1 and _parameter(recorder, entry):
-            scales += [_parameter(recorder, entry)] if op == "aten::mul" else []
+        elif op in ("aten::mul", "aten::add") and len(entry.makers) == 1 and (scale := _parameter(recorder, entry)):
+            scales += [scale] if op == "aten::mul" else []
         elif op == "aten::add" and len(entry.makers) == 2 and entry.kwargs.get("alpha", 1) == 1:
             other = next(maker for maker in entry.makers if maker != number) if len(set(entry.makers)) == 2 else None
             return norm, tuple(scales), other

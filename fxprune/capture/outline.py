@@ -106,9 +106,8 @@ class Outline:
             return f"{len(self.calls)} calls are made, and {len(other.calls)} there"
         for name, constant in self.constants.items():
             if not _equal(constant, other.constants.get(name)):
-                node = next((n for n in self.nodes if n.target == name), None)
-                return f"a constant that Python made{f' for {_shown(*node.users)}' if node and node.users else ''} " \
-                       "is another one there"
+                users = next((n.users for n in self.nodes if n.target == name), {})
+                return f"a constant that Python made{f' for {_shown(*users)}' if users else ''} is another one there"
         return ""
 
     def moved(self, other: "Outline") -> list[Place]:

@@ -109,8 +109,8 @@ def _batch(raw: Any, inputs: Inputs, number: int) -> Batch:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"data must be finite, and batch {number} holds infinite or NaN values")
     first = next((t for t in tensors if t.dim()), None)
-    size = first.shape[0] if first is not None else 1
-    if not size:
+    size = 1 if first is None else first.shape[0]
+    if first is not None and not size:
         raise InputError(f"every batch must hold samples, and batch {number} is empty: {list(first.shape)}")
     return Batch(raw, example, targets, size)
 

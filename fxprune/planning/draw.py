@@ -150,7 +150,7 @@ def _within(budget: Budget, coupling: "Coupling", groups: list[CouplingGroup], s
     return kept
 
 
-def shapes_of(coupling: "Coupling", groups: list[CouplingGroup]) -> dict[str, tuple]:
+def shapes_of(coupling: "Coupling", groups: list[CouplingGroup]) -> dict[str, tuple[Any, ...]]:
     """What groups of like shape have in common: how their channels lie in tensors of which rank and kernel."""
     shapes = {name: shape for name, shape, _ in coupling.signature.entries}
     return {group.name: tuple(sorted((m.role, m.dim, len(shapes[m.name]), shapes[m.name][2:]) for m in group.members))

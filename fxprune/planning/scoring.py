@@ -61,7 +61,7 @@ def raw_scores(coupling: "Coupling", model: torch.nn.Module, groups: Mapping[str
         raise InputError(f"criterion {name_of(criterion)!r} reads data, and none was given; pass data=batches (a few "
                          "hundred inputs, labels are not needed), or take criterion='l2'")
     tensors = checked_tensors(model)
-    if not wanted:
+    if not wanted or data is None:
         return {group.name: group_scores(criterion, group, tensors) for group in groups.values()}
     statistics = gather(coupling, model, groups, data, wanted)
     silent = [name for name, group in groups.items() if wanted & READ and not statistics.layers(group)]

@@ -61,6 +61,8 @@ class Rows:
     def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
               kept: KeptOutputs) -> Tensor | float:
         """What the shortcut has lost by now, in units of the layer's own output; 0 where there is none."""
+        if before.other is None or after.other is None:
+            return 0.0
         full, cut = there.held.get(before.other), here.held.get(after.other)
         if full is None or cut is None or full.shape != there.out.shape:
             return 0.0

@@ -203,7 +203,7 @@ class _Run:
         if not taken:
             return
         self._write(after.name, weight, after.laid_out(found.weight, weight))
-        if bias is not None:
+        if bias is not None and after.bias is not None:
             self._write(after.bias, bias, found.bias.reshape(bias.shape))
         elif after.norm is not None:
             mean = self.cut[after.norm.mean]

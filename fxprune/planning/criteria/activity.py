@@ -95,4 +95,5 @@ def _entropies(pooled: torch.Tensor, bins: int) -> torch.Tensor:
     place = ((pooled - low) / (high - low).clamp_min(1e-30) * bins).long().clamp(0, bins - 1)
     counts = torch.zeros(pooled.shape[0], bins, pooled.shape[2], dtype=torch.float64)
     counts.scatter_add_(1, place, torch.ones_like(place, dtype=torch.float64))
-    return torch.special.entr(counts / pooled.shape[1]).sum(1)
+    entropies: torch.Tensor = torch.special.entr(counts / pooled.shape[1]).sum(1)
+    return entropies

@@ -43,7 +43,7 @@ def rectified_square(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     [0.5, 4.0]
     """
     ratio = mean / np.maximum(deviation, 1e-30)
-    return (mean ** 2 + deviation ** 2) * normal.cdf(ratio) + mean * deviation * normal.pdf(ratio)
+    return np.asarray((mean ** 2 + deviation ** 2) * normal.cdf(ratio) + mean * deviation * normal.pdf(ratio))
 
 
 def _is_scale(member: Member, tensors: Tensors) -> bool:

@@ -35,7 +35,7 @@ def distances(rows: np.ndarray) -> np.ndarray:
     [[0.0, 25.0], [25.0, 0.0]]
     """
     square = np.square(rows).sum(1)
-    found = np.maximum(square[:, None] + square - 2 * rows @ rows.T, 0)
+    found: np.ndarray = np.maximum(square[:, None] + square - 2 * rows @ rows.T, 0)
     np.fill_diagonal(found, 0)
     return found
 
@@ -88,7 +88,7 @@ def similarity(group: CouplingGroup, tensors: Tensors) -> np.ndarray:
     readers = [per_channel(m, tensors[m.name], 2, group.size) * group.size / max(tensors[m.name].numel(), 1)
                for m in group.consumers]
     saliency = np.sum(readers, axis=0) if readers else np.ones(group.size)
-    return saliency[:, None] * distances(rows)
+    return np.asarray(saliency[:, None] * distances(rows))
 
 
 def effective(group: CouplingGroup, voter: Member, tensors: Tensors) -> np.ndarray:

@@ -39,8 +39,9 @@ class OBS(_OfLayers):
     """
 
     def row(self, layer: "Layer", size: int) -> np.ndarray:
-        gram, _ = layer.reading.moments.centred()
-        return removal_costs(gram / layer.reading.moments.n, layer.weight, layer.channel, size)[1]
+        moments = layer.reading.moments
+        assert moments is not None, "``needs`` asks for them"
+        return removal_costs(moments.centred()[0] / moments.n, layer.weight, layer.channel, size)[1]
 
 
 def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray, size: int,
@@ -104,8 +105,10 @@ class Lasso(_OfLayers):
     steps: int = 40
 
     def row(self, layer: "Layer", size: int) -> np.ndarray:
-        gram, _ = layer.reading.moments.centred()
-        quadratic = _contributions((gram / layer.reading.moments.n).numpy(), layer.weight.numpy(), layer.channel, size)
+        moments = layer.reading.moments
+        assert moments is not None, "``needs`` asks for them"
+        gram = (moments.centred()[0] / moments.n).numpy()
+        quadratic = _contributions(gram, layer.weight.numpy(), layer.channel, size)
         return lasso_path(quadratic, self.steps)
 
 

@@ -62,7 +62,8 @@ def resolve(criterion: str | Criterion) -> Criterion:
     if isinstance(criterion, str):
         if criterion not in CRITERIA:
             raise InputError(unknown("criterion", criterion, CRITERIA))
-        return CRITERIA[criterion]()
+        made: Criterion = CRITERIA[criterion]()
+        return made
     if isinstance(criterion, type):
         raise InputError(f"criterion must be an instance, got the class {criterion.__name__}; "
                          f"write {criterion.__name__}()")

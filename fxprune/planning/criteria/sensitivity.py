@@ -40,7 +40,7 @@ class Taylor:
     def __call__(self, group: CouplingGroup, tensors: Tensors, statistics: "Statistics") -> np.ndarray:
         found = statistics.gradients[group.name]
         members = _readers(group, {m.name: 0 for k, m in enumerate(group.members) if found[:, k].any()})
-        return np.square(found[:, members].sum(1)).mean(0, keepdims=True)
+        return np.asarray(np.square(found[:, members].sum(1)).mean(0, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Hessian:
 
     def __call__(self, group: CouplingGroup, tensors: Tensors, statistics: "Statistics") -> np.ndarray:
         members = [group.members[k] for k in _readers(group, statistics.curvature)]
-        return np.sum([self._damage(m, tensors, statistics, group.size) for m in members], axis=0)[None]
+        return np.atleast_2d(np.sum([self._damage(m, tensors, statistics, group.size) for m in members], axis=0))
 
     def _damage(self, member: Member, tensors: Tensors, statistics: "Statistics", size: int) -> np.ndarray:
         curvature = statistics.curvature[member.name].clamp_min(0)
