@@ -94,9 +94,9 @@ class Record:
             format: ``"text"`` or ``"md"``.
             layers: whether the tables by layer are shown.
         """
-        return provided(Record, "report")(self, format, layers)
+        return str(provided(Record, "report")(self, format, layers))
 
-    def to_html(self, path: str | os.PathLike, title: str = "") -> None:
+    def to_html(self, path: str | os.PathLike[str], title: str = "") -> None:
         """The network drawn, as one page, with each group's width before and after, and the time by layer."""
         provided(Coupling, "to_html")(self.coupling, path, self.plan, title, self.latency)
 

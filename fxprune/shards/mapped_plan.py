@@ -94,7 +94,7 @@ def _put(module: nn.Module, leaf: str, tensor: torch.Tensor, parameters: dict[st
 
 def _module(root: nn.Module, path: str) -> nn.Module:
     for part in filter(None, path.split(".")):
-        if part not in root._modules:
+        if not hasattr(root, part):
             root.add_module(part, nn.Module())
-        root = root._modules[part]
+        root = root.get_submodule(part)
     return root
