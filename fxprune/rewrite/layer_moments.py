@@ -12,7 +12,7 @@ from fxprune.errors import InputError
 from fxprune.planning.input_statistics import sampled
 from fxprune.planning.moments import Moments
 from fxprune.rewrite.abreast import Arrival, Pair
-from fxprune.rewrite.kept_outputs import KeptOutputs
+from fxprune.rewrite.kept_entries import KeptEntries
 
 # Rows that a layer is fitted on, at least; and for every input of it.
 ROWS, ROWS_PER_INPUT = 20_000, 8
@@ -28,13 +28,16 @@ class Rows:
         generator: draws them.
         tensors: the cut network's parameters and buffers, by name.
         rows: how many at a layer, over all batches.
+        original: whether rows are the original's, all of its inputs, and targets its own outputs; else rows are the
+            cut network's, and targets the original's outputs and what a shortcut lost.
     """
 
     generator: torch.Generator
     tensors: Mapping[str, Tensor]
     rows: int = ROWS
+    original: bool = False
 
-    def moments(self, arrival: Arrival, pair: Pair, kept: KeptOutputs) -> tuple[Moments, Moments]:
+    def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> tuple[Moments, Moments]:
         """Of the rows to fit on, and of those held out.
 
         Raises:
@@ -48,18 +51,30 @@ class Rows:
                              "for the cause in the weights or in the data")
         return fit, held
 
-    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptOutputs) -> tuple[Moments, Moments]:
+    def same(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> bool:
+        """Whether what the layer reads in the first batch, all of it still there, is what the original's reads."""
+        here, there = arrival.here[0], arrival.there[0]
+        picked = sampled(pair.before.positions(there), 64, torch.Generator().manual_seed(0)).to(there.out.device)
+        now, then = pair.after.rows(here, picked), pair.before.rows(there, picked)[kept.groups.to(picked.device)]
+        order = kept.input.to(picked.device).unsqueeze(1).expand(now.shape)
+        return bool((now - then.gather(2, order)).abs().max() <= 1e-5 * then.abs().max())
+
+    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> tuple[Moments, Moments]:
         before, after = pair.before, pair.after
         n = before.positions(there)
         wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
         picked = sampled(n, max(-(-wanted // batches), 16), self.generator).to(there.out.device)
-        rows = after.rows(here, picked)
-        target = kept(before.outputs(there.out, picked)) + self._lost(before, after, here, there, picked, kept)
+        target = kept(before.outputs(there.out, picked))
+        if self.original:
+            rows = before.rows(there, picked)[kept.groups.to(target.device)]
+        else:
+            rows = after.rows(here, picked)
+            target = target + self._lost(before, after, here, there, picked, kept)
         fitted = int((picked < (1 - HELD) * n).sum())
         return (Moments.of(rows[:, :fitted], target[:, :fitted]), Moments.of(rows[:, fitted:], target[:, fitted:]))
 
     def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
-              kept: KeptOutputs) -> Tensor | float:
+              kept: KeptEntries) -> Tensor | float:
         """What the shortcut has lost by now, in units of the layer's own output; 0 where there is none."""
         if before.other is None or after.other is None:
             return 0.0

@@ -10,14 +10,16 @@ y + (shortcut − shortcut′) / a.
 
     "statistics"      the mean of every layer's outputs is corrected in its bias, and batch norms are re-estimated
                       (cumulatively; Li et al., "EagleEye", ECCV 2020);
-    "least_squares"   the weights are solved anew (`fxprune.rewrite.least_squares`), then the same.
+    "least_squares"   the weights are solved anew (`fxprune.rewrite.least_squares`), then the same;
+    "obs"             every layer alone makes up for the inputs that it lost (`fxprune.rewrite.brain_surgeon`), from
+                      the original's inputs to its outputs, then the same.
 
 A layer that gets worse on held-out rows stays as it was cut.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,13 +33,15 @@ from fxprune.errors import InputError, unknown
 from fxprune.ir.signature import named_tensors
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
+from fxprune.planning.moments import Moments
 from fxprune.planning.statistics import as_captured, small_example
 from fxprune.rewrite.abreast import Arrival, Pair, abreast, pairs_of
-from fxprune.rewrite.kept_outputs import KeptOutputs
+from fxprune.rewrite.brain_surgeon import take_over
+from fxprune.rewrite.kept_entries import KeptEntries
 from fxprune.rewrite.layer_moments import ROWS, Rows
-from fxprune.rewrite.least_squares import RIDGES, solve
+from fxprune.rewrite.least_squares import RIDGES, Solution, solve
 
-METHODS = ("statistics", "least_squares")
+METHODS = ("statistics", "least_squares", "obs")
 SEED = 20192
 # Squared error, relative to the squared outputs, that rounding makes.
 INTACT = 1e-10
@@ -154,7 +158,7 @@ class _Run:
         self.model, self.small, self.plan = model, small, plan
         self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
         self.ridges = RIDGES if method == "least_squares" else ()
-        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows)
+        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, original=method == "obs")
         self.layers: list[RecoveredLayer] = []
         self.skipped: dict[str, str] = {}
         self.changed: dict[str, None] = {}
@@ -185,21 +189,20 @@ class _Run:
 
     def _contraction(self, arrival: Arrival, pair: Pair) -> None:
         after, stop = pair.after, arrival.here[0]
-        kept = KeptOutputs(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
+        kept = KeptEntries(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
                            pair.before, after)
         fit, held = self.rows.moments(arrival, pair, kept)
         weight, bias = after.weight(stop), after.added(stop)
-        matrix = after.matrix(weight)
-        start = matrix.new_zeros(matrix.shape[0], matrix.shape[2]) if bias is None \
-            else bias.reshape(matrix.shape[0], -1)
-        both = fit + held
-        if float(both.error(matrix.double(), start.double()).sum()) <= INTACT * float(both.yy.sum()):
-            # Nothing before it was cut: it puts out what it did.
-            self.intact |= {after.norm.number} if after.norm is not None else set()
+        groups, _, outputs = after.matrix(weight).shape
+        start = weight.new_zeros(groups, outputs) if bias is None else bias.reshape(groups, outputs)
+        make = self._taken_over if self.rows.original else self._solved
+        if self.rows.original and kept.read.all() and after.norm is not None and self.rows.same(arrival, pair, kept):
+            self.intact.add(after.norm.number)
+        found = make(pair, kept, fit, held, after.matrix(weight), start, bias is not None or after.norm is not None)
+        if found is None:
             return
-        found = solve(fit, held, matrix, start, bias is not None or after.norm is not None, self.ridges)
         taken = found.after < found.before
-        self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, both.n, taken))
+        self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, fit.n + held.n, taken))
         if not taken:
             return
         self._write(after.name, weight, after.laid_out(found.weight, weight))
@@ -208,6 +211,25 @@ class _Run:
         elif after.norm is not None:
             mean = self.cut[after.norm.mean]
             self._write(after.norm.mean, mean, mean - found.bias.reshape(-1))
+
+    def _solved(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
+                intercept: bool) -> Solution | None:
+        """None where nothing before the layer was cut, so that it puts out what it did."""
+        both = fit + held
+        if float(both.error(matrix.double(), start.double()).sum()) <= INTACT * float(both.yy.sum()):
+            self.intact |= {pair.after.norm.number} if pair.after.norm is not None else set()
+            return None
+        return solve(fit, held, matrix, start, intercept, self.ridges)
+
+    def _taken_over(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
+                    intercept: bool) -> Solution | None:
+        """None where the layer reads all that it did."""
+        if kept.read.all():
+            return None
+        own = self.full[pair.before.name]
+        whole = kept.matrix(pair.before.matrix(pair.before.within(own, own)))
+        found = take_over(fit, held, whole, start, kept.read, intercept)
+        return replace(found, weight=found.weight.gather(1, kept.input.unsqueeze(2).expand(matrix.shape)))
 
     def _norm(self, arrival: Arrival, norm: Norm) -> None:
         """Mean and variance of what reaches it now."""

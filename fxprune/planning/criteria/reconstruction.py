@@ -54,9 +54,7 @@ def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray,
         channel: int64 [g, i], of each input; -1 where it stays.
         size: the number of channels.
     """
-    # Inputs in which all groups have the same channel are removed in one step.
-    damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
-    inverse = torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype))
+    inverse = damped_inverse(gram)
     weight, left, order = weight.clone(), set(np.unique(channel[channel >= 0]).tolist()), []
     costs, worst = np.zeros(size), 0.0
     inputs = {j: [torch.from_numpy(np.flatnonzero(row == j)) for row in channel] for j in left}
@@ -66,10 +64,16 @@ def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray,
         worst = costs[j] = max(worst, found[j])
         for g, index in enumerate(inputs[j]):
             if len(index):
-                _remove_(inverse[g], weight[g], index)
+                surgeon_step_(inverse[g], weight[g], index)
         left.remove(j)
         order.append(j)
     return order, costs
+
+
+def damped_inverse(gram: torch.Tensor) -> torch.Tensor:
+    """(H + λI)⁻¹ of H [g, i, i]."""
+    damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+    return torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1]).to(gram))
 
 
 def _cost(inverse: torch.Tensor, weight: torch.Tensor, inputs: list[torch.Tensor]) -> float:
@@ -81,8 +85,14 @@ def _cost(inverse: torch.Tensor, weight: torch.Tensor, inputs: list[torch.Tensor
     return max(total, 0.0)
 
 
-def _remove_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> None:
-    """The rest takes over, and H⁻¹ becomes that of the inputs that are left (zero elsewhere)."""
+def surgeon_step_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> None:
+    """Remove these inputs: the rest takes over, and H⁻¹ becomes that of the inputs that are left (zero elsewhere).
+
+    Args:
+        inverse: H⁻¹ [i, i], changed in place.
+        weight: [i, o], changed in place.
+        index: of the inputs.
+    """
     gain = torch.linalg.solve(inverse[index][:, index], inverse[index])
     weight -= gain.T @ weight[index]
     weight[index] = 0

@@ -1,4 +1,4 @@
-"""Which of the original's outputs are still there: index by index, for any cut contraction."""
+"""Which of the original's inputs and outputs are still there: index by index, for any cut contraction."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 from fxprune.capture.contractions import Contraction, strided_like
 
 
-class KeptOutputs:
-    """Takes what the cut contraction still puts out from what the original's puts out.
+class KeptEntries:
+    """Takes what the cut contraction still puts out from what the original's puts out, and knows what it still reads.
 
     The entries of the cut weight are numbered, and laid where the plan takes them from; both weights as matrices then
     say which group and output of the original each output of the cut one is. So it holds for groups that went whole,
@@ -32,8 +32,26 @@ class KeptOutputs:
         small = after.matrix(after.within(cut, here))
         place = torch.full((cut.numel(),), -1)
         place[full[full >= 0]] = (full >= 0).reshape(-1).nonzero()[:, 0]
-        first = place[small[:, 0]]
-        self.group, self.output = first // (full.shape[1] * full.shape[2]), first % full.shape[2]
+        groups, inputs, outputs = full.shape
+        first, row = place[small[:, 0]], place[small[:, :, 0]]
+        self.group, self.output = first // (inputs * outputs), first % outputs
+        self.input = row // outputs % inputs
+        self.inputs = inputs
+
+    @property
+    def groups(self) -> Tensor:
+        """The original's group of each group that is left, int64 [g′]."""
+        return self.group[:, 0]
+
+    @property
+    def read(self) -> Tensor:
+        """Which of the original's inputs are still read, bool [g′, i]."""
+        mask = torch.zeros(len(self.input), self.inputs, dtype=torch.bool)
+        return mask.scatter_(1, self.input, True)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The original's weight [g, i, o] at the outputs that are left, all inputs: [g′, i, o′]."""
+        return weight[self.group.to(weight.device), :, self.output.to(weight.device)].transpose(1, 2)
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """[g, n, o] of the original -> [g′, n, o′] of the cut one."""
