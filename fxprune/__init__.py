@@ -31,6 +31,7 @@ from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
 from fxprune.planning.scoring import score
 from fxprune.results import Record, record
+from fxprune.rewrite.merging import merge
 from fxprune.rewrite.ordering import order
 from fxprune.rewrite.recovery import Recovery
 from fxprune.rules.registry import register_literals, register_rule
@@ -74,6 +75,7 @@ __all__ = [
     "latency_table",
     "load",
     "measure",
+    "merge",
     "nested",
     "order",
     "plan",

@@ -63,8 +63,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     Args:
         model: any ``nn.Module``; it is not changed.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
-        recover: ``"least_squares"``, ``"obs"`` or ``"statistics"``: make up for what was cut, from ``data`` and without training
-            (see `fxprune.rewrite.recovery`); what it did is in ``record(small).recovery``.
+        recover: ``"least_squares"``, ``"obs"`` or ``"statistics"``: make up for what was cut, from ``data`` and without
+            training (see `fxprune.rewrite.recovery`); what it did is in ``record(small).recovery``.
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         verify: prove the result against the masked original, in eval and in train mode.
