@@ -1,5 +1,9 @@
 """The short examples run, and what they return is what they say."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -54,6 +58,17 @@ def test_own_net(capsys):
     assert record.after.macs <= 0.5 * record.before.macs
     out = capsys.readouterr().out
     assert "left.0 and gate are coupled" in out and "verified:" in out
+
+
+@pytest.mark.slow
+def test_mid_training_on_two_processes():
+    path = Path(__file__).parents[2] / "examples" / "mid_training.py"
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    plans = {line for line in lines if "momentum of layer 4" in line}
+    assert len([line for line in lines if line.startswith("after: loss")]) == 2 and len(plans) == 1
 
 
 def test_mid_training():

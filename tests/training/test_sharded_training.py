@@ -15,8 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from fxprune import DWGL, Ramp, analyze
-from fxprune.errors import InputError
+from fxprune.errors import InputError, PlanError
 from fxprune.planning.draw import plan
+from fxprune.training.ranks import check_ranks
 
 OPTIMIZERS = {"sgd": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
               "adamw": lambda p: torch.optim.AdamW(p, 1e-3)}
@@ -125,6 +126,17 @@ def mixed_precision(share, folder):
     assert max(float((g - alone.get_parameter(n).grad).abs().max()) for n, g in gradients.items()) < 1e-6
 
 
+def a_rank_that_differs(share, folder):
+    model = residual()
+    coupling = analyze(model, torch.zeros(2, 3, 8, 8))
+    check_ranks(plan(coupling, model, macs=0.5), model)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            model.fc.bias.add_(1)
+    with pytest.raises(PlanError, match="rank 1 differs from rank 0 in its weights and its plan; broadcast"):
+        check_ranks(plan(coupling, model, macs=0.5), model)
+
+
 def hybrid(share, folder):
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
     coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
@@ -183,7 +195,7 @@ def resumed(share, folder):
 
 def test_two_processes(tmp_path):
     quick = functools.partial(same_as_one_process, only=("with scales",))
-    run(2, [quick, silent_where_filters_are_local, mixed_precision], tmp_path)
+    run(2, [quick, silent_where_filters_are_local, mixed_precision, a_rank_that_differs], tmp_path)
 
 
 @pytest.mark.slow
