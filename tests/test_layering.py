@@ -155,6 +155,12 @@ def test_every_file_has_a_tier():
     assert not missing, f"say in TIERS where these belong: {sorted(missing)}"
 
 
+def test_no_two_tests_share_a_name():
+    """pytest imports them by their base name."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_only_from_above_and_at_its_head(path):
     assert upward(path, TREES[path]) == []

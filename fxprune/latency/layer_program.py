@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from fxprune.capture.dispatch import argument_names, storage_of, writes
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import mapped
 from fxprune.ir.trees import tensors_in
@@ -67,8 +68,7 @@ class Step:
 
     def named(self) -> dict[str, Any]:
         """The arguments by their names in the operator's schema."""
-        names = [argument.name for argument in self.function._schema.arguments]
-        return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+        return {**dict(zip(argument_names(self.function), self.args, strict=False)), **self.kwargs}
 
 
 def _groups(value: int, shapes: Mapping[str, Shape], out: Shape) -> int:
@@ -158,10 +158,10 @@ class Program:
         return self._graph(lengths, tensor), tuple(tensor(slot) for slot in self.slots if slot.kind == INPUT)
 
     def _looks_only(self, module: GraphModule, inputs: Sequence[torch.Tensor], outs: Sequence[torch.Tensor]) -> bool:
-        if any(step.function._schema.is_mutable for step in self.steps):
+        if any(writes(step.function) for step in self.steps):
             return False
-        given = {t.untyped_storage()._cdata for t in (*inputs, *module.buffers())}
-        return all(out.untyped_storage()._cdata in given for out in outs)
+        given = {storage_of(t) for t in (*inputs, *module.buffers())}
+        return all(storage_of(out) in given for out in outs)
 
     def _graph(self, lengths: Sequence[int], tensor: Callable[[Slot], torch.Tensor]) -> GraphModule:
         graph, root, nodes = Graph(), nn.Module(), {}
@@ -190,7 +190,7 @@ class Program:
                   if isinstance(value, Use)}
         out = self.slots[step.outs[0]].shape(lengths)
         changed = {name: SIZES[name](value, shapes, out) for name, value in named.items()}
-        arguments = [argument.name for argument in step.function._schema.arguments]
+        arguments = argument_names(step.function)
         args = tuple(changed.pop(name, value) for name, value in zip(arguments, step.args, strict=False))
         return args, {**step.kwargs, **changed}
 
@@ -198,7 +198,7 @@ class Program:
         """The operator; one that writes into an input of the program as its other form, so that passes are alike."""
         first = next((value for value in step.args if isinstance(value, Use)), None)
         base = step.op.partition("::")[2].rstrip("_")
-        if first is None or self.slots[first.slot].kind == MADE or not step.function._schema.is_mutable:
+        if first is None or self.slots[first.slot].kind == MADE or not writes(step.function):
             return step.function
         packet = getattr(torch.ops.aten, base, None) if step.op.startswith("aten::") else None
         return getattr(packet, step.overload, step.function) if packet is not None else step.function

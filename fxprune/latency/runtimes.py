@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_iter
 
+from fxprune.capture.pytrees import tree_iter
 from fxprune.errors import MeasurementError, MissingExtraError, UnsupportedError
 from fxprune.ir.example_inputs import Example
 from fxprune.latency.backends import clock_of, register_backend

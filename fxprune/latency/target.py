@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
+from fxprune.capture.pytrees import tree_map_only
 from fxprune.capture.structure import deep_copy
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, Inputs, TensorSpec, realise, specs
