@@ -73,7 +73,8 @@ def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray,
 def damped_inverse(gram: torch.Tensor) -> torch.Tensor:
     """(H + λI)⁻¹ of H [g, i, i]."""
     damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
-    return torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1]).to(gram))
+    inverse: torch.Tensor = torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1]).to(gram))
+    return inverse
 
 
 def _cost(inverse: torch.Tensor, weight: torch.Tensor, inputs: list[torch.Tensor]) -> float:
