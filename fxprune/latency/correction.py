@@ -1,7 +1,8 @@
 """Hold a result to its time: draw, emit, measure in turn with the original, correct, at most a few times.
 
 The table says T̂ for a plan. What the emitted module takes, measured, says by which factor models are slower than their
-layers add up to: a = measured / T̂. The next plan is drawn with that factor. The measured time decides, not the table's.
+layers add up to: a = measured / T̂. The next plan is drawn with that factor, and once plans lie on both sides of what
+was asked, with the one between theirs. The measured time decides, not the table's.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ class Attempt:
 
     Args:
         plan: what was drawn.
-        raw: what the table says of it.
+        raw: what the table says of it, at the speed that the machine has now where a share of the original is asked.
         correction: what it was drawn with.
         original: the original's median.
         time: the result's, and its quartiles.
@@ -80,6 +81,11 @@ class Attempt:
     original: float
     time: Sample
     asked: float
+
+    @property
+    def reached(self) -> float:
+        """The time over what was asked."""
+        return self.time.median / self.asked
 
     @property
     def not_above(self) -> bool:
@@ -116,8 +122,10 @@ def timed_plan(model: nn.Module, analysis: Analysis, target: Target | None, cut:
     table = table.completed(coupling, model, layers_at(coupling, model, table.target).layers)
     with threads(table.target.threads):
         stand = stand_of(model, coupling, table.target)
-        tried, again = _attempts(asked, stand, model, analysis, {**cut, "table": table})
-        best = tried[-1] if tried[-1].kept else again if again and again.not_above else None
+        tried, again = _attempts(asked, stand, model, analysis, {**cut, "table": table}, table.seconds)
+        # Between what was drawn twice and what was asked there is no step: then the nearest one that is not above.
+        under = [one for one in tried if one.not_above] if again else []
+        best = tried[-1] if tried[-1].kept else max(under, key=lambda one: one.reached, default=None)
         if best is None:
             raise BudgetError(_missed(asked, tried))
         return best.plan, _timing(best, tried, stand, model, coupling, table)
@@ -145,28 +153,37 @@ def _table(model: nn.Module, coupling: Coupling, target: Target | None, cut: Cut
     return table
 
 
-def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions
-              ) -> tuple[list[Attempt], Attempt | None]:
-    """The plans that were tried, the last one kept if any is; and the one that was drawn again after it was measured:
-    between it and what is asked there is no step."""
+def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions, whole: float
+              ) -> tuple[list[Attempt], bool]:
+    """The plans that were tried, the last one kept if any is; and whether one was drawn again after it was measured."""
     correction = cut.get("correction", 1.0)
     tried: list[Attempt] = []
     for _ in range(ATTEMPTS):
         options: CutOptions = {**cut, "correction": correction}
         plan = draw(analysis.coupling, model, **options)
-        again = next((one for one in tried if one.plan.widths == plan.widths), None)
-        if again is not None:
-            return tried, again
+        if any(one.plan.widths == plan.widths for one in tried):
+            return tried, True
         small = carry_out(Folded(model), analysis, plan)
-        tried.append(_measured(asked, stand, analysis.coupling, plan, small, correction))
+        tried.append(_measured(asked, stand, analysis.coupling, plan, small, whole))
         if tried[-1].kept:
             break
-        correction = tried[-1].time.median / tried[-1].raw
-    return tried, None
+        correction = _corrected(tried)
+    return tried, False
 
 
-def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small: nn.Module, correction: float
-              ) -> Attempt:
+def _corrected(tried: Sequence[Attempt]) -> float:
+    """The factor for the next plan."""
+    last = tried[-1]
+    below = [one for one in tried if one.time.median <= one.asked]
+    above = [one for one in tried if one.time.median > one.asked]
+    if not below or not above:
+        return last.time.median / last.raw
+    low, high = max(below, key=lambda one: one.reached), min(above, key=lambda one: one.reached)
+    share = (1 - low.reached) / (high.reached - low.reached)
+    return low.correction + share * (high.correction - low.correction)
+
+
+def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small: nn.Module, whole: float) -> Attempt:
     """In turn with the original. A share of its time is compared round by round, so that what slows both cancels."""
     call = stand.backend.prepare(placed(small, stand.target), inputs_for(coupling.inputs, stand.target))
 
@@ -181,8 +198,9 @@ def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small:
     original = float(np.median(times[0]))
     time = Sample.of(relative(times)).times(original if asked.seconds is None else 1.0)
     options: Any = plan.options["latency"]
-    return Attempt(plan, options["predicted_ms"] / 1000 / correction, correction, original, time,
-                   asked.on(original))
+    raw = options["predicted_ms"] / 1000 / options["correction"]
+    speed = original / whole if asked.seconds is None else 1.0
+    return Attempt(plan, raw * speed, options["correction"], original, time, asked.on(original))
 
 
 def _timing(best: Attempt, tried: Sequence[Attempt], stand: Stand, model: nn.Module, coupling: Coupling,

@@ -8,6 +8,7 @@ from nets import Mixed, Narrowing, Residual  # type: ignore[import-not-found]
 import fxprune
 from fxprune.errors import BudgetError, InputError, MeasurementError
 from fxprune.latency import correction
+from fxprune.latency.samples import Sample
 from fxprune.planning.timing import TOLERANCE
 
 
@@ -76,6 +77,26 @@ def test_a_table_that_is_off_is_corrected(net, fake, target):
     assert timing.attempts == 2 and timing.forecast == pytest.approx(1 / 1.2, rel=0.02)
     assert abs(timing.measured / timing.asked - 1) <= TOLERANCE
     assert timing.predicted == pytest.approx(timing.measured, rel=0.02)
+
+
+def test_a_machine_that_is_slower_by_now_keeps_the_same_share(net, fake, target):
+    coupling = fxprune.analyze(net, X)
+    table = fxprune.latency_table(coupling, net, target)
+    fake.speed = lambda: 1.7
+    timing = fxprune.record(fxprune.compress(net, X, latency=0.5, table=table, round_to=1)).latency
+    assert timing.attempts == 1 and timing.forecast == pytest.approx(1.0, rel=0.01)
+    assert timing.original == pytest.approx(1.7 * table.seconds, rel=0.01)
+    assert timing.predicted == pytest.approx(timing.measured, rel=0.01)
+
+
+def test_plans_on_both_sides_are_drawn_between():
+    def attempt(factor, reached):
+        return correction.Attempt(None, 1.0, factor, 2.0, Sample(reached, reached, reached, 9), 1.0)
+
+    assert correction._corrected([attempt(1.0, 1.3)]) == pytest.approx(1.3)
+    assert correction._corrected([attempt(1.0, 0.8), attempt(0.8, 1.2)]) == pytest.approx(0.9)
+    assert correction._corrected([attempt(1.0, 0.8), attempt(0.8, 1.2), attempt(0.9, 0.9)]) == pytest.approx(
+        0.9 - 0.1 / 3)
 
 
 def test_milliseconds(net, fake, target):
