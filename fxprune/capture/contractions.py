@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxprune.capture.dispatch import storage_of
 from fxprune.capture.observer import facts
 from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.stepwise import Numbered, Stop
@@ -155,7 +156,7 @@ class _Recorder(Numbered):
 
     def name(self, tensor: Any) -> str | None:
         """The parameter or buffer that a tensor is, or a view of."""
-        return self.names.get(_storage(tensor)) if isinstance(tensor, Tensor) else None
+        return self.names.get(storage_of(tensor)) if isinstance(tensor, Tensor) else None
 
 
 def strided_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
@@ -173,7 +174,7 @@ def outline(model: nn.Module, example: Example) -> Outline:
     names: dict[int, str] = {}
     shared: set[int] = set()
     for name in aliases(model):
-        storage = _storage(tensors[name])
+        storage = storage_of(tensors[name])
         shared |= {storage} if storage in names else set()
         names.setdefault(storage, name)
     recorder = _Recorder({storage: name for storage, name in names.items() if storage not in shared})
@@ -187,10 +188,6 @@ def outline(model: nn.Module, example: Example) -> Outline:
             found.append(contraction)
     norms = (_norm(recorder, number, entry) for number, entry in enumerate(recorder.entries))
     return Outline(tuple(found), tuple(norm for norm in norms if norm is not None))
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 
 def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str, int]) -> Contraction | None:

@@ -40,5 +40,5 @@ def writes(func: Any) -> bool:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """A number that tensors of one memory share, while it is held."""
-    return tensor.untyped_storage()._cdata
+    """A number that tensors of one memory share, while it is held; a tensor that is not strided has its own."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)

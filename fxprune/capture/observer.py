@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from fxprune.capture.dispatch import storage_of
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
@@ -62,7 +63,7 @@ class Observer(TorchDispatchMode):
         if id(tensor) not in self._seen:
             ref = Ref(len(self._seen), tuple(tensor.shape))
             self._seen[id(tensor)] = (tensor, ref)
-            self.tape.storages[ref.id] = _storage(tensor)
+            self.tape.storages[ref.id] = storage_of(tensor)
         return self._seen[id(tensor)][1]
 
     def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
@@ -293,10 +294,6 @@ def sized_by_data(func: Any, args: Any, kwargs: Any) -> bool:
 def _counts(tensor: torch.Tensor) -> bool:
     """A counter (``num_batches_tracked``), which only training mode advances."""
     return tensor.dim() == 0 and not tensor.is_floating_point()
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 
 @dataclass(frozen=True)

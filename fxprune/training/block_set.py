@@ -55,7 +55,8 @@ class BlockSet:
 
     def parameters(self, model: nn.Module) -> list[Tensor]:
         """The named parameters of this model, in ``names``' order; of a sharded model, its shards."""
-        together(model)
+        if isinstance(model, nn.Module):  # anything else the binding refuses
+            together(model)
         try:
             binding = self._bindings.get(model)
         except TypeError:

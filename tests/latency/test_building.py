@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from nets import Mixed, Residual  # type: ignore[import-not-found]
+from latency_nets import Mixed, Residual  # type: ignore[import-not-found]
 from torch import nn
 
 import fxprune

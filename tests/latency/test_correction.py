@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from nets import Mixed, Narrowing, Residual  # type: ignore[import-not-found]
+from latency_nets import Mixed, Narrowing, Residual  # type: ignore[import-not-found]
 
 import fxprune
 from fxprune.errors import BudgetError, InputError, MeasurementError

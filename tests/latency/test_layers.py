@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from nets import Mixed, Residual  # type: ignore[import-not-found]
+from latency_nets import Mixed, Residual  # type: ignore[import-not-found]
 from torch import nn
 
 import fxprune

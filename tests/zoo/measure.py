@@ -23,7 +23,7 @@ from fxprune.rewrite.folding import Folded
 # Where packages lie on the machine that measures is nobody's business.
 _SITE = re.compile(r"/\S*site-packages/")
 # The passes, by the function that runs them and where it is called.
-PASSES = {(passes, "capture"): "capture", (passes, "refine"): "coupling", (api, "draw"): "plan",
+PASSES = {(passes, "capture"): "capture", (passes, "refine"): "coupling", (api, "timed_plan"): "plan",
           (api, "carry_out"): "rewrite", (api, "check"): "verify"}
 BOUNDARIES = ("model input", "model output")
 
