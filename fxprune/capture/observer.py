@@ -17,7 +17,8 @@ from fxprune.capture.dispatch import storage_of
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
-from fxprune.ir.tape import Call, Ref, Tape, mapped
+from fxprune.ir.tape import Call, Ref, Tape
+from fxprune.ir.trees import mapped
 from fxprune.rules.registry import couple_of
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.

@@ -17,7 +17,8 @@ import numpy as np
 
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.policy import Policy
-from fxprune.ir.tape import Call, Tape, mapped, refs
+from fxprune.ir.tape import Call, Ref, Tape, refs
+from fxprune.ir.trees import mapped
 from fxprune.ir.units import Vector
 from fxprune.rules.op import Notes, Op
 from fxprune.rules.registry import Operand, couple_of
@@ -109,7 +110,7 @@ def _followed(call: Call, tape: Tape, source: tuple[Vector, ...], dim: int) -> I
     op = Op(0, call.op, call.overload, shapes, ("", ""), Policy(), {}, Notes())
     marked = Operand(tuple(np.arange(len(v)) if d == dim else np.full(len(v), -1) for d, v in enumerate(source)))
     args, kwargs = mapped((call.args[1:], call.kwargs), lambda ref: Operand(tuple(np.full(n, -1) for n in ref.shape),
-                                                                           tape.values.get(ref.id)))
+                                                                           tape.values.get(ref.id)), Ref)
     couple = couple_of(call.op)
     outs = couple(op, marked, *args, **kwargs) if couple else []
     for vectors in outs if isinstance(outs, list) else [outs]:

@@ -9,7 +9,8 @@ import numpy as np
 from fxprune.errors import RuleError
 from fxprune.ir.evidence import Slot
 from fxprune.ir.policy import Policy
-from fxprune.ir.tape import Call, Ref, Tape, mapped, refs
+from fxprune.ir.tape import Call, Ref, Tape, refs
+from fxprune.ir.trees import leaves, mapped
 from fxprune.ir.units import Closure, Reason, Vector
 from fxprune.rules.bugs import Bug, failed, frozen_by
 from fxprune.rules.op import Notes, Op
@@ -101,8 +102,8 @@ class _Run:
         place = (call.node, call.source)
         op = Op(len(self.calls) - 1, call.op, call.overload, [ref.shape for ref in outs], place, self.policy,
                 self.choices, self.notes)
-        args, kwargs = mapped(call.args, operand), mapped(call.kwargs, operand)
-        operands = _operands(args, kwargs)
+        args, kwargs = mapped((call.args, call.kwargs), operand, Ref)
+        operands = leaves((args, kwargs), Operand)
         results = self._couple(op, call, args, kwargs, operands)
         for ref, vectors in zip(outs, results, strict=True):
             dims[ref.id] = tuple(vectors)
@@ -163,15 +164,3 @@ def _coupled(couple: Couple, op: Op, call: Call, args: Any, kwargs: Any) -> list
     if shapes != list(op.shapes):
         raise failed(call.op, "rule", call.source, f"gave shapes {shapes} where the operator gave {list(op.shapes)}")
     return results
-
-
-def _operands(*trees: Any) -> list[Operand]:
-    found: list[Operand] = []
-    for tree in trees:
-        if isinstance(tree, Operand):
-            found.append(tree)
-        elif isinstance(tree, dict):
-            found += _operands(*tree.values())
-        elif isinstance(tree, (list, tuple)):
-            found += _operands(*tree)
-    return found

@@ -9,7 +9,8 @@ normalisation behind a sum or a concatenation belongs to no voter.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from fxprune.ir.groups import CARRIER, PRODUCER, CouplingGroup, Member
+from fxprune.ir.groups import PRODUCER, CouplingGroup, is_scale
+from fxprune.ir.signature import Signature
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -17,15 +18,11 @@ if TYPE_CHECKING:
 NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 
 
-def scale_names(groups: Mapping[str, CouplingGroup], names: frozenset[str]) -> frozenset[str]:
-    """Every 1-D ``weight`` that is applied channel by channel and has a ``bias`` or a ``running_var`` beside it."""
-    return frozenset(m.name for group in groups.values() for m in group.members if _is_scale(m, names))
-
-
-def _is_scale(member: Member, names: frozenset[str]) -> bool:
-    if member.role != CARRIER or member.dim or member.name.rpartition(".")[2] != "weight":
-        return False
-    return any(f"{member.layer}.{beside}" in names for beside in ("bias", "running_var"))
+def scale_names(groups: Mapping[str, CouplingGroup], signature: Signature) -> frozenset[str]:
+    """The scales of normalisations among the groups' members."""
+    shapes = {name: shape for name, shape, _ in signature.entries}
+    return frozenset(m.name for group in groups.values() for m in group.members
+                     if is_scale(m, len(shapes[m.name]), shapes))
 
 
 def scales_of_voters(coupling: "Coupling", scales: frozenset[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.errors import InputError
 from fxprune.ir.signature import named_tensors
+from fxprune.ir.trees import leaves, mapped
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -100,26 +101,12 @@ def realise(inputs: Inputs, device: torch.device | str, generator: torch.Generat
         high = max(spec.high, spec.low + 1)
         return torch.randint(spec.low, high, spec.shape, generator=generator).to(device, kind)
 
-    example: Example = _mapped((inputs.args, dict(inputs.kwargs)), make)
-    return example
-
-
-def _mapped(tree: Any, make: Callable[[TensorSpec], Any]) -> Any:
-    if isinstance(tree, TensorSpec):
-        return make(tree)
-    if isinstance(tree, dict):
-        return {key: _mapped(item, make) for key, item in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        items = [_mapped(item, make) for item in tree]
-        return items if isinstance(tree, list) else tuple(items)
-    return tree
+    return mapped((inputs.args, dict(inputs.kwargs)), make, TensorSpec)
 
 
 def specs(inputs: Inputs) -> list[TensorSpec]:
     """All tensors of the description, in order."""
-    found: list[TensorSpec] = []
-    _mapped((inputs.args, dict(inputs.kwargs)), found.append)
-    return found
+    return leaves((inputs.args, dict(inputs.kwargs)), TensorSpec)
 
 
 def second_batch(inputs: Inputs) -> Callable[[TensorSpec], TensorSpec]:

@@ -1,6 +1,6 @@
 """Coupling groups and their members. No record holds a weight or an activation."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,3 +73,17 @@ class CouplingGroup:
     def __repr__(self) -> str:
         state = f"frozen: {self.frozen}" if self.frozen else f"{len(self.voters)} voters"
         return f"CouplingGroup({self.name!r}, {self.size} channels, {len(self.members)} members, {state})"
+
+
+def is_scale(member: Member, rank: int, names: Container[str]) -> bool:
+    """Whether it is the scale of a normalisation: a 1-D ``weight`` that is applied channel by channel, with a ``bias``
+    or a ``running_var`` beside it (which tells it from PReLU's slopes).
+
+    Args:
+        member: of a group.
+        rank: of the parameter that it lies in.
+        names: all parameters and buffers of the model.
+    """
+    if member.role != CARRIER or rank != 1 or member.name.rpartition(".")[2] != "weight":
+        return False
+    return any(f"{member.layer}.{beside}" in names for beside in ("bias", "running_var"))

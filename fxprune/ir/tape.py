@@ -4,11 +4,13 @@ The tape is data. The observer (``capture``) writes it, the coupling analysis re
 it likes, and verification walks along it to know which call of the running original stands for which node.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from fxprune.ir.trees import leaves
 
 
 @dataclass(frozen=True)
@@ -66,42 +68,15 @@ class Tape:
         return {name for number, name in self.params.items() if number in seen}
 
 
-# What arguments mostly are, besides tensors.
-_PLAIN = {int, float, bool, str, type(None)}
-
-
 def refs(tree: Any) -> Iterator[Ref]:
     """The tensors in nested arguments, in order.
 
     >>> [ref.id for ref in refs([Ref(1, (2,)), {"a": (Ref(2, ()), 3)}])]
     [1, 2]
     """
-    if isinstance(tree, Ref):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from refs(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from refs(item)
-    elif isinstance(tree, slice):
-        yield from refs((tree.start, tree.stop, tree.step))
+    return iter(leaves(tree, Ref))
 
 
 def writes(call: Call) -> set[int]:
     """The tensors that a call writes into: what it is given and gives."""
     return {ref.id for ref in refs((call.args, call.kwargs))} & {ref.id for ref in refs(call.outs)}
-
-
-def mapped(tree: Any, change: Callable[[Any], Any], leaf: type = Ref) -> Any:
-    """The same nest with every ``leaf`` (a ``Ref``, or a tensor) replaced by ``change(leaf)``."""
-    if isinstance(tree, leaf):
-        return change(tree)
-    if type(tree) in _PLAIN:
-        return tree
-    if isinstance(tree, (list, tuple)):
-        items = [mapped(item, change, leaf) for item in tree]
-        return items if isinstance(tree, list) else tuple(items)
-    if isinstance(tree, dict):
-        return {key: mapped(item, change, leaf) for key, item in tree.items()}
-    return tree

@@ -35,7 +35,7 @@ def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable[Any]
     Raises:
         InputError: no data, or activations that are not finite.
     """
-    scales = scales_of_voters(coupling, scale_names(groups, frozenset(e[0] for e in coupling.signature.entries)))
+    scales = scales_of_voters(coupling, scale_names(groups, coupling.signature))
     modules = dict(model.named_modules(remove_duplicate=False))
     readers: dict[str, _Reader] = {}
     wanted: dict[str, list[tuple[_Reader, Member]]] = {}

@@ -34,7 +34,7 @@ def select(groups: Mapping[str, CouplingGroup], model: torch.nn.Module, wanted: 
         raise UnsupportedError(f"the model must have channels that can be removed, but all {len(groups)} coupling "
                                f"groups are frozen{_reasons(groups.values())}; print(fxprune.analyze(model).report()) "
                                "shows what holds them")
-    chosen = set(groups) if isinstance(wanted, str) and wanted == "auto" else _wanted(groups, wanted)
+    chosen = set(groups) if isinstance(wanted, str) and wanted == "auto" else named_groups(groups, wanted)
     held = _ignored(groups, model, ignore)
     free = [g for name, g in groups.items() if name in chosen and name not in held and not g.frozen]
     if not free:
@@ -43,7 +43,12 @@ def select(groups: Mapping[str, CouplingGroup], model: torch.nn.Module, wanted: 
     return free
 
 
-def _wanted(groups: Mapping[str, CouplingGroup], wanted: Wanted) -> set[str]:
+def named_groups(groups: Mapping[str, CouplingGroup], wanted: Wanted) -> set[str]:
+    """The names of the groups that ``wanted`` means: names, glob patterns over layers, or groups; not ``"auto"``.
+
+    Raises:
+        InputError: a name, pattern or object that matches nothing, or only frozen groups.
+    """
     chosen: set[str] = set()
     for item in [wanted] if isinstance(wanted, str | CouplingGroup) else _listed(wanted, "groups"):
         if isinstance(item, CouplingGroup):

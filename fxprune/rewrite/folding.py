@@ -25,6 +25,7 @@ from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.ir import example_inputs
+from fxprune.ir.comparison import difference
 from fxprune.ir.groups import PRODUCER
 from fxprune.ir.progress import progress
 from fxprune.ir.signature import named_tensors
@@ -84,8 +85,7 @@ class Folded:
         with untouched_rng(), torch.no_grad(), multihead.written_out():
             pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, isolated_copy(small))),
                         strict=True)
-            drift = max((float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in pairs
-                         if a.is_floating_point()), default=0.0)
+            drift = max((difference(a, b) for a, b in pairs if a.is_floating_point()), default=0.0)
         if drift > DRIFT and all(entry.inexact == 0 for entry in self.folds):
             raise VerificationError("the folded result must equal the original with its removed channels held at "
                                     f"their constants to {DRIFT:g}, and differs by {drift:.3g}; pass "

@@ -17,9 +17,11 @@ from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError, InputError, VerificationError, unknown
+from fxprune.ir.comparison import difference
 from fxprune.ir.example_inputs import realise
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.signature import aliases, named_tensors, signature_of
+from fxprune.ir.trees import tensors_in
 from fxprune.planning.activations import mean_activations
 from fxprune.planning.composition import compose
 from fxprune.planning.scoring import score_groups
@@ -152,12 +154,11 @@ def _verify(model: nn.Module, ordered: nn.Module, coupling: "Coupling") -> None:
     small = sum(p.numel() for p in model.parameters()) < LARGEST_IN_DOUBLE
     outputs, dtype = _outputs((model, ordered), coupling, torch.float64 if small else None)
     for a, b in zip(*outputs, strict=True):
-        error = (a.double() - b.double()).abs().max().item() if a.numel() else 0.0
-        scale = max(a.double().abs().max().item() if a.numel() else 0.0, 1.0)
-        if not error <= scale * (TOLERANCE if dtype else ROUNDED):
+        error = difference(a.double(), b.double(), least=1.0)
+        if not error <= (TOLERANCE if dtype else ROUNDED):
             raise VerificationError(f"the ordered copy must compute the same function, but its output differs by "
-                                    f"{error:.3g} of {scale:.3g}; this is a fault of fxprune: please report it, and "
-                                    "leave fxprune.order out")
+                                    f"{error:.3g}; this is a fault of fxprune: please report it, and leave "
+                                    "fxprune.order out")
 
 
 def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dtype | None,
@@ -173,7 +174,7 @@ def _outputs(models: Iterable[nn.Module], coupling: "Coupling", dtype: torch.dty
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(0)
                 result = (copied.to(dtype) if dtype else copied)(*args, **kwargs)
-            found.append([t for t in tree_iter(result) if isinstance(t, torch.Tensor) and t.is_floating_point()])
+            found.append([t for t in tensors_in(result) if t.is_floating_point()])
     except FxpruneError:
         raise
     except Exception:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fxprune.ir.trees import leaves
 from fxprune.ir.units import Vector
 from fxprune.rules.registry import Operand
 
@@ -14,13 +15,7 @@ Vectors = tuple[Vector, ...]
 
 def operands(*tree: Any) -> Iterator[Operand]:
     """The tensors in nested arguments, in order."""
-    for item in tree:
-        if isinstance(item, Operand):
-            yield item
-        elif isinstance(item, (list, tuple)):
-            yield from operands(*item)
-        elif isinstance(item, dict):
-            yield from operands(*item.values())
+    return iter(leaves(tree, Operand))
 
 
 def free(vector: Vector) -> bool:

@@ -1,14 +1,14 @@
 """The arguments of a penalty, checked: each message states the constraint, what was received, and what to write."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fxprune.errors import InputError, unknown
+from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup
+from fxprune.planning.selection import Wanted, named_groups
 from fxprune.training.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -55,21 +55,10 @@ def checked_schedule(schedule: Any) -> Schedule:
     return checked
 
 
-def selected(groups: Mapping[str, CouplingGroup], wanted: str | Iterable[str]) -> dict[str, CouplingGroup]:
-    free = {name: group for name, group in groups.items() if group.frozen is None}
-    if isinstance(wanted, str) and wanted == "auto":
-        chosen = set(free)
-    else:
-        chosen = set()
-        for pattern in [wanted] if isinstance(wanted, str) else wanted:
-            found = {name for name in groups if name == pattern or fnmatchcase(name, pattern)}
-            if not found:
-                raise InputError(unknown("group", pattern, groups))
-            if not found & set(free):
-                raise InputError(f"groups must be prunable, but {pattern!r} is frozen: "
-                                 f"{groups[min(found)].frozen}; leave it out")
-            chosen |= found & set(free)
-    if not chosen:
+def selected(groups: Mapping[str, CouplingGroup], wanted: Wanted) -> dict[str, CouplingGroup]:
+    chosen = set(groups) if isinstance(wanted, str) and wanted == "auto" else named_groups(groups, wanted)
+    free = {name: group for name, group in groups.items() if group.frozen is None and name in chosen}
+    if not free:
         raise InputError("the coupling must have at least one group that may be pruned, but all are frozen; "
                          "print(coupling.report()) shows why")
-    return {name: group for name, group in free.items() if name in chosen}
+    return free

@@ -64,7 +64,7 @@ class DWGL:
         joint: one norm per channel, over voters, consumers and all scales at once, in place of a norm per voter (the
             group norm of DepGraph's sparse learning, Fang et al. 2023); all voters then reach zero together.
         schedule: `Constant`, `WarmUp`, `Ramp`, or an object like them; λ is multiplied by its factor.
-        groups: ``"auto"`` (all that may be pruned), or group names and glob patterns.
+        groups: ``"auto"`` (all that may be pruned), or what `fxprune.plan` takes: names, patterns over layers, groups.
 
     Raises:
         InputError: an argument outside its range, or groups that are unknown or frozen.
@@ -96,7 +96,7 @@ class DWGL:
         self._prices = prices(coupling, self.groups, cost_weighting)
         self.progress: Progress = self.schedule.start()
         shapes = {name: shape for name, shape, _ in coupling.signature.entries}
-        voters, terms = self._drawn_up(frozenset(shapes), float_parameters(coupling))
+        voters, terms = self._drawn_up(float_parameters(coupling))
         if not terms:
             raise InputError("the groups must have weights of floating numbers to be penalised, but their voters are "
                              "buffers or integers; name other groups with groups=")
@@ -298,9 +298,9 @@ class DWGL:
         return (f"DWGL({len(self.groups)} groups, {sum(self._blocks.sizes)} blocks, strength={self.strength:g}, "
                 f"direction={self.direction}, power={self.power:g}, schedule={self.schedule})")
 
-    def _drawn_up(self, names: frozenset[str], parameters: frozenset[str]) -> tuple[list[Term], list[Term]]:
+    def _drawn_up(self, parameters: frozenset[str]) -> tuple[list[Term], list[Term]]:
         """The voters' terms, and those that are penalised."""
-        scales = scale_names(self.groups, names)
+        scales = scale_names(self.groups, self.coupling.signature)
         own = scales_of_voters(self.coupling, scales) if self.include_scale else None
         voters = [t for g in self.groups.values() for t in blocks.voter_terms(g, parameters, own)]
         if self.joint:

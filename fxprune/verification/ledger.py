@@ -1,4 +1,4 @@
-"""What was compared, and how two tensors differ."""
+"""What was compared, and how well it agreed."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,12 +7,8 @@ import torch
 
 from fxprune.capture.dispatch import outside_modes
 from fxprune.errors import VerificationError
+from fxprune.ir.comparison import ROUNDING, difference
 from fxprune.verification.undecided import Undecided
-
-LOWEST = 1e30
-# What rounding may do, once the model's own Python has gone down to such a precision (``x.float()`` in a norm): many
-# units in the last place of single precision, some of the halves.
-ROUNDING = {torch.float32: 1e-4, torch.complex64: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}
 
 
 @dataclass
@@ -42,23 +38,3 @@ class Ledger:
             kind = VerificationError if math.isfinite(error) else Undecided
             raise kind.at(where, f"node {where!r} must equal the masked original to {self.tolerance:g}, and "
                           f"differs by {error:.3g} ({context}); the result is wrong and was not returned")
-
-
-def difference(reference: torch.Tensor, got: torch.Tensor) -> float:
-    """The largest difference, relative to the largest magnitude; where both are the same non-number, none."""
-    if not reference.numel():
-        return 0.0
-    got = got.conj_physical() if got.is_conj() else got
-    if not reference.is_floating_point() and not reference.is_complex():
-        return float((reference != got).any())
-    if not reference.is_complex():
-        # What a mask fills in is as low as its dtype goes: lower than anything else, and equal.
-        reference, got = reference.clamp(-LOWEST, LOWEST), got.clamp(-LOWEST, LOWEST)
-    same = (reference == got) | (reference.isnan() & got.isnan())
-    if bool(same.all()):
-        return 0.0
-    finite = reference.isfinite()
-    scale = float(reference[finite].abs().max()) if bool(finite.any()) else 1.0
-    difference = torch.where(same, torch.zeros_like(reference, dtype=reference.abs().dtype), (reference - got).abs())
-    error = float(difference.max()) / max(scale, 1e-30)
-    return float("inf") if error != error else error

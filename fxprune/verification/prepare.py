@@ -8,6 +8,7 @@ from torch import nn
 
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
+from fxprune.ir.comparison import identical
 from fxprune.ir.signature import aliases, named_tensors
 
 Keep = Mapping[str, Mapping[int, Any]]
@@ -36,17 +37,13 @@ def check_weights(model: nn.Module, small: nn.Module, keep: Keep) -> None:
                                     f"{list(tensor.shape)}; compress again")
         if _is_index(tensor):
             continue  # index tables are renumbered; the nodes that use them are compared
-        if not torch.equal(_bits(expected), _bits(tensor.detach())):
+        if not identical(expected, tensor.detach()):
             raise VerificationError(f"{name!r} must hold the planned slice of the original's weights, and holds other "
                                     "values; verify before training goes on, and against the model that was pruned")
 
 
 def _is_index(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point() and not tensor.is_complex()
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.nan_to_num(tensor) if tensor.is_floating_point() else tensor
 
 
 def pair(model: nn.Module, small: nn.Module, keep: Keep, dtype: torch.dtype, seed: int) -> tuple[nn.Module, nn.Module]:

@@ -22,8 +22,7 @@ class Net(nn.Module):
 
 def scales(forward):
     coupling = fxprune.analyze(Net(forward), torch.randn(2, 3, 4, 4))
-    names = frozenset(name for name, _, _ in coupling.signature.entries)
-    return scales_of_voters(coupling, scale_names(coupling.groups, names))
+    return scales_of_voters(coupling, scale_names(coupling.groups, coupling.signature))
 
 
 def test_each_voter_has_its_own():

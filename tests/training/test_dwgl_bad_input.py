@@ -19,8 +19,8 @@ from fxprune.training import DWGL, Ramp, WarmUp
     ({"direction": 4.0}, "direction must be two numbers"),
     ({"power": 0.0}, "power must be a finite number > 0"),
     ({"schedule": WarmUp}, "schedule must be"),
-    ({"groups": ["stemm"]}, "unknown group 'stemm'; did you mean 'stem'"),
-    ({"groups": ["fc"]}, "'fc' is frozen: model output"),
+    ({"groups": ["stemm"]}, "unknown group or layer 'stemm'; did you mean 'stem'"),
+    ({"groups": ["fc"]}, "'fc' is frozen \\(model output"),
 ])
 def test_arguments(coupling, options, words):
     with pytest.raises(InputError, match=words):

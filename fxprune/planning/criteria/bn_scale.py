@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fxprune.ir.groups import CARRIER, CouplingGroup, Member
+from fxprune.ir.groups import CouplingGroup, is_scale
 from fxprune.planning.criteria.norms import L2
 from fxprune.planning.criteria.slices import per_channel
 
@@ -23,14 +23,7 @@ class BNScale:
     """
 
     def __call__(self, group: CouplingGroup, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
-        scales = [m for m in group.members if self._is_scale(m, tensors)]
+        scales = [m for m in group.members if is_scale(m, tensors[m.name].dim(), tensors)]
         if not scales:
             return L2()(group, tensors)
         return np.stack([per_channel(m, tensors[m.name], 1, group.size) for m in scales])
-
-    def _is_scale(self, member: Member, tensors: Mapping[str, torch.Tensor]) -> bool:
-        if member.role != CARRIER or member.name.rpartition(".")[2] != "weight":
-            return False
-        beside = (f"{member.layer}.bias", f"{member.layer}.running_var")
-        tensor = tensors[member.name]
-        return tensor.dim() == 1 and tensor.is_floating_point() and any(name in tensors for name in beside)
