@@ -17,12 +17,14 @@ from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
 from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 from fxprune.errors import FxpruneError, UnsupportedError
+from fxprune.ir.comparison import difference
 from fxprune.ir.example_inputs import Example, Inputs, realise, second_batch
 
 # What tracing notes at a node of the source that it ran through.
 MACHINE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
 # How far apart one kernel's results may be from another's, relative to the largest output.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+TOLERANCE = {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-4, torch.complex64: 1e-4,
+             torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
@@ -148,9 +150,4 @@ def close(a: Any, b: Any) -> bool:
     """Whether two outputs agree to within what another kernel may change."""
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and a == b
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point() or not a.numel():
-        return torch.equal(a, b)
-    scale = float(a.nan_to_num(posinf=0, neginf=0).abs().max()) or 1.0
-    return torch.allclose(a, b, rtol=0, atol=TOLERANCE.get(a.dtype, 5e-2) * scale, equal_nan=True)
+    return a.shape == b.shape and a.dtype == b.dtype and difference(a, b) <= TOLERANCE.get(a.dtype, 5e-2)

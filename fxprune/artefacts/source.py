@@ -20,6 +20,7 @@ from fxprune.artefacts.weights import state_of
 from fxprune.capture.holdings import hand_over
 from fxprune.capture.pytrees import tree_leaves, tree_map_only, tree_structure
 from fxprune.errors import UnsupportedError
+from fxprune.ir import comparison
 from fxprune.rewrite.emitted import graphs_of
 
 _IMPORTS = (("math.", "import math"), ("operator.", "import operator"))
@@ -147,10 +148,7 @@ def identical(a: Any, b: Any) -> bool:
 def _identical(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and a == b
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.isnan(), b.isnan())
-                                 and torch.equal(a.nan_to_num(), b.nan_to_num()))
+    return comparison.identical(a, b)
 
 
 def _restore(module: nn.Module, states: dict[str, torch.Tensor]) -> None:
