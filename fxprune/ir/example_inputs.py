@@ -101,7 +101,8 @@ def realise(inputs: Inputs, device: torch.device | str, generator: torch.Generat
         high = max(spec.high, spec.low + 1)
         return torch.randint(spec.low, high, spec.shape, generator=generator).to(device, kind)
 
-    return mapped((inputs.args, dict(inputs.kwargs)), make, TensorSpec)
+    example: Example = mapped((inputs.args, dict(inputs.kwargs)), make, TensorSpec)
+    return example
 
 
 def specs(inputs: Inputs) -> list[TensorSpec]:

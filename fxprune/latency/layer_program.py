@@ -18,8 +18,7 @@ from torch.fx import Graph, GraphModule
 
 from fxprune.capture.dispatch import argument_names, storage_of, writes
 from fxprune.ir.example_inputs import Example
-from fxprune.ir.tape import mapped
-from fxprune.ir.trees import tensors_in
+from fxprune.ir.trees import mapped, tensors_in
 from fxprune.latency.target import Target, formatted
 
 PARAM, INPUT, MADE = "param", "input", "made"

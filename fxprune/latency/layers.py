@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.coupling.coupling import Coupling
-from fxprune.ir.tape import Ref, Tape, mapped, refs
+from fxprune.ir.tape import Ref, Tape, refs
+from fxprune.ir.trees import mapped
 from fxprune.ir.units import Vector
 from fxprune.latency.layer_program import INPUT, MADE, PARAM, Program, Slot, Step, Use
 

@@ -13,7 +13,6 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError, InputError, VerificationError, unknown
