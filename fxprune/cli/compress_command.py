@@ -14,8 +14,8 @@ from fxprune.cli.model_arguments import add_policy, built, command, example, pol
 from fxprune.cli.stages import stage
 from fxprune.cli.target_options import add_target, target
 from fxprune.errors import InputError
-from fxprune.planning.comparison import PRICES, SCOPES
 from fxprune.planning.criteria import CRITERIA
+from fxprune.planning.scopes import PRICES, SCOPES
 from fxprune.planning.vote import VOTES
 from fxprune.report.compression import compression_table
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from fxprune.errors import BudgetError, unknown
 from fxprune.ir.costs import Costs, Count
-from fxprune.planning.comparison import PRICES, SCOPES, Blocks, keys, saved_by_one
+from fxprune.planning.scopes import PRICES, SCOPES, Blocks, keys, saved_by_one
 
 KINDS = ("macs", "params", "channels", "threshold", "latency", "latency_ms")
 

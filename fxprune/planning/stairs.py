@@ -9,7 +9,7 @@ import numpy as np
 
 from fxprune.ir.costs import Count
 from fxprune.planning.budget import Budget, blocks_of, ranking, step_of
-from fxprune.planning.comparison import keys
+from fxprune.planning.scopes import keys
 
 # Seconds, relative to the whole, below which nothing is saved.
 NOTHING = 1e-9

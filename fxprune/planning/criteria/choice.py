@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fxprune.ir.groups import CARRIER
-from fxprune.planning.comparison import PRICES
 from fxprune.planning.criteria.registry import Criterion, described, resolve
+from fxprune.planning.scopes import PRICES
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling

@@ -6,7 +6,7 @@ import pytest
 from fxprune.errors import BudgetError
 from fxprune.ir.costs import Costs, Count
 from fxprune.planning.budget import Budget, cut
-from fxprune.planning.comparison import saved_by_one
+from fxprune.planning.scopes import saved_by_one
 
 
 def costs(each: dict[str, int]) -> Costs:
