@@ -18,7 +18,6 @@ html_show_copyright = False
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # "Attributes:" as a list; as directives of their own they would describe dataclass fields twice.
