@@ -110,7 +110,7 @@ class Contraction:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Weighted:
     """The contractions and the batch norms of a run, in order."""
 
     contractions: tuple[Contraction, ...]
@@ -164,7 +164,7 @@ def strided_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_strided(parameter.shape, parameter.stride(), dtype=dtype)
 
 
-def outline(model: nn.Module, example: Example) -> Outline:
+def weighted(model: nn.Module, example: Example) -> Weighted:
     """The contractions of ``model``, run on ``example`` in inference mode; pass a copy in eval mode.
 
     Args:
@@ -187,7 +187,7 @@ def outline(model: nn.Module, example: Example) -> Outline:
         if contraction is not None:
             found.append(contraction)
     norms = (_norm(recorder, number, entry) for number, entry in enumerate(recorder.entries))
-    return Outline(tuple(found), tuple(norm for norm in norms if norm is not None))
+    return Weighted(tuple(found), tuple(norm for norm in norms if norm is not None))
 
 
 def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str, int]) -> Contraction | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fxprune.capture.contractions import Contraction, Outline
+from fxprune.capture.contractions import Contraction, Weighted
 from fxprune.capture.stepwise import Stop, watched
 from fxprune.errors import FxpruneError, InputError
 from fxprune.planning.batches import Batch
@@ -49,7 +49,7 @@ class Reading:
         return (self.square / self.n - (self.x / self.n).square()).clamp_min(0)
 
 
-def read(model: nn.Module, found: Outline, batches: Iterable[Batch], kinds: Collection[str],
+def read(model: nn.Module, found: Weighted, batches: Iterable[Batch], kinds: Collection[str],
          generator: torch.Generator) -> dict[int, Reading]:
     """Operator's number -> what entered it.
 

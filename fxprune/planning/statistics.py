@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fxprune.capture import multihead
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling, without_checkpoints
-from fxprune.capture.contractions import Contraction, outline, strided_like
+from fxprune.capture.contractions import Contraction, strided_like, weighted
 from fxprune.capture.structure import isolated_copy
 from fxprune.ir.example_inputs import Example, Inputs, realise
 from fxprune.ir.groups import CouplingGroup, Member
@@ -119,7 +119,7 @@ def gather(coupling: "Coupling", model: nn.Module, groups: Mapping[str, Coupling
     with untouched_rng(), torch.inference_mode(False), as_captured(coupling):
         copied = isolated_copy(model).eval()
         if READ & set(needs):
-            found = outline(copied, small_example(coupling.inputs, copied))
+            found = weighted(copied, small_example(coupling.inputs, copied))
             read_at = read(copied, found, data.batches(model, coupling.inputs, "activations"), needs, generator)
             readings = tuple((c, read_at[c.number]) for c in found.contractions if c.number in read_at)
         with torch.enable_grad():

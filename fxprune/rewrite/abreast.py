@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fxprune.capture.contractions import Contraction, Norm, Outline
+from fxprune.capture.contractions import Contraction, Norm, Weighted
 from fxprune.capture.stepwise import Stepwise, Stop, stepwise
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example
@@ -36,7 +36,7 @@ class Arrival:
     there: list[Stop]
 
 
-def pairs_of(full: Outline, cut: Outline) -> list[Pair]:
+def pairs_of(full: Weighted, cut: Weighted) -> list[Pair]:
     """The contractions that both networks have, in the cut one's order of execution."""
     theirs = {contraction.key: contraction for contraction in full.contractions}
     return [Pair(theirs[mine.key], mine) for mine in cut.contractions if mine.key in theirs]

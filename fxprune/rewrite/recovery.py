@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from fxprune.capture.capturing import untouched_rng
-from fxprune.capture.contractions import Norm, outline
+from fxprune.capture.contractions import Norm, weighted
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError, unknown
@@ -166,8 +166,8 @@ class _Run:
 
     def over(self, batches: Sequence, coupling: Coupling) -> None:
         """Go through the network once, on all batches."""
-        full = outline(self.model, small_example(coupling.inputs, self.model))
-        cut = outline(self.small, small_example(coupling.inputs, self.small))
+        full = weighted(self.model, small_example(coupling.inputs, self.model))
+        cut = weighted(self.small, small_example(coupling.inputs, self.small))
         pairs = self._alone(pairs_of(full, cut), coupling)
         with abreast(self.model, self.small, pairs, cut.norms, batches) as arrivals:
             for arrival in arrivals:

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxprune.capture import multihead
-from fxprune.capture.contractions import outline
+from fxprune.capture.contractions import weighted
 
 
 def found(model: nn.Module, *inputs: torch.Tensor):
     with multihead.written_out():
-        return outline(model.eval(), (inputs, {}))
+        return weighted(model.eval(), (inputs, {}))
 
 
 class Block(nn.Module):
