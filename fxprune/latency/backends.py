@@ -2,8 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -89,18 +88,6 @@ def check_device(name: str) -> torch.device:
         raise InputError(f"device must be one that this PyTorch can use, got {name!r} ({words}); write "
                          "device='cpu', on the command line --device cpu") from error
     return place
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """So many threads of PyTorch on the CPU while the block runs."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def clock_of(target: Target) -> Callable[[], float]:

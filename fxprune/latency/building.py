@@ -12,7 +12,7 @@ from torch import nn
 
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError
-from fxprune.latency.backends import threads
+from fxprune.latency.clock import cpu_threads
 from fxprune.latency.entries import Wanted, filled, steady
 from fxprune.latency.layers import Layer, Layers
 from fxprune.latency.lookup import LatencyTable
@@ -63,7 +63,7 @@ def latency_table(coupling: Coupling, model: nn.Module, target: Target | None = 
     target = (target or Target()).resolved(coupling.inputs)
     stop = time.monotonic() + 60 * minutes
     found = layers_at(coupling, model, target)
-    with threads(target.threads):
+    with cpu_threads(target.threads):
         stand = stand_of(model, coupling, target)
         table = _begun(coupling, stand, found, path, step)
         if path is not None:

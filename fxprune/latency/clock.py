@@ -103,7 +103,7 @@ def measure(model: nn.Module, inputs: Any, *, repeats: int = 50, warmup: int = 1
     8
     """
     example = _checked([model], inputs, repeats, warmup, threads)
-    with _threads(threads):
+    with cpu_threads(threads):
         times = _turns([model], example, repeats, warmup)
         return _latency(model, example, times[0])
 
@@ -126,7 +126,7 @@ def compare(original: nn.Module, small: nn.Module, inputs: Any, *, repeats: int 
     """
     models = [original, small]
     example = _checked(models, inputs, repeats, warmup, threads)
-    with _threads(threads):
+    with cpu_threads(threads):
         times = _turns(models, example, repeats, warmup)
         before, after = (_latency(model, example, each) for model, each in zip(models, times, strict=True))
     ratios = times[0] / times[1]
@@ -232,7 +232,8 @@ def _eval(models: list[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """So many threads of PyTorch on the CPU while the block runs; as they are where None."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

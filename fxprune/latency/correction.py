@@ -15,8 +15,8 @@ from torch import nn
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import BudgetError, InputError
-from fxprune.latency.backends import threads
 from fxprune.latency.building import latency_table
+from fxprune.latency.clock import cpu_threads
 from fxprune.latency.entries import Wanted, batches, measured, steady
 from fxprune.latency.layers import Layer
 from fxprune.latency.lookup import LatencyTable
@@ -120,7 +120,7 @@ def timed_plan(model: nn.Module, analysis: Analysis, target: Target | None, cut:
     asked = Asked.of(latency, latency_ms)
     table = _table(model, coupling, target, cut)
     table = table.completed(coupling, model, layers_at(coupling, model, table.target).layers)
-    with threads(table.target.threads):
+    with cpu_threads(table.target.threads):
         stand = stand_of(model, coupling, table.target)
         tried, again = _attempts(asked, stand, model, analysis, {**cut, "table": table}, table.seconds)
         # Between what was drawn twice and what was asked there is no step: then the nearest one that is not above.

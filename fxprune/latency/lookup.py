@@ -13,7 +13,7 @@ from torch import nn
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError
 from fxprune.ir.files import write_text
-from fxprune.latency.backends import threads
+from fxprune.latency.clock import cpu_threads
 from fxprune.latency.entries import filled
 from fxprune.latency.grid import LEVELS, Point, along, between, points
 from fxprune.latency.layers import Layer, Length
@@ -132,7 +132,7 @@ class LatencyTable:
         missing = [layer for layer in layers if self._axes(layer) is None]
         if not missing:
             return self
-        with threads(self.target.threads):
+        with cpu_threads(self.target.threads):
             stand = stand_of(model, coupling, self.target)
             new = dict(self.entries)
             for entries in filled(stand, missing, self.axes, COARSE, new, self.whole.median):

@@ -52,7 +52,9 @@ def test_closing_ends_the_thread():
 
 
 def test_a_run_that_never_began_can_be_closed():
+    before = threading.active_count()
     Stepwise(lambda run: run.wait(1)).close()
+    assert threading.active_count() == before
 
 
 def test_watched_sees_results_in_order():

@@ -123,7 +123,9 @@ def test_plots(name):
 
     figure = Figure()
     figure.suptitle(plot_text(name))
-    figure.savefig(io.BytesIO())
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    assert drawn.getvalue().startswith(b"\x89PNG")
 
 
 def test_long_names_cost_nothing():
