@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
+from fxprune.capture.model_walk import aliases, signature_of
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import InputError, PlanError
 from fxprune.ir.policy import Policy
-from fxprune.ir.signature import aliases, signature_of
 from fxprune.latency.correction import timed_plan
 from fxprune.latency.target import Target
 from fxprune.passes import analysis_of, carry_out

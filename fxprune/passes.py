@@ -6,12 +6,12 @@ from typing import Any
 from torch import nn
 
 from fxprune.capture.capturing import GRAPH, capture
+from fxprune.capture.model_walk import aliases
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
 from fxprune.errors import VerificationError
 from fxprune.ir.policy import Policy
-from fxprune.ir.signature import aliases
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.results import Record, attach

@@ -19,6 +19,7 @@ from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
 from fxprune.capture.holdings import hand_over
 from fxprune.capture.pytrees import tree_leaves, tree_map_only, tree_structure
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import UnsupportedError
 from fxprune.ir import comparison
 from fxprune.rewrite.emitted import graphs_of
@@ -195,7 +196,7 @@ def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str
 def _refusal(graph: Graph) -> str | None:
     """What a training graph says that could not be captured."""
     first = next((n for n in graph.nodes if n.op == "call_function"), None)
-    if first is None or first.target is not torch._assert or first.args[0] is not False:
+    if first is None or first.target is not ASSERT or first.args[0] is not False:
         return None
     return str(first.args[1])
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.fx import Graph, Node
 
 from fxprune.artefacts.source_values import bracketed, function, is_name, literal
 from fxprune.capture.contexts import CONTEXTS, enter_autocast, exit_autocast, switch_grad
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import UnsupportedError
 
 _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
@@ -224,5 +224,5 @@ def _is_number(node: Node) -> bool:
     if node.op != "call_function" or node.target in CONTEXTS or node.target is getattr:
         return False
     inputs = node.all_input_nodes
-    return node.target is not torch._assert and bool(inputs) and all(map(_is_number, inputs)) and not (
+    return node.target is not ASSERT and bool(inputs) and all(map(_is_number, inputs)) and not (
         getattr(node.target, "__module__", "") or "").startswith("torch")

@@ -11,6 +11,7 @@ from fxprune.capture.contexts import compiling
 from fxprune.capture.dtypes import cast, settle_dtypes
 from fxprune.capture.dynamic_sizes import settle
 from fxprune.capture.liveness import drop_dead
+from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.observer import Observer
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.randomness import undrawn, untouched_rng
@@ -22,7 +23,6 @@ from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.inferred_inputs import candidates
-from fxprune.ir.signature import named_modules, named_tensors
 from fxprune.ir.trees import tensors_in
 
 GRAPH, MODULE = "graph", "module"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from fxprune.capture.dispatch import storage_of
+from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.observer import facts
 from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.stepwise import Numbered, Stop
 from fxprune.ir.example_inputs import Example
-from fxprune.ir.signature import aliases, named_tensors
 from fxprune.rules.operands import argument
 from fxprune.rules.products import Product, as_weight, factors, positions, product_of
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.outline import Outline
 from fxprune.capture.pytrees import tree_map_only
 from fxprune.capture.size_nodes import replaced_at
 from fxprune.capture.traced import Traced
 from fxprune.ir.example_inputs import Example
-from fxprune.ir.signature import named_tensors
 
 OTHER = {torch.float32: torch.float64, torch.float64: torch.float32, torch.bfloat16: torch.float32,
          torch.float16: torch.float32}

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from fxprune.capture.observer import NUMBER, observed
+from fxprune.capture.observed_mode import ObservedMode
+from fxprune.capture.observer import NUMBER
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Call, Tape
 
@@ -16,7 +15,7 @@ class Astray(FxpruneError):
     """The run left the tape."""
 
 
-class Follower(TorchDispatchMode):
+class Follower(ObservedMode):
     """Hands every operator to `handle` together with its call on the tape.
 
     Args:
@@ -33,13 +32,8 @@ class Follower(TorchDispatchMode):
         """Run the operator."""
         return func(*args, **kwargs)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        how = observed(func, args)
-        if how == "decompose":
-            with self:
-                return func.decompose(*args, **kwargs)
-        return func(*args, **kwargs) if how == "skip" else self.handle(self._call(func), func, args, kwargs)
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return self.handle(self._call(func), func, args, kwargs)
 
     def _call(self, func: Any) -> Call | None:
         name = func._schema.name

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from fxprune.capture.model_walk import named_modules
 from fxprune.errors import InputError
-from fxprune.ir.signature import named_modules
 from fxprune.ir.trees import tensors_in
 
 Memo = dict[int, Any]

@@ -18,7 +18,7 @@ from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, Ref, Tape
-from fxprune.ir.trees import mapped
+from fxprune.ir.trees import leaves, mapped
 from fxprune.rules.registry import couple_of
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
@@ -123,7 +123,7 @@ class Observer(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        tensors = _tensors(args, kwargs)
+        tensors = leaves((args, kwargs), torch.Tensor)
         constant = all(id(t) in self._known for t in tensors) and not facts(func).random
         if self.real:
             out = func(*args, **kwargs)
@@ -178,7 +178,7 @@ class Observer(TorchDispatchMode):
             self._storages.discard(storage)
 
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if all(id(t) in self._known for t in _tensors(args, kwargs)):
+        if all(id(t) in self._known for t in leaves((args, kwargs), torch.Tensor)):
             return func(*tree_map_only(torch.Tensor, lambda t: self._known[id(t)], args), **kwargs)
         return self.data_dependent(func, args, kwargs)
 
@@ -198,7 +198,7 @@ class Observer(TorchDispatchMode):
         """Constants that were made outside of what is watched (a cached mask, a table from numpy) join in."""
         if self.real:
             return args, kwargs
-        strays = [t for t in _tensors(args, kwargs) if not t.is_meta]
+        strays = [t for t in leaves((args, kwargs), torch.Tensor) if not t.is_meta]
         if not strays:
             return args, kwargs
         moved = {id(t): self.adopt(t) for t in strays}
@@ -215,7 +215,7 @@ class Observer(TorchDispatchMode):
         return self._adopted[id(real)][1]
 
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        if not _tensors(out):
+        if not leaves(out, torch.Tensor):
             out = results(func, args, kwargs, out)
             if not out:
                 return
@@ -225,27 +225,14 @@ class Observer(TorchDispatchMode):
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
 
     def _mark(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        tensors = _tensors(args, kwargs)
+        tensors = leaves((args, kwargs), torch.Tensor)
         if all(id(t) in self._known for t in tensors):
             return
         inherited = any(self.ref(t).id in self.unsteady for t in tensors)
         if inherited and facts(func).name in COUNTED:
             self.data_dependent(func, args, kwargs)
         if inherited or sized_by_data(func, args, kwargs):
-            self.unsteady.update(self.ref(t).id for t in _tensors(out) if t.dim())
-
-
-def _tensors(*trees: Any) -> list[torch.Tensor]:
-    """The tensors in an operator's arguments or results, in order: what a schema can nest, quicker than ``pytree``."""
-    found: list[torch.Tensor] = []
-    for tree in trees:
-        if isinstance(tree, torch.Tensor):
-            found.append(tree)
-        elif isinstance(tree, (list, tuple)):
-            found += _tensors(*tree)
-        elif isinstance(tree, dict):
-            found += _tensors(*tree.values())
-    return found
+            self.unsteady.update(self.ref(t).id for t in leaves(out, torch.Tensor) if t.dim())
 
 
 def results(func: Any, args: Any, kwargs: Any, out: Any) -> list[torch.Tensor]:
@@ -255,12 +242,12 @@ def results(func: Any, args: Any, kwargs: Any, out: Any) -> list[torch.Tensor]:
     >>> results(torch.ops.aten._foreach_mul_.Scalar, ([y], 3.0), {}, None)
     [tensor([1., 1.])]
     """
-    given = _tensors(out)
+    given = leaves(out, torch.Tensor)
     if given or not facts(func).mutable:
         return given
     named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     return [tensor for argument in func._schema.arguments if argument.alias_info is not None
-            and argument.alias_info.is_write for tensor in _tensors(named.get(argument.name))]
+            and argument.alias_info.is_write for tensor in leaves(named.get(argument.name), torch.Tensor)]
 
 
 def observed(func: Any, args: Any) -> str:
@@ -277,7 +264,7 @@ def observed(func: Any, args: Any) -> str:
 def sized_by_data(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether contents decide on the shape of the result. Of torch's own operators tags say so; of others a meta kernel
     that cannot tell the shape, or that there is none."""
-    name, tensors = facts(func).name, _tensors(args, kwargs)
+    name, tensors = facts(func).name, leaves((args, kwargs), torch.Tensor)
     if name == "aten::index":
         return any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
     if name in ("aten::where", "aten::nonzero_numpy"):

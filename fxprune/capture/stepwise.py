@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
-from fxprune.capture.observer import SAME, facts, observed
+from fxprune.capture.observed_mode import ObservedMode
+from fxprune.capture.observer import SAME, facts
 from fxprune.capture.patches import Patch, Replacement, replaced, replacements
 from fxprune.ir.example_inputs import Example
 
 
-class Numbered(TorchDispatchMode):
+class Numbered(ObservedMode):
     """Numbers the operators of a run, those that an observer would record; the same run gets the same numbers."""
 
     def __init__(self) -> None:
@@ -32,17 +33,13 @@ class Numbered(TorchDispatchMode):
     def same(self, tensor: torch.Tensor, out: torch.Tensor) -> None:
         """``out`` is ``tensor``, laid out anew."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        how = observed(func, args)
-        if how == "decompose":
-            with self:
-                return func.decompose(*args, **kwargs)
-        if how == "skip":
-            out = func(*args, **kwargs)
-            if facts(func).name == SAME:
-                self.same(args[0], out)
-            return out
+    def skip(self, func: Any, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        if facts(func).name == SAME:
+            self.same(args[0], out)
+        return out
+
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.count += 1
         return self.handle(self.count - 1, func, args, kwargs)
 

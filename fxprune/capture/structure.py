@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from fxprune.capture.hooks import Memo, closed_over, deepcopied, isolated, rebound
+from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.errors import InputError
-from fxprune.ir.signature import named_modules, named_tensors
 
 # What every module holds of its own.
 _HOLDINGS = frozenset(vars(nn.Module()))

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from fxprune.capture.call_forms import Flag, bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
 from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
+from fxprune.capture.model_walk import named_modules
 from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
 from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, instead, replaced
@@ -28,7 +29,6 @@ from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
-from fxprune.ir.signature import named_modules
 from fxprune.ir.tape import refs, writes
 
 # Functions of torch whose Python holds sizes.

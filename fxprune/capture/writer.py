@@ -13,11 +13,11 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from fxprune.capture.call_forms import PLAIN, Flag, frames, is_record
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
 from fxprune.capture.sizes import Apply, Dim, Fraction, Size
 from fxprune.errors import CaptureError
-from fxprune.ir.signature import named_tensors
 from fxprune.ir.tape import Call, refs
 from fxprune.ir.trees import tensors_in
 

@@ -9,6 +9,7 @@ from torch import nn
 import fxprune.rules  # noqa: F401  (fills the registry)
 from fxprune.capture.capturing import MODULE, Captured
 from fxprune.capture.holdings import own_parameters
+from fxprune.capture.model_walk import aliases, named_modules, named_tensors, signature_of
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.gating import gating
@@ -18,7 +19,6 @@ from fxprune.errors import InputError, UnsupportedError
 from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.frozen import Frozen
 from fxprune.ir.policy import Policy
-from fxprune.ir.signature import aliases, named_modules, named_tensors, signature_of
 from fxprune.rules.bugs import Bug
 from fxprune.rules.registry import couple_of
 

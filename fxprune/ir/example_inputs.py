@@ -1,6 +1,7 @@
 """Example inputs: normalised, described without their contents and made again from the description."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,6 @@ from torch import nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from fxprune.errors import InputError
-from fxprune.ir.signature import named_tensors
 from fxprune.ir.trees import leaves, mapped
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -53,7 +53,7 @@ def normalise(example: Any) -> Example:
 
 def check(model: nn.Module, example: Example) -> None:
     """Device and floating dtype must be the model's."""
-    weights = [tensor for _, tensor in named_tensors(model) if tensor.is_floating_point()]
+    weights = [t for t in itertools.chain(model.parameters(), model.buffers()) if t.is_floating_point()]
     if not weights:
         return
     devices, dtypes = {t.device for t in weights}, {t.dtype for t in weights}

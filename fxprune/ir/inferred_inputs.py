@@ -38,7 +38,7 @@ def _shapes(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], str]]:
         if size:
             yield (1, *size), f"{attribute}['input_size'] = {tuple(size)}"
     size = getattr(model, "image_size", None)
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), 3)
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d))), 3)
     if isinstance(size, int):
         yield (1, channels, size, size), f"image_size = {size}"
     for module in model.modules():

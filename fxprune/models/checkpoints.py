@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from fxprune.errors import InputError, unknown
-from fxprune.ir.signature import aliases
 
 # Keys that hold a state dict, the most likely first; and the letters that mark a moving average of one.
 CONTAINERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params")
@@ -53,11 +52,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike, key: str | None = No
     """
     place = os.fspath(path)
     state, said = _chosen(dict(_states(_read(Path(path)))), place, key)
-    own = model.state_dict()
+    own = model.state_dict(keep_vars=True)
     state, stripped = _stripped(state, set(own))
     # A tensor under several names is stored once (safetensors), and serves all of them.
-    state |= {name: state[given] for names in aliases(model).values() for given in names if given in state
-              for name in names if name not in state and name in own}
+    state |= {name: state[given] for names in _shared(own) for given in names if given in state
+              for name in names if name not in state}
     said += [f"prefix {prefix!r} stripped" for prefix in stripped]
     if COUNTER in state and COUNTER not in own:
         del state[COUNTER]
@@ -73,6 +72,14 @@ def load_weights(model: nn.Module, path: str | os.PathLike, key: str | None = No
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
+
+
+def _shared(state: Mapping[str, Any]) -> list[list[str]]:
+    """The names of each tensor that a state dict holds."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), []).append(name)
+    return list(names.values())
 
 
 def _read(path: Path) -> Any:

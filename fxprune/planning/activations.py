@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fxprune.capture.layer_classes import CONVOLUTION, NORM
 from fxprune.coupling.scales import scale_names, scales_of_voters
 from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup, Member
@@ -15,8 +16,6 @@ from fxprune.ir.progress import progress
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
-CONVOLUTIONS = nn.modules.conv._ConvNd
 
 
 def mean_activations(coupling: "Coupling", model: nn.Module, data: Iterable[Any], groups: Mapping[str, CouplingGroup],
@@ -103,10 +102,10 @@ def _to(value: object, weight: Tensor) -> object:
 
 def _dim(module: nn.Module) -> int:
     """The dimension of a module's output that holds its channels."""
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, CONVOLUTION):
         # From the end, since a convolution also takes inputs without a batch.
         return -1 - (module.weight.dim() - 2)
-    return 1 if isinstance(module, NORMS) else -1
+    return 1 if isinstance(module, (NORM, nn.GroupNorm)) else -1
 
 
 def _width(module: nn.Module) -> int | None:

@@ -6,8 +6,9 @@ import zlib
 import numpy as np
 import torch
 
+from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError
-from fxprune.ir.signature import dtype_name, named_tensors
+from fxprune.ir.signature import dtype_name
 
 # Bytes from which a tensor is large, and the 64-bit words of a row.
 LARGE, ROW = 1 << 18, 4096

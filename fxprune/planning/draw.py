@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fxprune.capture.model_walk import aliases
 from fxprune.errors import BudgetError, InputError, unknown
 from fxprune.ir.files import read_text
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provides
-from fxprune.ir.signature import aliases
 from fxprune.planning import document
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.budget import Budget, cut, ranking

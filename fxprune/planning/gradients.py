@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup
-from fxprune.ir.signature import named_tensors
 from fxprune.planning.batches import Batch, Loss
 from fxprune.planning.criteria.slices import slice_sums
 from fxprune.planning.input_statistics import running

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fxprune.capture.model_walk import named_tensors, signature_of
 from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup
-from fxprune.ir.signature import named_tensors, signature_of
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.criteria import Criterion, group_scores, name_of, needs, resolve
 from fxprune.planning.statistics import READ, gather

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.errors import InputError, UnsupportedError, unknown
 from fxprune.ir.groups import CONSUMER, CouplingGroup
-from fxprune.ir.signature import aliases, named_tensors
 
 Wanted = str | CouplingGroup | Iterable[str | CouplingGroup]
 Ignored = str | torch.nn.Module | Iterable[str | torch.nn.Module]

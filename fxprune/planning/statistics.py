@@ -22,10 +22,10 @@ from fxprune.capture import multihead
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.contractions import Contraction, strided_like, weighted
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.ir.example_inputs import Example, Inputs, realise
 from fxprune.ir.groups import CouplingGroup, Member
-from fxprune.ir.signature import named_tensors
 from fxprune.planning.batches import Data
 from fxprune.planning.gradients import curvature, products
 from fxprune.planning.input_statistics import Reading, read

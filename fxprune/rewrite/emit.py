@@ -10,11 +10,12 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from fxprune.capture.model_walk import named_modules
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves, line, readable
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import UnsupportedError
-from fxprune.ir.signature import named_modules
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
 from fxprune.rewrite.site import Natural, rewritten
@@ -216,7 +217,7 @@ class _Rewriter:
                 holds = self.new.call_function(operator.eq, (size, fixed.length))
                 message = f"fxprune: captured with {fixed.argument} of size {fixed.length} in dimension {fixed.dim}, " \
                           f"which is fixed: {fixed.why}; capture again for inputs of this size"
-                self.new.call_function(torch._assert, (holds, message))
+                self.new.call_function(ASSERT, (holds, message))
 
     def _guards(self, guards: list[Guard]) -> None:
         """Assert what the graph took for granted, after everything that the facts read."""
@@ -231,7 +232,7 @@ class _Rewriter:
                 holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
                 message = f"fxprune: captured where {readable(guard.fact)} was {guard.value} " \
                           f"({line(guard.source)}); capture again for inputs of this size"
-                self.new.call_function(torch._assert, (holds, message))
+                self.new.call_function(ASSERT, (holds, message))
 
 
 def _placed(guards: tuple[Guard, ...], determined: Any) -> list[Guard]:

@@ -6,12 +6,12 @@
 import copy
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
 from fxprune.capture.contexts import restoring
 from fxprune.capture.holdings import hand_over
+from fxprune.capture.torch_functions import ASSERT
 
 
 class SingleGraphModule(GraphModule):
@@ -115,7 +115,7 @@ def unavailable(why: str, evaluated: Graph) -> Graph:
     graph = Graph()
     for name in (str(node.target) for node in evaluated.nodes if node.op == "placeholder"):
         graph.placeholder(name)
-    graph.call_function(torch._assert, (False, f"fxprune: this model could not be captured in training mode ({why}); "
+    graph.call_function(ASSERT, (False, f"fxprune: this model could not be captured in training mode ({why}); "
                                                "call eval() first"))
     graph.output(None)
     return graph

@@ -18,6 +18,7 @@ from torch import nn
 from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling
 from fxprune.capture.follower import Follower
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.analysis import Analysis
@@ -28,7 +29,6 @@ from fxprune.ir import example_inputs
 from fxprune.ir.comparison import difference
 from fxprune.ir.groups import PRODUCER
 from fxprune.ir.progress import progress
-from fxprune.ir.signature import named_tensors
 from fxprune.ir.tape import Call, Ref, refs
 from fxprune.ir.trees import tensors_in
 from fxprune.planning import Plan

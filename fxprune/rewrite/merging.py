@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.structure import deep_copy
 from fxprune.errors import PlanError
 from fxprune.ir.groups import CouplingGroup, Member
-from fxprune.ir.signature import named_tensors
 from fxprune.planning import Plan
 from fxprune.planning.criteria.filters import distances, effective
 from fxprune.planning.scoring import check_model

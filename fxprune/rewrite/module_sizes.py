@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from fxprune.capture.layer_classes import BATCH_NORM, CONVOLUTION, INSTANCE_NORM
 from fxprune.ir.masks import remaining_groups
 
 
@@ -88,9 +89,9 @@ def _cell(s: Surroundings) -> dict[str, Any]:
 
 
 REMEMBERED: dict[type[nn.Module], Remember] = {
-    nn.modules.conv._ConvNd: _convolution,
-    nn.modules.batchnorm._BatchNorm: _features,
-    nn.modules.instancenorm._InstanceNorm: _instance,
+    CONVOLUTION: _convolution,
+    BATCH_NORM: _features,
+    INSTANCE_NORM: _instance,
     nn.GroupNorm: _groups,
     nn.LayerNorm: _normalized,
     nn.RMSNorm: _normalized,

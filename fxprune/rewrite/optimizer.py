@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError, PlanError
 from fxprune.ir.methods import provides
-from fxprune.ir.signature import named_tensors
 from fxprune.planning import Plan
 
 

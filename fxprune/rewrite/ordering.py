@@ -13,13 +13,13 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from fxprune.capture.model_walk import aliases, named_tensors, signature_of
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError, InputError, VerificationError, unknown
 from fxprune.ir.comparison import difference
 from fxprune.ir.example_inputs import realise
 from fxprune.ir.groups import CouplingGroup
-from fxprune.ir.signature import aliases, named_tensors, signature_of
 from fxprune.ir.trees import tensors_in
 from fxprune.planning.activations import mean_activations
 from fxprune.planning.composition import compose

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contractions import Norm, weighted
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError, unknown
-from fxprune.ir.signature import named_tensors
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.planning.moments import Moments

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.ir.signature import aliases, named_tensors
+from fxprune.capture.model_walk import aliases, named_tensors
 
 # Elements from which a tensor is large, and the rows of it that are cut at a time.
 LARGE, ROWS = 1 << 20, 64

@@ -9,8 +9,8 @@ from torch import nn
 
 from fxprune.capture.holdings import transient_buffers
 from fxprune.capture.hooks import hooked
+from fxprune.capture.model_walk import aliases, named_modules, named_tensors
 from fxprune.capture.structure import deep_copy
-from fxprune.ir.signature import aliases, named_modules, named_tensors
 from fxprune.planning import Plan
 from fxprune.rewrite.module_sizes import remembered, remembers
 from fxprune.rewrite.slicing import sliced_like

@@ -13,6 +13,7 @@ from torch import nn
 
 from fxprune.capture import multihead
 from fxprune.capture.follower import Astray, Follower
+from fxprune.capture.model_walk import aliases
 from fxprune.capture.observer import results
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import isolated_copy
@@ -22,7 +23,6 @@ from fxprune.coupling.view import View
 from fxprune.errors import RuleError
 from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example
-from fxprune.ir.signature import aliases
 from fxprune.ir.tape import Call, refs
 from fxprune.planning.composition import compose
 from fxprune.rewrite.shrink import remember

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from fxprune.capture.holdings import own_modules, own_parameters
+from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError
-from fxprune.ir.signature import Signature, named_tensors
+from fxprune.ir.signature import Signature
 
 ROOTS = ("_orig_mod", "module")
 SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")

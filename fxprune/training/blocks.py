@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxprune.capture.torch_functions import foreach_mul, foreach_mul_
 from fxprune.training.sharding import Plane, Shards, like, local, local_planes, part_of, placed, shards_of
 from fxprune.training.terms import Term
 
@@ -106,7 +107,7 @@ class Layout:
         """Each tensor times the sum of its slices' blocks' factors (0 for slices of no block); None without slices."""
         at, factors = self._spread(tensors, factor, 0.0, torch.add)
         found: list[Tensor | None] = [None] * len(tensors)
-        for i, product in zip(at, torch._foreach_mul([local(tensors[i]) for i in at], factors), strict=True):
+        for i, product in zip(at, foreach_mul([local(tensors[i]) for i in at], factors), strict=True):
             # Narrow weights times float32 factors, which a narrow dtype might not hold.
             found[i] = like(product.to(tensors[i].dtype), tensors[i])
         return found
@@ -116,7 +117,7 @@ class Layout:
         at, factors = self._spread(tensors, factor, 1.0, torch.mul)
         pairs = [(local(tensors[i]), f) for i, f in zip(at, factors, strict=True) if tensors[i].requires_grad]
         if pairs:
-            torch._foreach_mul_([t for t, _ in pairs], [f for _, f in pairs])
+            foreach_mul_([t for t, _ in pairs], [f for _, f in pairs])
 
     def _rows(self, stack: Stack, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of every slice of a stack: [K · L]."""

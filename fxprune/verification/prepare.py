@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.comparison import identical
-from fxprune.ir.signature import aliases, named_tensors
 
 Keep = Mapping[str, Mapping[int, Any]]
 

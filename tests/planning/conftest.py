@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from fxprune.capture.model_walk import signature_of
 from fxprune.ir.costs import Costs, Count
 from fxprune.ir.example_inputs import Inputs, TensorSpec
 from fxprune.ir.groups import CARRIER, CONSUMER, PRODUCER, CouplingGroup, Member
-from fxprune.ir.signature import signature_of
 from fxprune.ir.units import Reason
 
 

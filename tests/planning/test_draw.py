@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from fxprune.capture.model_walk import aliases, signature_of
 from fxprune.errors import BudgetError, InputError, PlanError, UnsupportedError
-from fxprune.ir.signature import aliases, signature_of
 from fxprune.ir.units import Reason
 from fxprune.planning import Plan
 from fxprune.planning.criteria import L2

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from fxprune.capture.model_walk import aliases, named_tensors, signature_of
 from fxprune.errors import FxpruneError, InputError, PlanError
 from fxprune.ir import files
 from fxprune.ir.example_inputs import Inputs, TensorSpec
 from fxprune.ir.policy import POLICIES, Policy
-from fxprune.ir.signature import Signature, aliases, named_tensors, signature_of
+from fxprune.ir.signature import Signature
 from fxprune.planning import Plan
 from fxprune.planning.draw import plan as draw
 

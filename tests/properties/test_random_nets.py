@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import fxprune
 from fxprune import analyze
+from fxprune.capture.model_walk import aliases
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import FxpruneError
 from fxprune.ir.policy import Policy
-from fxprune.ir.signature import aliases
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of

@@ -8,8 +8,8 @@ from torch import nn
 
 import fxprune.rewrite.optimizer
 from fxprune import analyze
+from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError, PlanError
-from fxprune.ir.signature import named_tensors
 from fxprune.planning.draw import plan
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxprune
+from fxprune.capture.model_walk import aliases
 from fxprune.errors import InputError, VerificationError
-from fxprune.ir.signature import aliases
 from fxprune.planning.criteria import reconstruction
 from fxprune.rewrite import recovery
 

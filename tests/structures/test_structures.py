@@ -15,7 +15,7 @@ import sequence_cases  # noqa: F401
 from cases import CASES
 
 import fxprune
-from fxprune.ir.signature import aliases
+from fxprune.capture.model_walk import aliases
 from fxprune.passes import analysis_of, carry_out
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 import fxprune
+from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.ir.groups import CARRIER
-from fxprune.ir.signature import aliases, named_tensors
 from fxprune.planning import Plan
 from fxprune.planning.digest import digest_of
 from fxprune.training.terms import voter_terms

@@ -8,25 +8,16 @@ import numpy as np
 import torch
 
 from fxprune.errors import InputError
-from fxprune.ir.groups import CouplingGroup
+from fxprune.planning.criteria.layer_rows import LayerRows
 
 if TYPE_CHECKING:
-    from fxprune.planning.statistics import Layer, Statistics
+    from fxprune.planning.statistics import Layer
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-class _OfReaders:
-    """One row for every layer that reads the channels."""
-
+class _OfReaders(LayerRows):
     needs: ClassVar[frozenset[str]] = frozenset({"inputs"})
-
-    def __call__(self, group: CouplingGroup, tensors: Tensors, statistics: "Statistics") -> np.ndarray:
-        layers = statistics.layers(group)
-        return np.stack([self.row(layer, group.size) for layer in layers]) if layers else np.zeros((0, group.size))
-
-    def row(self, layer: "Layer", size: int) -> np.ndarray:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -7,29 +7,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from fxprune.ir.groups import CouplingGroup
+from fxprune.planning.criteria.layer_rows import LayerRows
 
 if TYPE_CHECKING:
-    from fxprune.planning.statistics import Layer, Statistics
+    from fxprune.planning.statistics import Layer
 
 Tensors = Mapping[str, torch.Tensor]
 # λ in H + λI, in units of H's mean diagonal.
 DAMPING = 1e-4
 
 
-class _OfLayers:
+class _OfGrams(LayerRows):
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
-
-    def __call__(self, group: CouplingGroup, tensors: Tensors, statistics: "Statistics") -> np.ndarray:
-        layers = statistics.layers(group)
-        return np.stack([self.row(layer, group.size) for layer in layers]) if layers else np.zeros((0, group.size))
-
-    def row(self, layer: "Layer", size: int) -> np.ndarray:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class OBS(_OfLayers):
+class OBS(_OfGrams):
     """The squared error of a layer's outputs, per position, when a channel goes and the others take over, channels
     going one at a time: float64 [readers, size] (Hassibi and Stork, "Optimal Brain Surgeon", NIPS 1992; for
     structures: Kurtić et al., "ZipLM", NeurIPS 2023, equation 2).
@@ -104,7 +97,7 @@ def surgeon_step_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tens
 
 
 @dataclass(frozen=True)
-class Lasso(_OfLayers):
+class Lasso(_OfGrams):
     """The largest α at which a channel has a coefficient in min_β ½‖Y − Σ_j β_j x_j w_jᵀ‖² / N + α‖β‖₁, Y the layer's
     own outputs: float64 [readers, size], in squared outputs (He, Zhang, Sun, "Channel Pruning for Accelerating Very
     Deep Neural Networks", ICCV 2017, equation 2: the path in the place of one α).
