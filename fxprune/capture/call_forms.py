@@ -32,16 +32,6 @@ _REVERSED = {"__rsub__": operator.sub, "__rpow__": operator.pow, "__rdiv__": ope
 PLAIN = {int, float, bool, str, type(None), torch.Tensor, nn.Parameter}
 
 
-class Flag(int):
-    """A module's ``training``, which notes that somebody asked: if nobody does, one graph serves both modes."""
-
-    asked: list[bool]
-
-    def __bool__(self) -> bool:
-        self.asked.append(True)
-        return bool(int.__index__(self))
-
-
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one node: those of ``torch.nn`` that hold no other modules' logic, and scripted ones."""
     return _is_leaf(type(module))  # type: ignore[arg-type]
@@ -73,8 +63,6 @@ def bare(tree: Any) -> Any:
         return tree
     if isinstance(tree, (Size, Fraction)):
         return plain(tree)
-    if isinstance(tree, Flag):
-        return bool(int.__index__(tree))
     if isinstance(tree, dict) and type(tree) is dict:
         return {key: bare(item) for key, item in tree.items()}
     if isinstance(tree, slice):

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.capture.call_forms import Flag
 from fxprune.capture.sizes import Fraction, Size
 
 # What nodes can stand for.
-_LEAVES = (torch.Tensor, Size, Fraction, Flag, torch.device)
+_LEAVES = (torch.Tensor, Size, Fraction, torch.device)
 
 
 @dataclass(frozen=True)

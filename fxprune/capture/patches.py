@@ -33,6 +33,39 @@ class Patch:
         installed = _INSTALLED.get(self)
         return _function(installed[1] if installed else inspect.getattr_static(self.owner, self.name))
 
+    def dispatcher(self, raw: Any) -> Any:
+        """What stands there meanwhile."""
+        original = _function(raw)
+
+        @functools.wraps(raw)
+        def dispatch(*args: Any, **kwargs: Any) -> Any:
+            replacement = _HERE.replacements.get(self)
+            return original(*args, **kwargs) if replacement is None else replacement(original, *args, **kwargs)
+
+        return classmethod(dispatch) if isinstance(raw, _CLASS_METHODS) else dispatch
+
+
+@dataclass(frozen=True)
+class Attribute(Patch):
+    """What the owner's instances hold under that name; a replacement gets what reads it, and the instance."""
+
+    @property
+    def original(self) -> Callable[..., Any]:
+        return self._held
+
+    def dispatcher(self, raw: Any) -> Any:
+        def read(instance: Any) -> Any:
+            replacement = _HERE.replacements.get(self)
+            return self._held(instance) if replacement is None else replacement(self._held, instance)
+
+        return property(read, lambda instance, value: vars(instance).update({self.name: value}),
+                        lambda instance: vars(instance).pop(self.name))
+
+    def _held(self, instance: Any) -> Any:
+        if self.name not in vars(instance):
+            raise AttributeError(self.name)  # its own ``__getattr__`` may know
+        return vars(instance)[self.name]
+
 
 # What torch runs around a checkpointed function, by its name in the installed version.
 _CHECKPOINTING = next(name for name in ("_checkpoint_without_reentrant_generator_impl",
@@ -48,8 +81,9 @@ OVERRIDDEN = Patch(nn.functional, "has_torch_function", "functions that are ente
 BATCH_SIZE = Patch(nn.functional, "_verify_batch_size", "batch norm in training mode takes a batch of one")
 COMPILING = Patch(torch.compiler, "is_compiling", "libraries ask it before they read data")
 CHECKPOINT = Patch(checkpoint, _CHECKPOINTING, "checkpointed functions simply run")
+TRAINING = Attribute(nn.Module, "training", "a model that does not ask for its mode has one graph for both")
 PATCHES = (MODULE_CALL, APPLY, ENTER_AUTOCAST, EXIT_AUTOCAST, ATTENTION, FAST_PATH, OVERRIDDEN, BATCH_SIZE, COMPILING,
-           CHECKPOINT)
+           CHECKPOINT, TRAINING)
 
 _CLASS_METHODS = (classmethod, types.ClassMethodDescriptorType)
 
@@ -104,8 +138,8 @@ def _join(user: int) -> None:
         _USERS.add(user)
         for patch in PATCHES:
             if patch not in _INSTALLED:
-                raw, own = inspect.getattr_static(patch.owner, patch.name), patch.name in vars(patch.owner)
-                _INSTALLED[patch] = (_dispatcher(patch, raw), raw, own)
+                raw = inspect.getattr_static(patch.owner, patch.name, None)
+                _INSTALLED[patch] = (patch.dispatcher(raw), raw, patch.name in vars(patch.owner))
                 setattr(patch.owner, patch.name, _INSTALLED[patch][0])
 
 
@@ -117,17 +151,6 @@ def _leave(user: int) -> None:
             if vars(patch.owner).get(patch.name) is dispatcher:
                 setattr(patch.owner, patch.name, raw) if own else delattr(patch.owner, patch.name)
             del _INSTALLED[patch]
-
-
-def _dispatcher(patch: Patch, raw: Any) -> Any:
-    original = _function(raw)
-
-    @functools.wraps(raw)
-    def dispatch(*args: Any, **kwargs: Any) -> Any:
-        replacement = _HERE.replacements.get(patch)
-        return original(*args, **kwargs) if replacement is None else replacement(original, *args, **kwargs)
-
-    return classmethod(dispatch) if isinstance(raw, _CLASS_METHODS) else dispatch
 
 
 def _function(raw: Any) -> Callable[..., Any]:

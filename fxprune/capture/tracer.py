@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fxprune.capture.call_forms import Flag, bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
+from fxprune.capture.call_forms import bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
 from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
-from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, instead, replaced
+from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, TRAINING, instead, replaced
 from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
@@ -59,6 +59,7 @@ class Tracer(Writer, TorchFunctionMode):
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
         self._call = MODULE_CALL.original
         self._regions: list[tuple[bool, Node]] = []
+        self.asked = False  # by the model's Python, in which mode it is
         self._handed_out = False  # a size that inputs may decide on, to the model's Python
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str]) -> Traced:
@@ -75,7 +76,7 @@ class Tracer(Writer, TorchFunctionMode):
         self.returning = True
         self.graph.output(self._argument(out))
         traced = Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
-                        self._tensors, bool(self.asked), out, tuple(self.book.read), self._handed_out,
+                        self._tensors, self.asked, out, tuple(self.book.read), self._handed_out,
                         bool(self.observer.unsteady))
         self.book.close()
         return traced
@@ -187,9 +188,14 @@ class Tracer(Writer, TorchFunctionMode):
     def _module_call(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self.book.muted or isinstance(module, AutogradFunction):
             return self._call(module, *args, **kwargs)
-        if not is_leaf(module) or id(module) not in self.names:
+        if not is_leaf(module) or id(module) not in self.names or not self._holds_its_own(module):
             return self._call(module, *args, **kwargs)
         return self._leaf(self.names[id(module)], lambda *a, **k: self._call(module, *a, **k), args, kwargs)
+
+    def _holds_its_own(self, module: nn.Module) -> bool:
+        """Under ``functional_call`` a module runs on tensors that were computed, which no node of a module would."""
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        return all(tensor is None or id(tensor) in self.states for tensor in tensors)
 
     def _leaf(self, target: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         def run() -> Any:
@@ -286,17 +292,13 @@ class Tracer(Writer, TorchFunctionMode):
                 return args[0](*args[2:])
             return self._autograd(function, args)
 
-        for module in self.modules.values():
-            # A leaf's own forward is the same function in both modes; its hooks need not be.
-            if not is_leaf(module) or hooked(module):
-                flag = Flag(module.training)
-                flag.asked = self.asked
-                module.__dict__["training"] = flag
-        replacements = {MODULE_CALL: call, APPLY: applied, BATCH_SIZE: instead(lambda size: None), **WRITTEN_OUT,
-                        **UNCHECKED, **recorded_autocast(self._context)}
-        try:
-            with replaced(replacements), torch.inference_mode(), torch.enable_grad():
-                yield
-        finally:
-            for module in self.modules.values():
-                module.__dict__["training"] = bool(int.__index__(module.__dict__["training"]))
+        def training(read: Any, module: nn.Module) -> Any:
+            # What is one node is the same function in both modes; its hooks need not be.
+            self.asked = self.asked or not self.book.muted or hooked(module)
+            return read(module)
+
+        replacements = {MODULE_CALL: call, APPLY: applied, TRAINING: training,
+                        BATCH_SIZE: instead(lambda size: None), **WRITTEN_OUT, **UNCHECKED,
+                        **recorded_autocast(self._context)}
+        with replaced(replacements), torch.inference_mode(), torch.enable_grad():
+            yield

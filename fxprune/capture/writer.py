@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, Node
 
-from fxprune.capture.call_forms import PLAIN, Flag, frames, is_record
+from fxprune.capture.call_forms import PLAIN, frames, is_record
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
@@ -45,7 +45,6 @@ class Writer:
         self.root, self.observer, self.graph = root, observer, graph
         self.states = {id(t): name for name, t in reversed(list(named_tensors(root)))}
         self.constants: dict[str, torch.Tensor] = {}
-        self.asked: list[bool] = []
         self.added: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
         self.returning = False
         self._origins: dict[int, Origin] = {}
@@ -85,9 +84,6 @@ class Writer:
             return value
         if isinstance(value, (Size, Fraction)):
             return self._size_node(value.expression)
-        if isinstance(value, Flag):
-            self.asked.append(True)
-            return bool(int.__index__(value))
         if isinstance(value, torch.device):
             return self._device_node(value)
         if isinstance(value, torch.dtype):

@@ -204,7 +204,7 @@ class _Factors:
         return self._known[id(vector)]
 
     def count(self, terms: list[tuple[int, list[int]]]) -> Count:
-        width = max((len(factors) for _, factors in terms), default=1)
+        width = max([1, *(len(factors) for _, factors in terms)])
         padded = np.array([factors + [0] * (width - len(factors)) for _, factors in terms], np.int64)
         rows = np.array(self.rows, np.int64).reshape(-1, 3)
         return Count(np.array([c for c, _ in terms], np.int64), padded.reshape(-1, width),

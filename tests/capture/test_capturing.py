@@ -257,3 +257,35 @@ def test_what_runs_under_torch_compile_is_captured_where_the_rest_reads_data():
     assert not torch.compiler.is_compiling()
     mask = torch.tensor([[1.0], [0.0]])
     assert torch.equal(small(example[0], mask)[1], small.b.bias)
+
+
+class Functional(nn.Module):
+    """Runs a net on weights that it computes from its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+
+    def forward(self, x):
+        weights = {name: parameter * 2 for name, parameter in self.net.named_parameters()}
+        return torch.func.functional_call(self.net, weights, (x,))
+
+
+def test_layers_that_run_on_computed_weights_are_calls_of_functions():
+    model = Functional()
+    small = fxprune.compress(model, torch.randn(5, 4), channels=0.5)
+    assert small.get_submodule("net.0").weight.shape == (8, 4)
+    reference.assert_agrees(model, small, fxprune.record(small).plan.keep, lambda batch: (torch.randn(batch, 4),))
+
+
+class Scalar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def test_a_model_whose_weights_have_no_dimensions_is_analysed():
+    assert not fxprune.analyze(Scalar(), torch.randn(2, 3)).groups

@@ -4,11 +4,13 @@ import copy
 import pickle
 
 import pytest
+import reference
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import fxprune
+from fxprune.capture.patches import TRAINING, replaced
 
 X = torch.randn(2, 3, 8, 8)
 
@@ -83,3 +85,39 @@ def test_a_missing_training_graph_takes_its_arguments_and_says_so():
     small.train()
     with pytest.raises(AssertionError, match="could not be captured in training mode"):
         small(torch.randn(3, 6), torch.ones(()))
+
+
+class Asking(nn.Module):
+    """Asks for its mode in a way that is no truth test."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.a, self.b, self.how = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), how
+
+    def forward(self, x):
+        return self.b(self.a(x).relu() * self.how(self))
+
+
+@pytest.mark.parametrize("how", [
+    lambda net: 2 if net.training is True else 1, lambda net: 2 if net.training == True else 1,  # noqa: E712
+    lambda net: 1 + int(net.training), lambda net: {False: 1, True: 2}[net.training],
+    lambda net: 2 if getattr(net, "training", False) else 1])
+def test_however_a_model_asks_for_its_mode_both_are_captured(how):
+    model = Asking(how).eval()
+    small = fxprune.compress(model, X, channels=0.5)
+    assert {mode for mode, _ in fxprune.record(small).verification.runs} == {"eval", "train"}
+    keep = fxprune.record(small).plan.keep
+    reference.assert_agrees(model, small, keep, lambda batch: (torch.randn(batch, 3, 8, 8),))
+
+
+def test_scripted_modules_keep_a_mode_of_their_own():
+    layer = torch.jit.script(nn.Dropout(0.5))
+    with replaced({TRAINING: lambda read, module: read(module)}):
+        assert layer.training is True and layer.eval().training is False
+        fresh = nn.ReLU()
+        fresh.training = 3
+        assert fresh.training == 3 and vars(fresh)["training"] == 3
+        del fresh.training
+        with pytest.raises(AttributeError, match="training"):
+            print(fresh.training)
+    assert "training" not in vars(nn.Module)

@@ -16,7 +16,7 @@ from fxprune.capture.stepwise import Stepwise
 
 def raw():
     """The attributes as their owners hold them."""
-    return [inspect.getattr_static(patch.owner, patch.name) for patch in PATCHES]
+    return [inspect.getattr_static(patch.owner, patch.name, None) for patch in PATCHES]
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: f"{patch.owner.__name__}.{patch.name}")
