@@ -21,6 +21,7 @@ from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.watch import Watcher, watch
 from fxprune.errors import CaptureError, FxpruneError, InputError
 from fxprune.ir import example_inputs
+from fxprune.ir.call_arguments import arguments, named
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.inferred_inputs import candidates
 from fxprune.ir.trees import tensors_in
@@ -111,14 +112,14 @@ def _with_range(model: nn.Module, described: Inputs) -> Inputs:
 
 
 def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
-    names = example_inputs.placeholders(model, example)
+    arguments(model, example)  # must fit forward, before anything is run
     example_inputs.check(model, example)
     with untouched_rng():
         check_hooks(model, *example)
         try:
-            return _graphs(model, names, described, real=False)
+            return _graphs(model, described, real=False)
         except CaptureError as error:
-            captured = _compiling(model, names, described, str(error))
+            captured = _compiling(model, described, str(error))
             if captured is not None:
                 return captured
         except InputError:
@@ -126,7 +127,7 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
         except Exception:
             pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
         try:
-            return _graphs(model, names, described, real=True, example=example)
+            return _graphs(model, described, real=True, example=example)
         except InputError:
             raise
         except Exception as error:
@@ -134,21 +135,20 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
         return _watched(model, example, described, why)
 
 
-def _compiling(model: nn.Module, names: list[str], described: Inputs, why: str) -> Captured | None:
+def _compiling(model: nn.Module, described: Inputs, why: str) -> Captured | None:
     """What the model runs when it is told that it is being compiled, should that be without a look at the data."""
     with compiling(True):
         try:
-            return replace(_graphs(model, names, described, real=False), eager=why)
+            return replace(_graphs(model, described, real=False), eager=why)
         except Exception:  # the reasons that are told are those of the model as it runs by itself
             return None
 
 
-def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, example: Example | None = None
-            ) -> Captured:
+def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | None = None) -> Captured:
     example = example if real and example else example_inputs.realise(described, "meta")
 
     def trace(training: bool, inputs: Example, recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
-        return _trace(model, names, Observer(real), training, inputs, recast)
+        return _trace(model, Observer(real), training, inputs, recast)
 
     def settled(traced: Traced, training: bool) -> Traced:
         settle_dtypes(traced, example, lambda inputs, dtype: trace(training, inputs, dtype)[0])
@@ -172,15 +172,15 @@ def _graphs(model: nn.Module, names: list[str], described: Inputs, real: bool, e
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
 
 
-def _trace(model: nn.Module, names: list[str], observer: Observer, training: bool, example: Example,
-           recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
+def _trace(model: nn.Module, observer: Observer, training: bool, example: Example, recast: torch.dtype | None = None
+           ) -> tuple[Traced, nn.Module]:
     root, contents = (isolated_copy(model), {}) if observer.real else structural_copy(model)
     if recast is not None:
         cast(root, recast)
     _set_mode(root, training)
     args, kwargs = _own(example)
-    introduce(observer, root, contents, names, (args, kwargs))
-    traced = Tracer(root, observer, _device(model)).trace(args, kwargs, names)
+    introduce(observer, root, contents, (args, kwargs))
+    traced = Tracer(root, observer, _device(model)).trace(args, kwargs)
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
     for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
@@ -213,8 +213,7 @@ def _on_tape(observer: Observer, constant: torch.Tensor) -> torch.Tensor:
     return constant if observer.real or constant.device.type == "meta" else observer.adopt(constant)
 
 
-def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Tensor], names: list[str],
-              example: Example) -> None:
+def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Tensor], example: Example) -> None:
     """Tell the observer which tensors are parameters, which inputs, and what the index buffers hold."""
     for name, tensor in named_tensors(root):
         number = observer.ref(tensor).id
@@ -225,7 +224,7 @@ def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Ten
             observer.know(tensor, contents[name])
         elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():
             observer.know(tensor, tensor.detach().clone())
-    for name, value in zip(names, [*example[0], *example[1].values()], strict=True):
+    for name, value in named(root, example).items():
         for tensor in tree_iter(value):
             if isinstance(tensor, torch.Tensor):
                 observer.tape.inputs[observer.ref(tensor).id] = name
@@ -270,7 +269,7 @@ def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
     """A copy of the model, and the tape of its run."""
     root, observer = isolated_copy(model).eval(), Watcher()
     example = _own(example)
-    introduce(observer, root, {}, example_inputs.placeholders(model, example), example)
+    introduce(observer, root, {}, example)
     return root, watch(root, observer, example)
 
 

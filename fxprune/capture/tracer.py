@@ -29,6 +29,7 @@ from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
+from fxprune.ir.call_arguments import named
 from fxprune.ir.tape import refs, writes
 
 # Functions of torch whose Python holds sizes.
@@ -62,9 +63,9 @@ class Tracer(Writer, TorchFunctionMode):
         self.asked = False  # by the model's Python, in which mode it is
         self._handed_out = False  # a size that inputs may decide on, to the model's Python
 
-    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str]) -> Traced:
-        """Run the root; ``names`` are the placeholders of the flat positional and keyword arguments."""
-        for name, value in zip(names, [*args, *kwargs.values()], strict=True):
+    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
+        """Run the root."""
+        for name, value in named(self.root, (args, kwargs)).items():
             self._placeholder(name, value)
         buffers = self._buffers()
         with ExitStack() as stack:

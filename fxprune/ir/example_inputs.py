@@ -1,6 +1,5 @@
 """Example inputs: normalised, described without their contents and made again from the description."""
 
-import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -135,27 +134,3 @@ def varied(example: Example, variation: str) -> Example:
     change = VARIATIONS[variation]
     changed: Example = tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
     return changed
-
-
-def placeholders(model: nn.Module, example: Example) -> list[str]:
-    """A name for each argument, as ``forward`` calls them.
-
-    Raises:
-        InputError: the arguments do not fit the signature.
-    """
-    signature = inspect.signature(model.forward)
-    try:
-        bound = signature.bind(*example[0], **example[1])
-    except TypeError as error:
-        raise InputError(f"example inputs must fit forward{signature}: {error}; pass a tuple of positional arguments "
-                         "or a dict of keyword arguments") from error
-    names: list[str] = []
-    for name, value in bound.arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            names += [f"{name}_{i}" for i in range(len(value))]
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            names += list(value)
-        else:
-            names.append(name)
-    return names

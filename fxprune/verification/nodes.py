@@ -1,5 +1,6 @@
-"""Run the pruned GraphModule and show the value of every node."""
+"""Run a GraphModule node by node, and show the value of each."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,16 @@ from fxprune.ir.example_inputs import Example
 
 
 class _Watched(Interpreter):
-    def __init__(self, module: GraphModule, seen: Callable[[str, Any], None]):
+    """Binds its arguments as a call of the module's ``forward`` would."""
+
+    def __init__(self, module: GraphModule, example: Example, seen: Callable[[str, Any], None]):
         super().__init__(module)
-        self.seen = seen
+        bound = inspect.signature(module.forward).bind(*example[0], **example[1])
+        bound.apply_defaults()
+        self.given, self.seen = bound.arguments, seen
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self.given[target.lstrip("*")]
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
@@ -19,16 +27,24 @@ class _Watched(Interpreter):
         return value
 
 
-def run_nodes(small: GraphModule, example: Example, names: list[str], seen: Callable[[str, Any], None]) -> Any:
+def run_nodes(module: GraphModule, example: Example, seen: Callable[[str, Any], None]) -> Any:
     """The output; ``seen(name, value)`` is called as soon as a node has run."""
-    return _Watched(small, seen).run(*placed(small, example, names))
+    return _Watched(module, example, seen).run()
 
 
-def placed(small: GraphModule, example: Example, names: list[str]) -> list[Any]:
-    """The example's arguments in the order of the graph's placeholders.
+def by_keyword(forward: Callable[..., Any], example: Example) -> Example:
+    """The same arguments for ``forward``, by keyword wherever it takes them so.
 
-    Args:
-        names: the placeholders that the positional and keyword arguments go to, in order.
+    >>> by_keyword(lambda x, y=0, *rest: None, ((1, 2), {}))
+    ((), {'x': 1, 'y': 2})
+    >>> by_keyword(lambda x, *rest: None, ((1, 2), {}))
+    ((1, 2), {})
     """
-    given = dict(zip(names, [*example[0], *example[1].values()], strict=True))
-    return [given.get(node.target) for node in small.graph.nodes if node.op == "placeholder"]
+    signature = inspect.signature(forward)
+    bound = signature.bind(*example[0], **example[1])
+    kinds = [signature.parameters[name].kind for name in bound.arguments]
+    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
+        return example
+    kwargs = {name: value for name, value in bound.arguments.items()
+              if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD}
+    return (), kwargs | bound.kwargs

@@ -18,13 +18,14 @@ from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
+from fxprune.ir.call_arguments import named
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Ref
 from fxprune.ir.trees import tensors_in
 from fxprune.verification.channel_order import Order
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.masked import Deterministic, Masked
-from fxprune.verification.nodes import placed, run_nodes
+from fxprune.verification.nodes import by_keyword, run_nodes
 from fxprune.verification.undecided import Undecided
 
 _UNCAPTURED = object()
@@ -41,7 +42,6 @@ class Sides:
 
     full: nn.Module
     pruned: nn.Module
-    names: list[str]
     analysis: Analysis
     ledger: Ledger
     order: Order
@@ -151,9 +151,10 @@ class Sides:
                         return self.pruned(*example[0], **example[1])
                 pruned, again = cast(GraphModule, self.pruned), _own(example)
                 compiled = cast(GraphModule, isolated_copy(pruned))
-                out = run_nodes(pruned, example, self.names, compare)
-                # The nodes were interpreted; users call the compiled forward.
-                _compare_outputs(out, compiled(*placed(compiled, again, self.names)), self.ledger, f"{context}, called")
+                out = run_nodes(pruned, example, compare)
+                # The nodes were interpreted; users call the compiled forward, some of them by keyword.
+                args, kwargs = by_keyword(self.full.forward, again)
+                _compare_outputs(out, compiled(*args, **kwargs), self.ledger, f"{context}, called")
                 return out
         except VerificationError:
             raise
@@ -180,8 +181,8 @@ class Sides:
         parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
         meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
         try:
-            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta, self.names,
-                      lambda name, value: None)
+            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph),
+                      ((), named(self.full, meta)), lambda name, value: None)
         except Exception:
             return False
         return True

@@ -68,7 +68,6 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis,
     captured, order = analysis.captured, Order(analysis.coupling, plan)
     views = {id(view.traced): view for view in analysis.views(plan.channels)}
     with untouched_rng():
-        names = example_inputs.placeholders(model, example_inputs.realise(plan.inputs, "meta"))
         for number, (mode, second, variation) in enumerate(_runs(captured)):
             view = views[id(captured.ways[variation] if variation else captured.modes[mode])]
             example = _example(model, plan, second, dtype, SEED + number)
@@ -76,7 +75,7 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis,
             shares = _shares(view, dtype.itemsize * (1 + second))
             for k in range(shares):
                 # New copies each time: what a model caches on itself in one run would change the next.
-                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), names, analysis, ledger, order, (k, shares))
+                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), analysis, ledger, order, (k, shares))
                 sides.run(mode, example, view)
     if not ledger.runs:
         raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")

@@ -1,0 +1,53 @@
+"""Arguments in any order, by keyword and by position; the proof pairs them by itself."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import fxprune
+from fxprune.capture import tracer
+
+
+class Weighted(nn.Module):
+    """Swapped arguments fit, and give something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.l, self.m, self.o = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, a, b):
+        return self.o(self.l(a).relu() + 3 * self.m(b))
+
+
+def net():
+    torch.manual_seed(0)
+    return Weighted().eval()
+
+
+def x():
+    return torch.randn(3, 4)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_dictionary_in_any_order(order):
+    small = fxprune.compress(net(), {name: x() for name in order}, channels=0.5)
+    assert list(inspect.signature(small.forward).parameters) == ["a", "b"]
+    a, b = x(), x()
+    expected = small.o(small.l(a).relu() + 3 * small.m(b))
+    for got in (small(a, b), small(a=a, b=b), small(b=b, a=a), small(a, b=b)):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("example", [{"a": x(), "b": x()}, (x(), x())], ids=["by keyword", "by position"])
+def test_a_pairing_that_is_wrong_is_not_repeated_by_the_proof(monkeypatch, example):
+    right = tracer.named
+
+    def swapped(model, given):
+        values = right(model, given)
+        return dict(zip(values, reversed(values.values()), strict=True))
+
+    monkeypatch.setattr(tracer, "named", swapped)
+    with pytest.raises(fxprune.VerificationError, match="'[lm]' must equal the masked original"):
+        fxprune.compress(net(), example, channels=0.5)
