@@ -40,8 +40,9 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
         budget["widths"] = dict(map(_width, options.widths))
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
-            "ignore": tuple(options.ignore), "fold_constants": options.fold_constants, "per": options.per,
-            "verify": not options.no_verify, "policy": policy(options), **data_arguments(options)}
+            "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per,
+            "fold_constants": options.fold_constants, "verify": not options.no_verify, "policy": policy(options),
+            **data_arguments(options)}
 
 
 def _width(text: str) -> tuple[str, int]:
@@ -74,6 +75,8 @@ def _what(command: argparse.ArgumentParser) -> None:
     command.add_argument("--round-to", type=int, metavar="N", help="widths are multiples of N; 1 if left out, and with "
                          "--latency what is good on the target")
     command.add_argument("--min-channels", type=int, default=1, metavar="N", help="every group keeps N (%(default)s)")
+    command.add_argument("--uniform", action="store_true", help="one width for groups that play the same role in "
+                         "repeated blocks: the same path but for a number")
     command.add_argument("--groups", action="append", metavar="NAME", help="cut only this group, or the groups of "
                          "layers that match this pattern; repeat it for several")
     command.add_argument("--ignore", action="append", default=[], metavar="NAME", help="leave the channels of this "

@@ -94,7 +94,7 @@ class Budget:
 
 
 def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-        shapes: Mapping[str, Hashable] | None = None) -> dict[str, np.ndarray]:
+        shapes: Mapping[str, Hashable] | None = None, copies: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
     """The kept channels of every group in ``scores``: ordinals, ascending.
 
     Args:
@@ -103,6 +103,7 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
         sizes: the size of every group of ``costs.groups``, those that stay whole included.
         scores: one voted score per channel, for the groups that may be cut; finite and non-negative.
         shapes: what groups of like shape have in common, for ``scope="isomorphic"``.
+        copies: for how many groups a name stands that are cut as one; 1 where it is not in there.
 
     Raises:
         BudgetError: the target is below what these groups can reach.
@@ -114,7 +115,7 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
     """
     ranked = {name: ranking(score) for name, score in scores.items()}
     if budget.kind in ("macs", "params"):
-        removed = _fitting_prefix(budget, costs, sizes, scores, ranked, shapes or {})
+        removed = _fitting_prefix(budget, costs, sizes, scores, ranked, shapes or {}, copies or {})
     else:
         removed = {name: len(score) - _own_width(budget, score) for name, score in scores.items()}
     return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
@@ -128,6 +129,11 @@ def ranking(score: np.ndarray) -> np.ndarray:
     [3, 1, 2, 0]
     """
     return np.lexsort((-np.arange(len(score)), score))
+
+
+def best(score: np.ndarray, width: int) -> np.ndarray:
+    """So many of the channels that go last: ordinals, ascending."""
+    return np.sort(ranking(score)[len(score) - width:])
 
 
 def narrowest(size: int, budget: Budget) -> int:
@@ -176,10 +182,11 @@ class _Removals:
 
 
 def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-                    ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable]) -> dict[str, int]:
+                    ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int],
+                    ) -> dict[str, int]:
     """How many channels each group loses so that the cost fits: the shortest prefix, by bisection."""
     count: Count = getattr(costs, budget.kind)
-    removals = _removals(budget, costs, sizes, scores, ranked, shapes)
+    removals = _removals(budget, costs, sizes, scores, ranked, shapes, copies)
     before = count(removals.full)
     target = before * budget.value.numerator // budget.value.denominator
     low, high = removals.must, len(removals.group)
@@ -197,11 +204,11 @@ def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scor
 
 
 def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-              ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable]) -> _Removals:
+              ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int]) -> _Removals:
     """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
     full = np.array([sizes[name] for name in costs.groups], np.int64)
     blocks = [found for name, score in scores.items()
-              if (found := blocks_of(name, score[ranked[name]], budget)) is not None]
+              if (found := blocks_of(name, score[ranked[name]], budget, copies.get(name, 1))) is not None]
     if not blocks:
         return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
     places = {name: place for place, name in enumerate(costs.groups)}
@@ -215,14 +222,15 @@ def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Ma
     return _Removals(group[order], channels[order], full, int((phases == 0).sum()))
 
 
-def blocks_of(name: str, score: np.ndarray, budget: Budget) -> Blocks | None:
-    """The blocks in which a group's channels go, given their scores, ascending; None where none may go."""
+def blocks_of(name: str, score: np.ndarray, budget: Budget, copies: int = 1) -> Blocks | None:
+    """The blocks in which a group's channels go, given their scores, ascending; None where none may go. ``copies`` of
+    it lose them together."""
     size, step = len(score), step_of(len(score), budget)
     removable = size - narrowest(size, budget)
     if not removable:
         return None
     ends = np.arange(size % step or step, removable + 1, step)
-    return Blocks(name, score, np.concatenate([[0], ends[:-1]]), ends)
+    return Blocks(name, score, np.concatenate([[0], ends[:-1]]), ends, copies)
 
 
 def _phases(block: Blocks, budget: Budget) -> np.ndarray:

@@ -38,6 +38,7 @@ class CutOptions(TypedDict, total=False):
     groups: Wanted
     ignore: Ignored
     min_channels: int
+    uniform: bool
     data: Any
     loss: Loss | None
     samples: int | None

@@ -16,13 +16,14 @@ from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provides
 from fxprune.planning import document
 from fxprune.planning.batches import SAMPLES, Data, Loss
-from fxprune.planning.budget import Budget, cut, ranking
+from fxprune.planning.budget import Budget, best, cut
 from fxprune.planning.check import check_signature
 from fxprune.planning.criteria import Criterion
 from fxprune.planning.criteria.choice import AUTO, chosen
 from fxprune.planning.digest import digest_of
 from fxprune.planning.pruning_plan import Plan
 from fxprune.planning.reader import parse
+from fxprune.planning.roles import Roles
 from fxprune.planning.scoring import as_data, check_model, raw_scores
 from fxprune.planning.selection import Ignored, Wanted, select
 from fxprune.planning.shortfall import GIVEN_UP, say_what_goes_beyond
@@ -39,8 +40,8 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
          latency: float | None = None, latency_ms: float | None = None, table: PriceList | None = None,
          table_check: bool = True, correction: float = 1.0, criterion: str | Criterion = "l2", vote: str = "joint",
          scope: str | None = None, per: str | None = None, round_to: int | None = None, groups: Wanted = "auto",
-         ignore: Ignored = (), min_channels: int = 1, data: Any = None, loss: Loss | None = None,
-         samples: int | None = SAMPLES) -> Plan:
+         ignore: Ignored = (), min_channels: int = 1, uniform: bool = False, data: Any = None,
+         loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
     """Which channels stay. The model is only read.
 
     Args:
@@ -69,6 +70,9 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         groups: what may be cut: ``"auto"``, group names, patterns over layer names, or groups.
         ignore: module names, patterns or modules whose channels, read or written, stay.
         min_channels: the fewest channels that a group may keep.
+        uniform: give groups that play the same role in repeated blocks (the same path but for a number, and of one
+            size) one width, heads and key-value heads included: what a configuration can say. Each group keeps its own
+            best channels; a role is cut only where all of its groups may be.
         data, loss, samples: for criteria that read data, as for `fxprune.score`.
 
     Raises:
@@ -86,17 +90,21 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     budget = Budget.of(**budgets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
     resolve_vote(vote)
     check_model(coupling, model)
-    free = select(coupling.groups, model, groups if widths is None else _named(coupling, widths), ignore)
+    roles = Roles.of(coupling.groups, uniform)
+    if widths is not None:
+        widths = roles.same_widths(_checked(coupling, widths))
+    free = roles.free(select(coupling.groups, model, groups if widths is None else list(widths), ignore),
+                      coupling.groups)
     scores = _voted(coupling, model, free, choice.criterion, vote, data)
     target: dict[str, object] = {budget.kind: float(budget.value)}
     clock: Mapping[str, object] = {}
     if limit is not None:
-        kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free))
+        kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free), roles)
         target |= limit.counts
     elif widths is None:
-        kept = _within(budget, coupling, free, scores)
+        kept = _within(budget, coupling, free, scores, roles)
     else:
-        kept = {g.name: _best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
+        kept = {g.name: best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
         target = {"widths": {name: int(widths[name]) for name in kept}}
     if vote == "intersection" and budget.kind != "threshold":
         say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, kept,
@@ -105,6 +113,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
                "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **clock}
     options |= {"per": choice.per} if choice.per else {}
+    options |= {"uniform": True} if uniform else {}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=asdict(coupling.policy),
                       mode=coupling.mode)
@@ -142,12 +151,12 @@ def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGr
 
 
 def _within(budget: Budget, coupling: "Coupling", groups: list[CouplingGroup], scores: Mapping[str, np.ndarray],
-            ) -> dict[str, np.ndarray]:
-    sizes = {group.name: group.size for group in coupling.groups.values()}
-    shapes = shapes_of(coupling, groups) if budget.scope == "isomorphic" else None
-    kept = cut(budget, coupling.costs, sizes, scores, shapes)
-    _say_what_is_held(budget, scores)
-    return kept
+            roles: Roles) -> dict[str, np.ndarray]:
+    shapes = roles.shapes(shapes_of(coupling, groups)) if budget.scope == "isomorphic" else None
+    together = roles.scores(scores, budget)
+    kept = cut(budget, roles.costs(coupling.costs), roles.sizes, together, shapes, roles.copies)
+    _say_what_is_held(budget, together)
+    return roles.kept(kept, scores)
 
 
 def shapes_of(coupling: "Coupling", groups: list[CouplingGroup]) -> dict[str, tuple[Any, ...]]:
@@ -168,13 +177,13 @@ def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:
                       f"round_to={budget.round_to})", stacklevel=4)
 
 
-def _named(coupling: "Coupling", widths: Mapping[str, int]) -> list[str]:
+def _checked(coupling: "Coupling", widths: Mapping[str, int]) -> Mapping[str, int]:
     if not isinstance(widths, Mapping) or not widths:
         raise InputError(f"widths must map group names to widths, got {widths!r}; write {{'conv1': 32}}")
     for name in widths:
         if name not in coupling.groups:
             raise InputError(unknown("group", name, coupling.groups))
-    return list(widths)
+    return widths
 
 
 def _width(group: CouplingGroup, width: int) -> int:
@@ -182,7 +191,3 @@ def _width(group: CouplingGroup, width: int) -> int:
     if not good:
         raise InputError(f"the width of group {group.name!r} must be an integer from 1 to {group.size}, got {width!r}")
     return int(width)
-
-
-def _best(scores: np.ndarray, width: int) -> np.ndarray:
-    return np.sort(ranking(scores)[len(scores) - width:])

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.errors import BudgetError
-from fxprune.planning.budget import Budget, ranking
+from fxprune.planning.budget import Budget, best
 from fxprune.planning.stairs import NOTHING, Bound, Prices, Stairs, Standing, stairs_of
 
 # Steps that a group looks ahead for one that saves time, before it looks at all of them.
@@ -53,7 +53,7 @@ class TimedCut:
 
 def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[str], sizes: Mapping[str, int],
                 scores: Mapping[str, np.ndarray], bounds: Sequence[Bound] = (),
-                shapes: Mapping[str, Hashable] | None = None) -> TimedCut:
+                shapes: Mapping[str, Hashable] | None = None, copies: Mapping[str, int] | None = None) -> TimedCut:
     """The kept channels of every group in ``scores``, within a time.
 
     Args:
@@ -65,6 +65,7 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
         scores: one voted score per channel, for the groups that may be cut.
         bounds: on other counts.
         shapes: what groups of like shape have in common, for the scope ``"isomorphic"``.
+        copies: for how many groups a name stands that are cut as one; 1 where it is not in there.
 
     Raises:
         BudgetError: the time, or a bound, is below what these groups can reach.
@@ -78,7 +79,7 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
     >>> found.kept["conv"].tolist(), found.seconds, found.dead  # the fourth step is the first that saves anything
     ([4, 5, 6, 7], 1.0, {'conv': 3})
     """
-    state = Standing(prices, limit, bounds, stairs_of(groups, scores, budget, shapes or {}),
+    state = Standing(prices, limit, bounds, stairs_of(groups, scores, budget, shapes or {}, copies or {}),
                    np.array([sizes[name] for name in groups], np.int64))
     if budget.scope == "uniform":
         _cut_alike(state)
@@ -87,7 +88,7 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
         _give_back(state)
         state = _exchanged(state)
     kept = {name: np.arange(len(score)) for name, score in scores.items()}
-    kept |= {stairs.name: np.sort(ranking(scores[stairs.name])[stairs.gone(state):]) for stairs in state.stairs}
+    kept |= {stairs.name: best(scores[stairs.name], stairs.size - stairs.gone(state)) for stairs in state.stairs}
     return TimedCut(kept, prices(state.widths), {stairs.name: state.dead(stairs) for stairs in state.stairs
                                           if state.dead(stairs)})
 

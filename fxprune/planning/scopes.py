@@ -19,12 +19,14 @@ class Blocks:
         group: the group's name.
         score: ascending, float64 [size].
         starts, ends: of the blocks, int64 [B].
+        copies: how many groups lose each block together.
     """
 
     group: str
     score: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+    copies: int = 1
 
     @property
     def channels(self) -> np.ndarray:
@@ -63,7 +65,7 @@ def keys(blocks: list[Blocks], scope: str, prices: Mapping[str, float], shapes: 
     """
     if scope == "uniform":
         return [block.gone for block in blocks]
-    found = [block.means(scope == "global") / prices.get(block.group, 1.0) for block in blocks]
+    found = [block.means(scope == "global") * block.copies / prices.get(block.group, block.copies) for block in blocks]
     return _ranked_together(blocks, found, shapes) if scope == "isomorphic" else found
 
 
@@ -74,11 +76,11 @@ def _ranked_together(blocks: list[Blocks], found: list[np.ndarray], shapes: Mapp
         alike.setdefault(shapes.get(block.group), []).append(place)
     out = list(found)
     for places in alike.values():
-        values, channels = (np.concatenate(parts) for parts in zip(*((found[p], blocks[p].channels) for p in places),
-                                                                   strict=True))
+        values = np.concatenate([found[p] for p in places])
+        channels = np.concatenate([blocks[p].channels * blocks[p].copies for p in places])
         order = np.argsort(values, kind="stable")
         share = np.empty(len(order))
-        share[order] = np.cumsum(channels[order]) / sum(len(blocks[p].score) for p in places)
+        share[order] = np.cumsum(channels[order]) / sum(len(blocks[p].score) * blocks[p].copies for p in places)
         for place, part in zip(places, np.split(share, np.cumsum([len(found[p]) for p in places])[:-1]), strict=True):
             out[place] = part
     return out

@@ -76,14 +76,14 @@ class Stairs:
         return int(self.ends[state.level[self.place]])
 
 
-def stairs_of(groups: Sequence[str], scores: Mapping[str, np.ndarray], budget: Budget, shapes: Mapping[str, Hashable]
-            ) -> list[Stairs]:
+def stairs_of(groups: Sequence[str], scores: Mapping[str, np.ndarray], budget: Budget, shapes: Mapping[str, Hashable],
+              copies: Mapping[str, int]) -> list[Stairs]:
     """Of the groups that may lose something. What a block is worth is what it is worth to other budgets."""
     blocks = [block for name, score in scores.items()
-              if (block := blocks_of(name, score[ranking(score)], budget)) is not None]
+              if (block := blocks_of(name, score[ranking(score)], budget, copies.get(name, 1))) is not None]
     stairs: list[Stairs] = []
     for block, key in zip(blocks, keys(blocks, budget.scope, {}, shapes), strict=True):
-        size, harm = len(block.score), np.cumsum(key * block.channels)
+        size, harm = len(block.score), np.cumsum(key * block.channels * block.copies)
         ends, step = block.ends, step_of(len(block.score), budget)
         if not size % step:  # else the first block, an odd rest, goes in any case
             ends, harm = np.append(0, ends), np.append(0.0, harm)

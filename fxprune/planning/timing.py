@@ -12,6 +12,7 @@ from torch import nn
 from fxprune.errors import BudgetError, InputError
 from fxprune.planning.budget import Budget
 from fxprune.planning.latency_budget import cut_to_time
+from fxprune.planning.roles import Roles
 from fxprune.planning.stairs import Bound, Prices
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class TimeLimit:
         return cls(table, counts, check, float(correction))
 
     def cut(self, budget: Budget, coupling: "Coupling", model: nn.Module, scores: Mapping[str, np.ndarray],
-            shapes: Mapping[str, Hashable]) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+            shapes: Mapping[str, Hashable], roles: Roles) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
         """The kept channels of every group in ``scores``, and what a plan records of how they were found.
 
         Args:
@@ -148,24 +149,26 @@ class TimeLimit:
             model: is run where the table lacks a layer.
             scores: one voted score per channel.
             shapes: what groups of like shape have in common.
+            roles: which groups get one width.
 
         Raises:
             BudgetError: the time cannot be reached, or contradicts a count.
         """
-        prices = self.table.priced(coupling, model, self.check)
+        prices = roles.prices(self.table.priced(coupling, model, self.check))
         asked = self.asked(budget) / self.correction
-        groups, sizes = list(coupling.groups), {group.name: group.size for group in coupling.groups.values()}
-        bounds = [_bound(coupling, kind, fraction) for kind, fraction in self.counts.items()]
-        found = cut_to_time(asked, prices, budget, groups, sizes, scores, bounds, shapes)
+        bounds = [_bound(coupling, kind, fraction, roles) for kind, fraction in self.counts.items()]
+        problem = (budget, list(roles.groups), roles.sizes, roles.scores(scores, budget), bounds, roles.shapes(shapes),
+                   roles.copies)
+        found = cut_to_time(asked, prices, *problem)
         if bounds and found.seconds < (1 - TOLERANCE) * asked:
             # With all of the time that there is: what the counts alone leave.
-            plenty = 2 * prices(coupling.widths)
-            alone = cut_to_time(plenty, prices, budget, groups, sizes, scores, bounds, shapes).seconds
+            alone = cut_to_time(2 * prices(roles.widths), prices, *problem).seconds
             if alone < (1 - TOLERANCE) * asked:
                 raise BudgetError(self._contradiction(budget, alone, asked))
-        return found.kept, {"latency": {
+        dead = {name: count for role, count in found.dead.items() for name in roles.groups[role]}
+        return roles.kept(found.kept, scores), {"latency": {
             "target": dict(self.table.about), "table": self.table.digest, "correction": self.correction,
-            "predicted_ms": 1000 * self.correction * found.seconds, "dead": dict(found.dead)}}
+            "predicted_ms": 1000 * self.correction * found.seconds, "dead": dead}}
 
     def asked(self, budget: Budget) -> float:
         """Seconds."""
@@ -198,7 +201,7 @@ def _fraction(kind: str, value: float) -> Fraction:
     return budget.value
 
 
-def _bound(coupling: "Coupling", kind: str, fraction: float) -> Bound:
+def _bound(coupling: "Coupling", kind: str, fraction: float, roles: Roles) -> Bound:
     exact = _fraction(kind, fraction)
-    count = getattr(coupling.costs, kind)
-    return Bound(count, count(coupling.widths) * exact.numerator // exact.denominator)
+    count = roles.count(getattr(coupling.costs, kind))
+    return Bound(count, count(roles.widths) * exact.numerator // exact.denominator)
