@@ -65,6 +65,8 @@ class Observer(TorchDispatchMode):
             ref = Ref(len(self._seen), tuple(tensor.shape))
             self._seen[id(tensor)] = (tensor, ref)
             self.tape.storages[ref.id] = storage_of(tensor)
+            if tensor.dtype in (torch.bool, torch.uint8):
+                self.tape.masks.add(ref.id)
         return self._seen[id(tensor)][1]
 
     def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:

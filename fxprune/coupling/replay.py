@@ -75,6 +75,7 @@ class _Run:
         self.joints: list[tuple[str, tuple[Vector, ...]]] = []
         self.calls: list[Call] = []
         self.weights: set[int] = set()
+        self.read: set[int] = set()
         self.bugs: dict[Bug, None] = {}
 
     def all(self, tapes: Sequence[Tape]) -> Replay:
@@ -84,7 +85,7 @@ class _Run:
 
     def _tape(self, tape: Tape) -> dict[int, tuple[Vector, ...]]:
         dims: dict[int, tuple[Vector, ...]] = {}
-        self.weights = set(tape.params)
+        self.weights, self.read = set(tape.params), tape.tensors_read
         for call in tape.calls:
             self.calls.append(call)
             self._call(tape, call, dims)
@@ -96,12 +97,13 @@ class _Run:
     def _call(self, tape: Tape, call: Call, dims: dict[int, tuple[Vector, ...]]) -> None:
         def operand(ref: Ref) -> Operand:
             return Operand(self._vectors(tape, ref, dims), tape.values.get(ref.id), ref.id in tape.params,
-                           ref.id in self.weights)
+                           ref.id in self.weights, ref.id in tape.masks)
 
         outs = list(refs(call.outs))
         place = (call.node, call.source)
+        unread = frozenset(place for place, ref in enumerate(outs) if ref.id not in self.read)
         op = Op(len(self.calls) - 1, call.op, call.overload, [ref.shape for ref in outs], place, self.policy,
-                self.choices, self.notes)
+                self.choices, self.notes, unread)
         args, kwargs = mapped((call.args, call.kwargs), operand, Ref)
         operands = leaves((args, kwargs), Operand)
         results = self._couple(op, call, args, kwargs, operands)

@@ -8,8 +8,9 @@ a split of each source dimension into atoms, and a merge of atoms into each targ
 
     (8, 6) -> (4, 12)    cut points 6, 48 and 12, 48    atoms 4, 2, 6    8 = 4·2, 6 = 6    4 = 4, 12 = 2·6
 
-Where a cut point does not divide the next ((2, 3) -> (3, 2)) dimensions are cut across, and the group has no atoms.
-(A factor that all cut points share could still be told apart, (4, 3) -> (6, 2) in halves; no model was seen to do so.)
+Where a cut point does not divide the next ((2, 3) -> (3, 2)) dimensions are cut across, and the group has no atoms. It
+is then taken apart at the points where both sides can be cut (`stages`), so that what is cut across is as little as can
+be: (6, 24) -> (2, 8, 3, 3) by way of (2, 3, 8, 3), of which the first dimension is untouched.
 Dimensions of length 1 belong to no group.
 
 A cut that removes channels stays a reshape only if it is rectangular: indices are removed along atoms. A dim vector
@@ -19,7 +20,7 @@ channels, and the vector is tied across the others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, lcm, prod
 
 import numpy as np
 
@@ -91,6 +92,38 @@ def _group(src: Sequence[int], dst: Sequence[int], cuts_src: list[int], cuts_dst
 
 def _inside(shape: Sequence[int], cuts: list[int], high: int, low: int) -> tuple[int, ...]:
     return tuple(d for d, n in enumerate(shape) if n != 1 and low < cuts[d] <= high)
+
+
+def stages(src: Sequence[int], dst: Sequence[int]) -> list[tuple[int, ...]]:
+    """The shapes by way of which a reshape is made, so that no more than must be is cut across; ``dst`` is the last.
+
+    >>> stages((6, 24), (2, 8, 3, 3)), stages((4, 3), (6, 2)), stages((4, 6), (2, 12))
+    ([(2, 3, 8, 3), (2, 8, 3, 3)], [(2, 2, 3), (2, 3, 2), (6, 2)], [(2, 12)])
+    """
+    cuts = suffix_products(src), suffix_products(dst)
+    ragged = [(cuts[0][g.src[0]], cuts[0][g.src[-1] + 1]) for g in groups(src, dst) if g.sizes is None]
+    points = [1]
+    for point in sorted({f(a, b) for a in cuts[0] for b in cuts[1] for f in (lcm, gcd)}):
+        inside = any(low < point < high for high, low in ragged)
+        if inside and point % points[-1] == 0 and all(_divides(point, side) for side in cuts):
+            points.append(point)
+    by_way_of = [_refined(src, cuts[0], points[::-1]), _refined(dst, cuts[1], points[::-1])]
+    return [shape for shape in by_way_of if shape not in (tuple(src), tuple(dst))] + [tuple(dst)]
+
+
+def _divides(point: int, cuts: list[int]) -> bool:
+    """Whether the dimension that lies across a point can be split there."""
+    above, below = min(cut for cut in cuts if cut >= point), max(cut for cut in cuts if cut <= point)
+    return above % point == point % below == 0
+
+
+def _refined(shape: Sequence[int], cuts: list[int], points: list[int]) -> tuple[int, ...]:
+    """The shape with its dimensions split at these points, which descend."""
+    new: list[int] = []
+    for high, low in zip(cuts, cuts[1:], strict=False):
+        at = [high, *(point for point in points if low < point < high), low]
+        new += [a // b for a, b in zip(at, at[1:], strict=False)]
+    return tuple(new)
 
 
 def ones(src: Sequence[int], dst: Sequence[int]) -> dict[int, int | None]:

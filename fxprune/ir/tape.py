@@ -43,6 +43,7 @@ class Tape:
         constants: those that the model holds without having registered them.
         inputs: those that are inputs, by the argument's name.
         outputs: those that the model returns.
+        masks: those that select where they are an index: of booleans, or of bytes.
         values: contents of integer and boolean tensors, where they are known.
         nodes: the tensors that each graph node stands for, by their path in its value.
         storages: which tensors share memory.
@@ -55,11 +56,17 @@ class Tape:
     constants: dict[int, str] = field(default_factory=dict)
     inputs: dict[int, str] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
+    masks: set[int] = field(default_factory=set)
     values: dict[int, np.ndarray] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=dict)
     storages: dict[int, int] = field(default_factory=dict)
     ran: list[Call] = field(default_factory=list)
     modules: dict[str, list[tuple[Ref | None, Ref | None]]] = field(default_factory=dict)
+
+    @property
+    def tensors_read(self) -> set[int]:
+        """The tensors that some call reads, and those that the model returns."""
+        return {ref.id for call in self.calls for ref in refs((call.args, call.kwargs))}.union(self.outputs)
 
     @property
     def read(self) -> set[str]:

@@ -106,9 +106,26 @@ class _Rewriter:
             target = self.parts.module(target, partial(self._around, node)) if target not in \
                 self.view.traced.added else self._added(target)
         if node.op == "get_attr":
-            target = self._attribute(node, target)
+            self.nodes[node] = self._read(node, str(target))
+            return
         args, kwargs = self._argument(args), self._argument(kwargs)
         self.nodes[node] = self._create(node, target, args, kwargs)
+
+    def _read(self, node: Node, name: str) -> Node:
+        """A parameter, a buffer, or a constant, as far as it is kept. One that is complex is held as pairs of real
+        numbers: where the user casts the result, it would become a real one."""
+        constant = self.view.traced.constants.get(name)
+        if constant is None:
+            self.parts.attribute(name)
+            return self._create(node, name, (), {})
+        keep = {d: mask.nonzero()[0] for d, mask in enumerate(self.view.masks(self.view.refs(node.name)[()]))
+                if not mask.all()}
+        kept = sliced(constant, keep)
+        if not kept.is_complex():
+            return self._create(node, self.parts.constant(name, kept), (), {})
+        pairs = self.new.create_node("get_attr", self.parts.constant(name, torch.view_as_real(kept.resolve_conj())),
+                                     name=f"{node.name}_pairs")
+        return self.new.create_node("call_function", torch.view_as_complex, (pairs,), name=node.name)
 
     def _create(self, node: Node, target: Any, args: Any, kwargs: Any) -> Node:
         new = self.new.create_node(node.op, target, args, kwargs, name=node.name)
@@ -189,15 +206,6 @@ class _Rewriter:
         into = self.view.refs(first.name).get(()) if first is not None else None
         out = next(iter(self.view.refs(node.name).values()), None)
         return (self.view.masks(into) if into else []), (self.view.masks(out) if out else [])
-
-    def _attribute(self, node: Node, name: str) -> str:
-        constant = self.view.traced.constants.get(name)
-        if constant is None:
-            self.parts.attribute(name)
-            return name
-        keep = {d: mask.nonzero()[0] for d, mask in enumerate(self.view.masks(self.view.refs(node.name)[()]))
-                if not mask.all()}
-        return self.parts.constant(name, sliced(constant, keep))
 
     def _added(self, name: str) -> str:
         return self.parts.added(name, self.view.traced.added[name])

@@ -4,8 +4,10 @@ A constant or a draw from one distribution is the same all along a dimension, so
 meets loses channels; its sizes are then rewritten. A range, a window or a mask has a meaning for every index.
 """
 
-from fxprune.rules.literals import listed_sizes, output_sizes
-from fxprune.rules.operands import Vectors, broadcast, fixed_outputs, freeze_dims, operands
+from typing import Any
+
+from fxprune.rules.literals import Call, listed_sizes, output_sizes
+from fxprune.rules.operands import Vectors, argument, broadcast, fixed_outputs, freeze_dims, operands, with_argument
 from fxprune.rules.registry import register_rule
 
 CONSTANT = """
@@ -17,7 +19,7 @@ zeros_like ones_like full_like empty_like rand_like randn_like randint_like bern
 log_normal cauchy geometric
 """.split()
 POSITIONS = """
-arange range linspace logspace eye tril_indices triu_indices randperm hann_window hamming_window bartlett_window
+arange range linspace logspace tril_indices triu_indices randperm hann_window hamming_window bartlett_window
 blackman_window kaiser_window fft_fftfreq fft_rfftfreq
 """.split()
 
@@ -56,6 +58,23 @@ def positions(op, *args, **kwargs):
     for x in operands(args):
         freeze_dims(op, x, range(len(x)), "bounds of a range")
     return fixed_outputs(op)[0]
+
+
+def _sides(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``torch.eye(n)``, ``torch.eye(n, m)``."""
+    for place, (name, length) in enumerate(zip(("n", "m"), site.outs()[0], strict=True)):
+        given = argument(args, kwargs, place, name, None)
+        if given is not None:
+            args, kwargs = with_argument(args, kwargs, place, name, site.size(given, length))
+    return target, args, kwargs
+
+
+@register_rule("aten::eye", literals=_sides)
+def eye(op, n, m=None, **kwargs):
+    """Row i and column i hold the same one, and go or stay together: what is left is an identity again."""
+    rows, columns = op.shapes[0]
+    longer = op.fresh(max(rows, columns))
+    return longer[:rows], longer[:columns]
 
 
 @register_rule(*(f"aten::{name}" for name in STRIDED))

@@ -52,7 +52,7 @@ def index(op, x, indices):
     found = moved(op, x, where[0], indices[where[0]]) if len(where) == 1 else None
     if found is not None:
         return replaced(x.vectors, where[0], found)
-    covered = _covered(op, x, indices)
+    covered = _covered(indices)
     _freeze_points(op, x, indices, covered)
     rest = [x[d] for d in range(len(x)) if d not in covered]
     new = len(op.shapes[0]) - len(rest)
@@ -61,17 +61,15 @@ def index(op, x, indices):
     return (*rest[:at], *(op.fixed(n) for n in op.shapes[0][at:at + new]), *rest[at:])
 
 
-def _covered(op, x: Operand, indices: list) -> list[int]:
-    """The dims that are addressed. A mask covers as many as it has; one of unknown contents is told from the ranks:
-    k dims become one, where an index of k dims would put k in place of one."""
+def _covered(indices: list) -> list[int]:
+    """The dims that are addressed. A mask covers as many as it has."""
     covered: list[int] = []
     d = 0
     for i in indices:
         if i is None:
             d += 1
             continue
-        mask = i.value.dtype == bool if i.value is not None else len(i) > 1 and len(op.shapes[0]) == len(x) - len(i) + 1
-        width = len(i) if mask else 1
+        width = len(i) if i.is_mask else 1
         covered += range(d, d + width)
         d += width
     return covered
@@ -126,12 +124,22 @@ def embedding_bag(op, weight, indices, offsets=None, *args, **kwargs):
     return [(op.fixed(first[0]), weight[1]), *(tuple(op.fixed(n) for n in shape) for shape in rest)]
 
 
-@register_rule("aten::gather", "aten::take_along_dim")
-def gather(op, x, index, dim=None, *args, **kwargs):
-    """One dimension is addressed point by point; the others are tied where they are of one length."""
-    if isinstance(index, int):
-        index, dim = dim, index
+@register_rule("aten::take_along_dim")
+def take_along_dim(op, x, index, dim=None, *args, **kwargs):
+    """As `gather`, but that both are broadcast over each other in the other dimensions."""
     if dim is None:
+        return op.unknown(x, index, why=BY_INDEX)[0]
+    d = axis(dim, len(x))
+    freeze_dims(op, x, [d], BY_INDEX)
+    freeze_dims(op, index, [d], "an index")
+    return replaced(broadcast(op, *(Operand(replaced(part.vectors, d, op.fixed(1))) for part in (x, index))), d,
+                    op.fixed(op.shapes[0][d]))
+
+
+@register_rule("aten::gather")
+def gather(op, x, dim, index, *args, **kwargs):
+    """One dimension is addressed point by point; the others are tied where they are of one length."""
+    if not len(x):
         return op.unknown(x, index, why=BY_INDEX)[0]
     d = axis(dim, len(x))
     freeze_dims(op, x, [d], BY_INDEX)
@@ -170,37 +178,34 @@ def scatter(op, x, dim, index, src, *args, **kwargs):
     return x.vectors
 
 
-@register_rule("aten::index_add", "aten::index_copy", "aten::index_reduce")
+@register_rule("aten::index_add", "aten::index_copy", "aten::index_reduce", literals=_index)
 def index_add(op, x, dim, index, source, *args, **kwargs):
-    """Writes whole slices into one dimension."""
+    """Writes whole slices into one dimension, each to where the index says."""
     if not len(x):
         return ()
     d = axis(dim, len(x))
-    freeze_dims(op, x, [d], BY_INDEX)
-    freeze_dims(op, index, range(len(index)), "an index")
+    found = moved(op, x, d, index)
+    if found is None:
+        _freeze_points(op, x, [index], [d])
+        found = op.fixed(len(index[0]) if len(index) else 1, BY_INDEX)
     if len(source) == len(x):
-        freeze_dims(op, source, [d], BY_INDEX)
+        op.tie(source[d], found)
         broadcast(op, Operand(replaced(x.vectors, d, op.fixed(1))), Operand(replaced(source.vectors, d, op.fixed(1))))
     return x.vectors
 
 
-@register_rule("aten::index_fill")
+@register_rule("aten::index_fill", literals=_index)
 def index_fill(op, x, dim, index, value):
     """Writes a number into slices of one dimension."""
-    freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], BY_INDEX)
-    freeze_dims(op, index, range(len(index)), "an index")
+    if len(x) and moved(op, x, axis(dim, len(x)), index) is None:
+        _freeze_points(op, x, [index], [axis(dim, len(x))])
     return x.vectors
 
 
 @register_rule("aten::index_put", "aten::_unsafe_index_put", "aten::_index_put_impl")
 def index_put(op, x, indices, values, *args, **kwargs):
-    """``x[i, :, j] = values``: what is addressed is frozen, what lies behind it tied with the values' last dims.
-
-    A mask of unknown contents may cover any number of dims, and so may whatever lies behind it.
-    """
-    unknown_mask = any(i is not None and i.value is None and len(i) > 1 for i in indices)
-    covered = _covered(op, x, indices)
-    covered = list(range(covered[0], len(x))) if unknown_mask else covered
+    """``x[i, :, j] = values``: what is addressed is frozen, what lies behind it tied with the values' last dims."""
+    covered = _covered(indices)
     _freeze_points(op, x, indices, covered)
     behind = x.vectors[covered[-1] + 1:] if covered == list(range(covered[0], covered[-1] + 1)) else ()
     kept = min(len(behind), len(values))

@@ -1,6 +1,6 @@
 """Data movement along a dimension: what happens to the elements happens to the dim vector, index by index.
 
-Composites that only call these (`hstack`, `column_stack`, `rot90`, …) have no rule of their own: they decompose.
+Composites that only call these (`hstack`, `column_stack`, `vsplit`, …) have no rule of their own: they decompose.
 """
 
 import operator
@@ -153,6 +153,19 @@ def unbind(op, x, dim=0):
 def flip(op, x, dims):
     """Reverses dimensions."""
     return tuple(v[::-1] if d in axes(dims, len(x)) and len(dims) else v for d, v in enumerate(x.vectors))
+
+
+@register_rule("aten::rot90")
+def rot90(op, x, k=1, dims=(0, 1)):
+    """Quarter turns in the plane of two dimensions: an odd number exchanges them, and one of them is reversed."""
+    first, second = (axis(d, len(x)) for d in dims)
+    out, turns = list(x.vectors), k % 4
+    if turns in (1, 3):
+        out[first], out[second] = out[second], out[first]
+    for d, reversing in ((first, (1, 2)), (second, (2, 3))):
+        if turns in reversing:
+            out[d] = out[d][::-1]
+    return tuple(out)
 
 
 def _shifts(site: Any, target: Any, args: Any, kwargs: Any) -> Call:

@@ -40,11 +40,14 @@ class Op:
         overload: the overload's name (``"default"``, ``"Tensor"``, …).
         shapes: shapes of the outputs, in order.
         policy: the user's choices for splits.
+        unread: the outputs, by their place, that nothing reads.
     """
 
     def __init__(self, index: int, name: str, overload: str, shapes: Sequence[tuple[int, ...]], place: tuple[str, str],
-                 policy: Policy, choices: dict[tuple[int, int], int], notes: Notes):
+                 policy: Policy, choices: dict[tuple[int, int], int], notes: Notes,
+                 unread: frozenset[int] = frozenset()):
         self.name, self.overload, self.shapes, self.policy = name, overload, tuple(shapes), policy
+        self.unread = unread
         self._index, self._place, self._choices, self._notes = index, place, choices, notes
         self._asked = 0
 

@@ -51,13 +51,15 @@ def renorm(op, x, p, dim, maxnorm):
 
 @register_rule("aten::max", "aten::min", "aten::median", "aten::nanmedian", mixes=True)
 def extremum(op, x, dim=None, keepdim=False):
-    """Of all elements, of two tensors (elementwise), or along one dimension with the positions."""
+    """Of all elements, of two tensors (elementwise), or along one dimension with the positions, which matter where
+    something reads them."""
     if isinstance(dim, Operand):
         return broadcast(op, x, dim)
     if dim is None:
         return ()
     out = reduced(op, x, [axis(dim, len(x))])
-    freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], NAMES_POSITIONS)
+    if 1 not in op.unread:
+        freeze_dims(op, x, [axis(dim, len(x))] if len(x) else [], NAMES_POSITIONS)
     return [out, out]
 
 

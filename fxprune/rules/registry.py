@@ -36,12 +36,14 @@ class Operand:
         value: its contents, where they are known integers.
         is_param: whether it is a parameter or buffer itself.
         is_weight: whether it is one, or made from such alone.
+        is_mask: whether it holds booleans, and so covers all of its dims where it is an index.
     """
 
     vectors: tuple[Vector, ...]
     value: np.ndarray | None = None
     is_param: bool = False
     is_weight: bool = False
+    is_mask: bool = False
 
     def __getitem__(self, dim: int) -> Vector:
         return self.vectors[dim]

@@ -5,6 +5,7 @@ which factor of a split dimension carries its channels, and which of several fre
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -28,9 +29,15 @@ def reshape(op, x: Operand, shape: Sequence[int]) -> Vectors:
     """The vectors of ``x``, read in another shape."""
     if x.shape == tuple(shape):
         return x.vectors
-    out = {d: op.fixed(1) for d, n in enumerate(shape) if n == 1}
     if prod(shape) == 0:
         return _empty(op, x, shape)
+    for stage in reshapes.stages(x.shape, shape):
+        x = replace(x, vectors=_reshaped(op, x, stage), value=None)
+    return x.vectors
+
+
+def _reshaped(op, x: Operand, shape: Sequence[int]) -> Vectors:
+    out = {d: op.fixed(1) for d, n in enumerate(shape) if n == 1}
     for d, target in reshapes.ones(x.shape, shape).items():
         if target is None:
             op.freeze(x[d], DROPPED)
@@ -88,7 +95,8 @@ def _split_order(op, x: Operand, dim: int, sizes: list[int], rank_out: int) -> l
     * A channel dimension before positions (images) is split in ``(groups, channels)``: the larger factor. With
       ``heads="whole"`` a first factor of at least `SMALL` is taken for attention heads.
     * A last dimension (tokens) is split in ``(…, heads, head_dim)``: the last factor, or the one before it with
-      ``heads="whole"``. A last factor of 2 or 3 beside a large one is a pair of components (rotary embeddings).
+      ``heads="whole"``. A last factor of 2 or 3 beside a large one, or behind heads that were split off before, is a
+      pair of components (rotary embeddings).
     * ``[B, C·H·W]`` that becomes an image: C.
     """
     factors = range(len(sizes))
@@ -100,7 +108,7 @@ def _split_order(op, x: Operand, dim: int, sizes: list[int], rank_out: int) -> l
         return list(factors) if whole and len(sizes) == 2 and sizes[0] >= SMALL else larger
     if whole:
         return [*list(factors)[-2::-1], len(sizes) - 1]
-    pair = sizes[-1] < SMALL and max(sizes) >= 2 * SMALL
+    pair = sizes[-1] < SMALL and (max(sizes) >= 2 * SMALL or rank_out > 4)
     return larger if pair else list(factors)[::-1]
 
 
@@ -237,12 +245,29 @@ def movedim(op, x, source, destination):
     return tuple(x[moves[d]] if d in moves else x[next(rest)] for d in range(len(x)))
 
 
-@register_rule("aten::unfold")
+def _window(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``x.unfold(dim, size, step)``: windows that lie side by side stay so. (`F.unfold` is called so, too, and takes
+    its patches from positions.)"""
+    if target is torch.nn.functional.unfold:
+        return target, args, kwargs
+    size, step = (argument(args, kwargs, at, name, None) for at, name in ((2, "size"), (3, "step")))
+    length = site.outs()[0][-1]
+    alike = site.value(size) == site.value(step)
+    args, kwargs = with_argument(args, kwargs, 2, "size", site.size(size, length))
+    return target, *(with_argument(args, kwargs, 3, "step", site.size(step, length)) if alike else (args, kwargs))
+
+
+@register_rule("aten::unfold", literals=_window)
 def unfold(op, x, dimension, size, step):
-    """Windows over one dimension; each window is a new last dimension."""
+    """Windows over one dimension; each window is a new last dimension. Where they lie side by side, or one spans it
+    all, the dimension is split in two; where they overlap, every index has several places."""
     if not len(x):
         return op.unknown(x, why="windows over a scalar")[0]
     d, why = axis(dimension, len(x)), "windows slide over it"
+    n = len(x[d])
+    if n == size or size == step and n % size == 0:
+        split = reshape(op, x, (*x.shape[:d], n // size, size, *x.shape[d + 1:]))
+        return (*replaced(split, d + 1), split[d + 1])
     op.freeze(x[d], why)
     return (*replaced(x.vectors, d, op.fixed(op.shapes[0][d])), op.fixed(size))
 

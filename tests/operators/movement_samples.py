@@ -13,6 +13,12 @@ def _assigned(x):
     return y
 
 
+def _masked(x, mask, values):
+    y = x.clone()
+    y[mask] = values
+    return y
+
+
 def _embedding():
     return Net(lambda net, x: net.b(net.a(x).relu()), a=nn.Embedding(11, 8), b=nn.Linear(8, 5))
 
@@ -46,6 +52,9 @@ PIECES = [
     image("unbind", lambda net, x: torch.stack(x.unbind(1), 1), prunable=False),
     image("unbind positions", lambda net, x: torch.stack(x.unbind(2), 2)),
     image("flip", lambda net, x: x.flip(1)),
+    image("rot90", lambda net, x: x.rot90(1, (1, 2)).rot90(-1, (1, 2)) + x.rot90(2, (2, 1))),
+    image("rot90 of a kernel", lambda net, x: F.conv2d(x, torch.rot90(net.w, 1, (2, 3)), padding=1)
+          + F.conv2d(x, net.w.rot90(3, (-1, -2)), padding=1), into=7, w=parameter(7, 8, 3, 3)),
     image("roll", lambda net, x: x.roll(3, 1)),
     image("roll positions", lambda net, x: torch.roll(x, (1, 2), (2, 3))),
     image("channel_shuffle", lambda net, x: F.channel_shuffle(x, 2)),
@@ -56,6 +65,10 @@ PIECES = [
     image("unfold", lambda net, x: F.unfold(x, 2, stride=2).view(2, 32, 3, 3), into=32),
     image("fold", lambda net, x: F.fold(x.flatten(2)[..., :9], (6, 6), 2, stride=2), into=2),
     image("Tensor.unfold", lambda net, x: x.unfold(2, 2, 2).mean(-1)),
+    image("unfold side by side", lambda net, x: x.unfold(1, 2, 2).mean(-1), into=4),
+    image("unfold side by side, within windows", lambda net, x: x.unfold(1, 4, 4).sum(1).movedim(-1, 1), into=4),
+    image("unfold that spans", lambda net, x: x.unfold(1, 8, 1).movedim(-1, 2).squeeze(1)),
+    image("unfold that slides", lambda net, x: x.unfold(1, 4, 2).mean(-1), into=3, prunable=False),
 ]
 
 REPEATED = [
@@ -101,7 +114,11 @@ VIEWS = [
     image("space to depth", lambda net, x: x.view(2, 8, 3, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(2, 32, 3, 3),
           into=32),
     image("as_strided", lambda net, x: x.as_strided((2, 8, 6, 6), (288, 36, 6, 1)), prunable=False),
-    image("ragged view", lambda net, x: x.view(2, 12, 4, 6), into=12, prunable=False, size=(6, 6)),
+    image("low-rank update of a kernel", lambda net, x: F.conv2d(x.sum(1, keepdim=True).expand(-1, 8, -1, -1),
+          net.w + (net.up @ net.down).view(net.w.shape), padding=1) * x, w=parameter(8, 8, 3, 3), up=parameter(24, 6),
+          down=parameter(6, 24)),
+    image("view across halves", lambda net, x: x.view(2, 12, 4, 6), into=12),
+    image("ragged view", lambda net, x: x.view(2, 9, 4, 8), into=9, prunable=False),
     tokens("heads", lambda net, x: x.view(2, 4, 3, 4).transpose(1, 2).transpose(1, 2).flatten(2)),
 ]
 
@@ -117,15 +134,23 @@ GATHERS = [
     image("gather positions", lambda net, x: x.gather(2, (x > 0).long())),
     image("gather channels", lambda net, x: x.gather(1, (x > 0).long()), prunable=False),
     image("take_along_dim", lambda net, x: torch.take_along_dim(x, x.argsort(2), 2)),
+    image("take_along_dim broadcast", lambda net, x: torch.take_along_dim(x, x.mean(1, keepdim=True).argsort(2), 2)),
+    image("take_along_dim from one channel",
+          lambda net, x: torch.take_along_dim(x.mean(1, keepdim=True), x.argsort(3), 3)),
     image("scatter positions", lambda net, x: torch.zeros_like(x).scatter(2, x.argsort(2), x)),
     image("scatter_add", lambda net, x: x.scatter_add(2, (x > 0).long(), x)),
     image("scatter_reduce", lambda net, x: x.scatter_reduce(2, (x > 0).long(), x, "amax")),
     image("scatter channels", lambda net, x: x.scatter(1, x.argsort(1), x), prunable=False),
     image("index_add", lambda net, x: x.index_add(2, torch.tensor([0, 2]), x[:, :, :2])),
     image("index_copy", lambda net, x: x.index_copy(3, torch.tensor([0, 2]), x[..., :2])),
+    image("index_copy by a buffer", lambda net, x: x.index_copy(1, net.i, 2 * x[:, :3]), i=buffer([6, 1, 4])),
+    image("index_copy into a buffer", lambda net, x: net.z.index_copy(3, torch.tensor([5, 2]), x[..., :2]) + x,
+          z=lambda: torch.ones(2, 8, 6, 6)),
+    image("index_add channels", lambda net, x: x.index_add(1, torch.tensor([1, 1, 6]), x[:, 5:])),
+    image("index_fill by a buffer", lambda net, x: x.index_fill(1, net.i, 0.0), i=buffer([6, 1, 4])),
     image("index_reduce", lambda net, x: x.index_reduce(2, torch.tensor([0, 2]), x[:, :, :2], "amax")),
     image("index_fill", lambda net, x: x.index_fill(2, torch.tensor([0, 2]), 0.0)),
-    image("index_fill channels", lambda net, x: x.index_fill(1, torch.tensor([0, 2]), 0.0), prunable=False),
+    image("index_fill channels", lambda net, x: x.index_fill(1, torch.tensor([0, 2]), 0.0)),
     image("index_put", lambda net, x: x.index_put((torch.tensor([0, 1]),), x[0] * 2)),
     image("masked_scatter", lambda net, x: x.masked_scatter(x > 0, x), prunable=False),
     image("masked_select", lambda net, x: x + torch.masked_select(x, x > 0).mean(), prunable=False),
@@ -141,6 +166,11 @@ GATHERS = [
     image("meshgrid", lambda net, x: x + torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")[0]),
     Sample("embedding", _embedding, (torch.randint(0, 11, (2, 4)),)),
     Sample("embedding_bag", _embedding_bag, (torch.randint(0, 11, (2, 4)),)),
+    tokens("index by a mask of batch and time", lambda net, x: x[net.m], m=buffer([[True, False, True, True]] * 2)),
+    tokens("index by a mask from data", lambda net, x: x[x.mean(-1) > -9]),
+    tokens("masked tokens from a parameter", lambda net, x: _masked(x, x.mean(-1) > 0, net.t), t=parameter(12)),
+    tokens("tokens written back by a mask", lambda net, x: _masked(torch.zeros_like(x), net.m, x[net.m]),
+           m=buffer([[True, False, True, True]] * 2)),
     tokens("position table", lambda net, x: x + net.t[:, :4], t=parameter(1, 9, 12)),
     tokens("bias table by index", lambda net, x: x + net.t[net.i.view(-1)].view(4, 12), t=parameter(7, 12),
            i=buffer([[0, 1], [1, 0]])),

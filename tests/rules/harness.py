@@ -46,14 +46,21 @@ class Bench:
     def index(self, contents: list) -> Operand:
         """A constant index of known contents."""
         value = np.array(contents)
-        return Operand(tuple(self.notes.ties.fixed(n) for n in value.shape), value)
+        return Operand(self.fixed(*value.shape).vectors, value, is_mask=value.dtype == bool)
 
-    def run(self, name: str, shapes: object, *args: object, overload: str = "default", **kwargs: object) -> object:
-        """Apply the rule of ``aten::name``; ``shapes`` are the outputs' (one tuple, or a list of them). Gives the
-        output as an `Operand`, or a list of them; their shapes are checked."""
+    def mask(self, *shape: int) -> Operand:
+        """A mask of unknown contents."""
+        return Operand(self.fixed(*shape).vectors, is_mask=True)
+
+    def run(self, name: str, shapes: object, *args: object, overload: str = "default", unread: tuple[int, ...] = (),
+            **kwargs: object) -> object:
+        """Apply the rule of ``aten::name``; ``shapes`` are the outputs' (one tuple, or a list of them), of which those
+        ``unread`` are of no use to anybody. Gives the output as an `Operand`, or a list of them; their shapes are
+        checked."""
         shapes = shapes if isinstance(shapes, list) else [shapes]
         name = name if "::" in name else f"aten::{name}"
-        op = Op(self.calls, name, overload, shapes, (name, ""), self.policy, self.choices, self.notes)
+        op = Op(self.calls, name, overload, shapes, (name, ""), self.policy, self.choices, self.notes,
+                frozenset(unread))
         self.calls += 1
         result = rule_for(name).couple(op, *args, **kwargs)
         results = result if isinstance(result, list) else [result]

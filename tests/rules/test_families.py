@@ -77,6 +77,16 @@ def test_a_maximum_with_positions_freezes_and_one_of_two_tensors_ties():
     assert bench.frozen(x[1]) and not bench.frozen(x[0])
 
 
+@pytest.mark.parametrize("name", ["max", "min", "median", "nanmedian"])
+def test_a_maximum_whose_positions_nobody_reads_is_one_over_what_is_kept(name):
+    bench = Bench()
+    x = bench.free(2, 6)
+    bench.run(name, [(2,), (2,)], x, 1, unread=(1,))
+    assert bench.of(x[1]) == [0, 1, 2, 3, 4, 5]
+    bench.run(name, [(2,), (2,)], x, 1, unread=(0,))
+    assert bench.why(x[1]) == "its positions are the result"
+
+
 def test_batch_norm_ties_its_parameters_with_dim_one():
     bench = Bench()
     x, params = bench.free(2, 3, 4, 4), [bench.param(3) for _ in range(4)]
@@ -150,7 +160,7 @@ def test_tables_are_looked_up_by_rows():
 @pytest.mark.parametrize(("indices", "shape"), [
     (lambda b: [b.index([0, 1]), b.index([1, 2])], (2, 4)),
     (lambda b: [b.index([0, 1]), None, b.index([1, 2])], (2, 3)),
-    (lambda b: [None, b.index([[0, 1], [1, 2]])], (2, 2, 2, 4)), (lambda b: [b.fixed(2, 3)], (5, 4)),
+    (lambda b: [None, b.index([[0, 1], [1, 2]])], (2, 2, 2, 4)), (lambda b: [b.mask(2, 3)], (5, 4)),
     (lambda b: [None, b.fixed(2, 3)], (2, 2, 3, 4))])
 def test_points_are_positions(indices, shape):
     bench = Bench()
@@ -183,6 +193,45 @@ def test_writing_points_freezes_them_and_ties_the_rest():
     x, values = bench.free(5, 3), bench.free(2, 3)
     bench.run("index_put", (5, 3), x, [bench.index([0, 2])], values)
     assert bench.frozen(x[0]) and bench.tied(x[1], values[1])
+
+
+def test_a_mask_covers_its_own_dims_whatever_it_holds():
+    bench = Bench()
+    x, values = bench.free(2, 5, 3), bench.free(3)
+    bench.run("index_put", (2, 5, 3), x, [bench.mask(2, 5)], values)
+    assert bench.frozen(x[0]) and bench.frozen(x[1]) and bench.tied(x[2], values[0])
+    x = bench.free(2, 5, 3)
+    out = bench.run("index", (7, 3), x, [bench.mask(2, 5)])
+    assert bench.frozen(x[0]) and bench.frozen(x[1]) and out[1] is x[2] and not bench.frozen(x[2])
+
+
+def test_an_index_is_broadcast_over_what_it_is_taken_along():
+    bench = Bench()
+    x, index = bench.free(4, 8, 6), bench.fixed(1, 1, 6)
+    out = bench.run("take_along_dim", (4, 8, 6), x, index, 2)
+    assert bench.frozen(x[2]) and out[0] is x[0] and out[1] is x[1] and bench.of(x[1]) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["index_copy", "index_add"])
+def test_slices_written_to_known_places_move_like_any_others(name):
+    bench = Bench()
+    x, source = bench.free(2, 5), bench.free(2, 3)
+    bench.run(name, (2, 5), x, 1, bench.index([4, 0, 2]), source)
+    assert bench.tied(x[1][[4, 0, 2]], source[1]) and bench.tied(x[0], source[0]) and not bench.frozen(x[1])
+    buffer = type(x)(bench.param(3).vectors, np.array([3, 1, 2]), True)
+    bench.run(name, (2, 5), x, 1, buffer, source)
+    assert bench.tied(buffer[0], source[1])
+    y, source = bench.free(2, 5), bench.free(2, 3)
+    bench.run(name, (2, 5), y, 1, bench.fixed(3), source)
+    assert bench.frozen(y[1]) and bench.frozen(source[1]) and bench.tied(y[0], source[0])
+
+
+def test_an_identity_loses_rows_and_columns_alike():
+    bench = Bench()
+    square = bench.run("eye", (4, 4), 4)
+    assert bench.of(square[0]) == bench.of(square[1]) == [0, 1, 2, 3] and bench.tied(square[0], square[1])
+    wide = bench.run("eye", (2, 3), 2, 3)
+    assert bench.tied(wide[0], wide[1][:2]) and not bench.tied(wide[1][2:], wide[1][:1])
 
 
 def test_positions_that_a_window_slides_over():

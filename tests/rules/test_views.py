@@ -169,6 +169,19 @@ def test_a_ragged_reshape_freezes_with_a_reason():
     assert bench.why(x[1]) == bench.why(out[1]) == "the reshape cuts across this dimension"
 
 
+def test_a_ragged_reshape_cuts_across_no_more_than_it_must():
+    """A low-rank update of a kernel, [out·k, in·k] as [out, in, k, k]: outputs are k rows, inputs cut across them."""
+    bench = Bench()
+    x = bench.param(5 * 3, 8 * 3)
+    out = bench.run("view", (5, 8, 3, 3), x, [5, 8, 3, 3])
+    assert bench.of(x[0]) == [n for n in range(5) for _ in range(3)] and bench.of(out[0]) == [0, 1, 2, 3, 4]
+    assert bench.why(x[1]) == bench.why(out[1]) == "the reshape cuts across this dimension"
+    bench = Bench(choices={(0, 0): 1})  # whole halves, which nothing cuts across
+    halves = bench.channels((4, 3), 0)
+    out = bench.run("view", (6, 2), halves, [6, 2])
+    assert bench.of(halves[0]) == [0, 0, 1, 1] and bench.of(out[0]) == [0, 0, 0, 1, 1, 1]
+
+
 def test_a_dropped_unit_must_stay():
     bench = Bench()
     x = bench.free(4, 1)

@@ -201,6 +201,57 @@ def grouped_query_attention_with_rotary_embedding():
                wv=nn.Linear(10, 12, bias=False), wo=nn.Linear(24, 3, bias=False), freq=torch.rand(3))
 
 
+def rotated_attention(rotate, freqs):
+    """Attention of 4 heads of 8, in which queries and keys are turned by an angle for each position."""
+
+    def run(m, x):
+        b, n, _ = x.shape
+        q, k, v = (w(x).view(b, n, 4, 8) for w in (m.wq, m.wk, m.wv))
+        q, k = rotate(q, freqs[:n]), rotate(k, freqs[:n])
+        y = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
+        return m.wo(y.transpose(1, 2).reshape(b, n, -1))
+
+    return Net(run, wq=nn.Linear(10, 32), wk=nn.Linear(10, 32), wv=nn.Linear(10, 32), wo=nn.Linear(32, 3))
+
+
+ANGLES = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.5, 0.25, 0.125]))
+
+
+@case("wq wv", tokens())
+def rotary_embedding_by_complex_numbers():
+    """Llama's reference: neighbouring components are a complex number, turned by a table that is no buffer."""
+
+    def rotate(t, freqs):
+        pairs = torch.view_as_complex(t.reshape(*t.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * freqs.to(pairs.dtype)[None, :, None]).flatten(3)
+
+    return rotated_attention(rotate, torch.polar(torch.ones_like(ANGLES), ANGLES))
+
+
+@case("wq wv", tokens())
+def interleaved_rotary_embedding():
+    """GPT-J: even and odd components, turned, stacked and flattened."""
+
+    def rotate(t, angles):
+        turned = torch.stack((-t[..., 1::2], t[..., ::2]), -1).flatten(-2)
+        cos, sin = (f(angles).repeat_interleave(2, -1)[None, :, None].to(t.dtype) for f in (torch.cos, torch.sin))
+        return t * cos + turned * sin
+
+    return rotated_attention(rotate, ANGLES)
+
+
+@case("wq wv", tokens())
+def rotary_embedding_of_unbound_pairs():
+    """The same, by a split into pairs that are unbound."""
+
+    def rotate(t, angles):
+        even, odd = t.unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = (f(angles)[None, :, None].to(t.dtype) for f in (torch.cos, torch.sin))
+        return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+
+    return rotated_attention(rotate, ANGLES)
+
+
 @case("up down", tokens())
 def swiglu_with_rms_norm():
     def run(m, x):

@@ -4,6 +4,7 @@ import math
 
 import torch
 from cases import Net, case, conv, image, param, tokens
+from reference import KeptOnly
 from torch import nn
 from torch.nn import functional as F
 
@@ -253,3 +254,51 @@ def class_token_and_position_embedding():
 
     return Net(run, conv=nn.Conv2d(3, 8, 2, 2), token=param(1, 1, 8), position=param(1, 9, 8), norm=nn.LayerNorm(8),
                head=nn.Linear(8, 3))
+
+
+@case("up", image())
+def low_rank_update_of_a_kernel():
+    """LoRA of a convolution: [out·k, in·k] read as [out, in, k, k]. Rows hang together in threes; inputs stay."""
+
+    def run(m, x):
+        update = (m.up @ m.down).view(m.conv.weight.shape)
+        y = F.conv2d(m.a(x), m.conv.weight + update, m.conv.bias, padding=1)
+        return m.head(y.relu())
+
+    return Net(run, a=conv(3, 8), conv=conv(8, 10), up=param(30, 4), down=param(4, 24), head=conv(10, 2))
+
+
+def _maximum_of_kept(m, kept):
+    m.over = KeptOnly(lambda y: y.max(1, keepdim=True).values, 1, kept("a.weight", 0))
+
+
+@case("a", image(), patch=_maximum_of_kept)
+def maximum_over_channels():
+    """The positions of the maximum are of no use to anybody."""
+    return Net(lambda m, x: m.head(m.over(m.a(x))), a=conv(3, 9), head=conv(1, 2),
+               over=Net(lambda m, y: y.max(1, keepdim=True).values))
+
+
+@case("a", tokens(12))
+def identity_added_to_a_weight():
+    """Rows and columns of the weight go together, as those of an identity do."""
+    return Net(lambda m, x: m.head(F.linear(m.a(x), m.w + torch.eye(12).to(m.w.dtype))), a=nn.Linear(12, 12),
+               w=param(12, 12), head=nn.Linear(12, 2))
+
+
+@case("a", tokens())
+def masked_tokens_are_replaced():
+    """SpecAugment, and a mask over batch and time: what lies behind the masked dims is tied with the replacement."""
+
+    def run(m, x):
+        y = m.a(x).clone()
+        y[x.sum(-1) > 0] = m.instead
+        return m.head(y)
+
+    return Net(run, a=nn.Linear(10, 9), instead=param(9), head=nn.Linear(9, 2))
+
+
+@case("a", tokens())
+def windows_side_by_side():
+    """A window whose stride is its length is a split of the dimension."""
+    return Net(lambda m, x: m.head(m.a(x).unfold(-1, 4, 4).sum(-1)), a=nn.Linear(10, 12), head=nn.Linear(3, 2))
