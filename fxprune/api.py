@@ -96,7 +96,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     (torch.Size([1, 4, 4, 4]), 4)
     """
     data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
-    analysis = analysis_of(model, example_inputs, policy)
+    earlier, analysis = found_record(model), analysis_of(model, example_inputs, policy)
     if train is not None:
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
         made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
@@ -107,7 +107,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
     folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
     small = carry_out(folded, analysis, drawn, model, recover, data)
-    small = attach(small, replace(record(small), latency=timing))
+    small = attach(small, replace(record(small), latency=timing).following(earlier, ordered=train is not None))
     if not verify:
         return small
     base = _recovered(folded.model, small, drawn)
@@ -157,7 +157,8 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
-    return carry_out(folded, analysis, plan, model, recover, data)
+    small = carry_out(folded, analysis, plan, model, recover, data)
+    return attach(small, record(small).following(found_record(model)))
 
 
 def _data_for(recover: str | None, data: Any, loss: Loss | None, samples: int | None) -> Data | None:

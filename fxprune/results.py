@@ -2,25 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from fxprune.coupling.coupling import Coupling
-from fxprune.errors import InputError
+from fxprune.errors import InputError, PlanError
 from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.methods import provided
 from fxprune.planning import Plan
 from fxprune.planning.timing import Timing
+from fxprune.rewrite.attachment import attach_to, attached_to
 from fxprune.rewrite.folding import Fold
 from fxprune.rewrite.recovery import Recovery
 from fxprune.verification import Verification
-
-# A GraphModule copies and pickles its ``meta``, any other module its ``__dict__``.
-_KEY, _ATTRIBUTE = "fxprune", "_fxprune_record"
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,34 @@ class Size:
 
 
 @dataclass(frozen=True, eq=False)
+class Overall:
+    """What several compressions in a row came to, from the first original on.
+
+    Args:
+        steps: how many compressions.
+        before, after: `Size` of the first original and of the last result.
+        coupling: the first original's.
+        plan: leads from the first original there in one step; None where no one plan does.
+        why: then, why not.
+        folded: whether constants were folded in any step.
+    """
+
+    steps: int
+    before: Size
+    after: Size
+    coupling: Coupling
+    plan: Plan | None
+    why: str = ""
+    folded: bool = False
+
+    def __str__(self) -> str:
+        shares = (f"{a / b:.1%} of the {what}" for what, a, b in (
+            ("MACs", self.after.macs, self.before.macs), ("parameters", self.after.params, self.before.params)) if b)
+        how = "one plan does the same" if self.plan is not None else self.why
+        return f"{', '.join(shares)} of the first original after {self.steps} compressions ({how})"
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """What `compress` did.
 
@@ -58,6 +83,7 @@ class Record:
             relative to the largest output.
         recovery: what made up for what was cut, layer by layer, or None.
         latency: with a latency budget, what was asked, predicted and measured; else None.
+        overall: where a result was compressed again, what is left of the first original; else None.
     """
 
     plan: Plan
@@ -69,6 +95,7 @@ class Record:
     drift: float = 0.0
     recovery: Recovery | None = None
     latency: Timing | None = None
+    overall: Overall | None = None
 
     @classmethod
     def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0) -> "Record":
@@ -76,6 +103,28 @@ class Record:
         after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
                           for name, group in coupling.groups.items()], np.int64)
         return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after), None, folds, drift)
+
+    def following(self, earlier: "Record | None", ordered: bool = False) -> "Record":
+        """This record, with what it came to together with the one of the model that was compressed.
+
+        Args:
+            earlier: that model's record, or None where it had none.
+            ordered: whether its channels were reordered in between.
+        """
+        if earlier is None:
+            return self
+        start = earlier.overall or Overall(1, earlier.before, earlier.after, earlier.coupling, earlier.plan,
+                                           folded=bool(earlier.folds))
+        plan, why = None, start.why
+        if ordered and not why:
+            why = "no one plan does the same: channels were ordered in between, for training"
+        elif start.plan is not None:
+            try:
+                plan = start.plan.then(self.plan, start.coupling)
+            except PlanError as error:
+                why = str(error)
+        return replace(self, overall=replace(start, steps=start.steps + 1, after=self.after, plan=plan, why=why,
+                                             folded=start.folded or bool(self.folds)))
 
     @property
     def inputs(self) -> Inputs:
@@ -116,18 +165,14 @@ class Record:
 
 def attach(small: nn.Module, record: Record) -> nn.Module:
     """The same module, with its record."""
-    if isinstance(small, torch.fx.GraphModule):
-        small.meta[_KEY] = record
-    else:
-        small.__dict__[_ATTRIBUTE] = record
+    attach_to(small, record)
     return small
 
 
 def found_record(module: nn.Module) -> Record | None:
     """A module's record, or None."""
-    if isinstance(module, torch.fx.GraphModule):
-        return module.meta.get(_KEY)
-    return module.__dict__.get(_ATTRIBUTE)
+    found: Record | None = attached_to(module)
+    return found
 
 
 def record(small: nn.Module) -> Record:

@@ -75,6 +75,7 @@ def save(small: nn.Module, folder: str | os.PathLike[str], *, title: str = "") -
     ('plan.json', 'weights.safetensors', 'model.py', 'model.pt2', 'report.html', 'report.md', 'manifest.json')
     """
     done = record(small)
+    overall = done.overall
     title = title or f"{_name(small)}, pruned"
     target = Path(os.path.abspath(folder))
     check_folder(folder)
@@ -82,8 +83,9 @@ def save(small: nn.Module, folder: str | os.PathLike[str], *, title: str = "") -
     about = dict(ABOUT)
     try:
         with staged(target) as part:
-            done.plan.save(part / "plan.json")
-            write_weights(small, part / "weights.safetensors", {"folded": str(bool(done.folds)).lower()})
+            (overall.plan if overall and overall.plan else done.plan).save(part / "plan.json")
+            folded = overall.folded if overall else bool(done.folds)
+            write_weights(small, part / "weights.safetensors", {"folded": str(folded).lower()})
             _programs(small, done, part, title, missing, about)
             _attempt("report.html", missing, lambda: done.to_html(part / "report.html", title))
             written = tuple(name for name in FILES if (part / name).exists())
@@ -166,7 +168,7 @@ def _report(done: Record, path: Path, title: str, written: list[tuple[str, str]]
     files = [f"- `{name}`: {words}" for name, words in written] + [
         f"- no `{name}`: {markdown(why)}" for name, why in missing.items()]
     parts = [f"# {markdown(title)}", compression_table(done, "md", layers=True), "## Files", "\n".join(files),
-             "## The coupling groups of the original", done.coupling.report("md")]
+             "## The coupling groups of the original", (done.overall or done).coupling.report("md")]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_i
 from fxprune.planning.composition import compose
 from fxprune.planning.digest import digest_of
 from fxprune.planning.group_plan import GroupPlan
+from fxprune.planning.plan_chain import chained
 from fxprune.planning.reader import given, parse
 
 if TYPE_CHECKING:
@@ -107,6 +108,25 @@ class Plan:
         """The kept channels of each group, in their new order."""
         return {name: group.kept for name, group in self.groups.items()}
 
+    def then(self, later: "Plan", coupling: "Coupling") -> "Plan":
+        """This plan and one of its result, in one step: a plan of this plan's model.
+
+        Args:
+            later: drawn on what `fxprune.apply` made by this plan, trained since or not.
+            coupling: `fxprune.analyze` of the model that this plan was drawn on.
+
+        Raises:
+            PlanError: ``later`` is of another model, or no one plan does what the two do.
+        """
+        kept = chained(self.keep, self.signature, later.keep, later.signature, coupling.groups,
+                       coupling.evidence.shared)
+        names = [name for name, group in coupling.groups.items() if name in self.groups or name in kept]
+        whole = {name: tuple(range(coupling.groups[name].size)) for name in names}
+        scores = {name: group.scores for name, group in self.groups.items()}
+        return Plan.build(coupling.groups, {**whole, **kept}, signature=self.signature, inputs=self.inputs,
+                          digest=self.digest, aliases=coupling.evidence.shared, mode=self.mode, scores=scores,
+                          options={"steps": (*_steps(self), *_steps(later))}, policy=self.policy)
+
     def check(self, signature: Signature, groups: Mapping[str, CouplingGroup] | None = None,
               aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         """The plan fits this model and, where its coupling's groups are given, breaks none of them.
@@ -181,3 +201,9 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return str(provided(Plan, "_repr_html_")(self))
+
+
+def _steps(plan: Plan) -> tuple[Any, ...]:
+    """How each of the plans was drawn that this one was made of."""
+    steps: Any = plan.options.get("steps", (plan.options,))
+    return tuple(steps)

@@ -97,6 +97,7 @@ def _said(record: Any) -> list[str]:
             str(checked),
             *([_folded(record.folds)] if record.folds else []),
             *([str(record.recovery)] if record.recovery else []),
+            *([str(record.overall)] if record.overall else []),
             *(said(record.latency) if record.latency else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
 

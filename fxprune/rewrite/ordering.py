@@ -25,6 +25,7 @@ from fxprune.planning.activations import mean_activations
 from fxprune.planning.composition import compose
 from fxprune.planning.scoring import score_groups
 from fxprune.planning.vote import joint
+from fxprune.rewrite.attachment import attach_to
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -98,6 +99,8 @@ def order(model: nn.Module, coupling: "Coupling", by: str = "l2", data: Iterable
     # Stable, so that equal channels keep their order.
     permutation = {name: np.argsort(-score, kind="stable") for name, score in scores.items()}
     ordered = deep_copy(model)
+    # A record of what the model was made by does not hold for the copy: its indices mean other channels.
+    attach_to(ordered, None)
     _permute_(ordered, coupling, permutation)
     _verify(model, ordered, coupling)
     return ordered, Permutation(by, permutation, scores, left)
