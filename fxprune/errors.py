@@ -68,7 +68,7 @@ class ArtefactError(FxpruneError):
 
 
 class RuleError(FxpruneError):
-    """An operator's rule failed: a bug in the rule."""
+    """An operator's rule failed, or fxprune's own Python that captures: a bug."""
 
 
 class MeasurementError(FxpruneError):

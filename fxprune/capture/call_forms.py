@@ -95,10 +95,10 @@ def frames() -> Iterator[types.FrameType]:
 
 def user_frame() -> types.FrameType:
     """The innermost frame that belongs neither to torch nor to fxprune."""
-    for frame in frames():
-        if not _of_library(frame.f_code.co_filename):
-            return frame
-    return sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and _of_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame or sys._getframe(1)
 
 
 def user_line() -> str:

@@ -8,23 +8,25 @@ import torch
 from torch import nn
 
 from fxprune.capture.contexts import compiling
-from fxprune.capture.dtypes import cast, settle_dtypes
+from fxprune.capture.dtypes import cast
 from fxprune.capture.dynamic_sizes import settle
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.observer import Observer
+from fxprune.capture.own_errors import own_bugs
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.randomness import undrawn, untouched_rng
 from fxprune.capture.structure import check_hooks, isolated_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.watch import Watcher, watch
-from fxprune.errors import CaptureError, FxpruneError, InputError
+from fxprune.errors import CaptureError, FxpruneError, InputError, RuleError
 from fxprune.ir import example_inputs
 from fxprune.ir.call_arguments import arguments, named
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.inferred_inputs import candidates
 from fxprune.ir.trees import tensors_in
+from fxprune.rules.bugs import Bug
 
 GRAPH, MODULE = "graph", "module"
 
@@ -42,6 +44,7 @@ class Captured:
         ways: in module mode, further ways that data can lead through the model's Python: the variation of the inputs
             that went there, and its tape.
         why: in module mode, what stood in the way; for a missing training graph, what that failed with.
+        bugs: what capture's own Python failed with, where another way was taken.
         eager: where the graph is what the model runs under ``torch.compile`` (``torch.compiler.is_compiling()``): what
             stood in the way of the graph of what it runs without.
     """
@@ -52,6 +55,7 @@ class Captured:
     mode: str
     why: str = ""
     eager: str = ""
+    bugs: tuple[Bug, ...] = ()
     held: tuple[str, ...] = ()
     ways: Mapping[str, Traced] = field(default_factory=dict)
 
@@ -114,6 +118,7 @@ def _with_range(model: nn.Module, described: Inputs) -> Inputs:
 def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
     arguments(model, example)  # must fit forward, before anything is run
     example_inputs.check(model, example)
+    bugs: list[Bug] = []
     with untouched_rng():
         check_hooks(model, *example)
         try:
@@ -122,17 +127,19 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
             captured = _compiling(model, described, str(error))
             if captured is not None:
                 return captured
-        except InputError:
-            raise
-        except Exception:
-            pass  # what the meta device cannot do, true tensors may; the reason is theirs, if they cannot either
-        try:
-            return _graphs(model, described, real=True, example=example)
-        except InputError:
+        except (InputError, RuleError):
             raise
         except Exception as error:
+            # What the meta device cannot do, true tensors may; the reason is theirs, if they cannot either.
+            bugs += own_bugs(error)
+        try:
+            return replace(_graphs(model, described, real=True, example=example), bugs=tuple(bugs))
+        except (InputError, RuleError):
+            raise
+        except Exception as error:
+            bugs += own_bugs(error)
             why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
-        return _watched(model, example, described, why)
+        return replace(_watched(model, example, described, why), bugs=tuple(dict.fromkeys(bugs)))
 
 
 def _compiling(model: nn.Module, described: Inputs, why: str) -> Captured | None:
@@ -140,7 +147,10 @@ def _compiling(model: nn.Module, described: Inputs, why: str) -> Captured | None
     with compiling(True):
         try:
             return replace(_graphs(model, described, real=False), eager=why)
-        except Exception:  # the reasons that are told are those of the model as it runs by itself
+        except RuleError:
+            raise
+        except Exception as error:  # the reasons that are told are those of the model as it runs by itself
+            own_bugs(error)
             return None
 
 
@@ -151,8 +161,8 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
         return _trace(model, Observer(real), training, inputs, recast)
 
     def settled(traced: Traced, training: bool) -> Traced:
-        settle_dtypes(traced, example, lambda inputs, dtype: trace(training, inputs, dtype)[0])
-        return settle(traced, example, lambda inputs: trace(training, inputs)[0], attempts=2 if real else 6)
+        return settle(traced, example, lambda inputs, recast: trace(training, inputs, recast)[0],
+                      attempts=2 if real else 6)
 
     evaluated, root = undrawn(lambda: trace(False, example))
     held, switches = (), _switches(model)
@@ -164,8 +174,8 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
     try:
         trained, _ = undrawn(lambda: trace(True, example))
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held)
+        bugs, why = tuple(own_bugs(error)), f"{type(error).__name__}: {error}"
+        return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held, bugs=bugs)
     same = _same(trained, evaluated)
     evaluated = settled(evaluated, False)
     trained = evaluated if same else settled(trained, True)

@@ -4,7 +4,7 @@
 another precision: a dtype that stays what it was is a constant.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.outline import Outline
+from fxprune.capture.own_errors import own_bugs
 from fxprune.capture.pytrees import tree_map_only
 from fxprune.capture.size_nodes import replaced_at
 from fxprune.capture.traced import Traced
@@ -28,31 +29,39 @@ def cast(root: nn.Module, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(OTHER[dtype])
 
 
-def settle_dtypes(traced: Traced, example: Example, again: Callable[[Example, torch.dtype], Traced]) -> None:
-    """Write every dtype that follows no tensor as the constant that it is.
+def asked(traced: Traced) -> list[torch.dtype]:
+    """The dtypes that nodes of the graph read from a tensor, and that have another one to try."""
+    read = dict.fromkeys(node.meta["dtype"] for node in traced.graph.nodes if "dtype" in node.meta)
+    return [dtype for dtype in read if dtype in OTHER]
+
+
+def recast(example: Example, dtype: torch.dtype) -> Example:
+    """The inputs, those of that dtype in the other one."""
+    return tree_map_only(torch.Tensor, lambda t: t.to(OTHER[dtype]) if t.dtype is dtype else t, example)
+
+
+def settle_dtypes(traced: Traced, example: Example, again: Callable[[Example, torch.dtype], Traced],
+                  dtypes: Sequence[torch.dtype]) -> None:
+    """Write every dtype, out of these, that follows no tensor as the constant that it is.
 
     Args:
         traced: of a run on ``example``; its graph is changed.
         again: captures the model on other inputs, and with all tensors of the given dtype in another.
     """
-    nodes = [node for node in traced.graph.nodes if "dtype" in node.meta]
-    for dtype in dict.fromkeys(node.meta["dtype"] for node in nodes):
-        if dtype in OTHER:
-            _settle(traced, dtype, example, again)
+    for dtype in dtypes:
+        try:
+            retraced = again(recast(example, dtype), dtype)
+        except Exception as error:  # the model runs in this precision only: nothing has to follow, and nothing can tell
+            own_bugs(error)
+            continue
+        base, there = Outline.of(traced), Outline.of(retraced)
+        if not base.differs(there):
+            write_constants(traced, base, there, dtype)
 
 
-def _settle(traced: Traced, dtype: torch.dtype, example: Example, again: Callable[[Example, torch.dtype], Traced]
-            ) -> None:
-    def other(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(OTHER[dtype]) if tensor.dtype is dtype else tensor
-
-    try:
-        retraced = again(tree_map_only(torch.Tensor, other, example), dtype)
-    except Exception:  # the model runs in this precision only: nothing has to follow, and nothing can tell
-        return
-    base, there = Outline.of(traced), Outline.of(retraced)
-    if base.differs(there):
-        return
+def write_constants(traced: Traced, base: Outline, there: Outline, dtype: torch.dtype) -> None:
+    """Those dtypes of the graph ``base`` that stayed what they were ``there``, where tensors had another, are
+    constants."""
     for (number, path), ours in base.dtypes.items():
         if isinstance(ours, Node) and ours.meta["dtype"] is dtype is there.dtypes[number, path]:
             node = base.nodes[number]

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
+from fxprune.capture.dtypes import asked, recast, settle_dtypes, write_constants
 from fxprune.capture.laws import explains, law, value
 from fxprune.capture.outline import Outline, Place
+from fxprune.capture.own_errors import own_bugs
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.size_nodes import SizeNodes
 from fxprune.capture.sizes import Dim, leaves, line, readable
@@ -34,6 +36,7 @@ _CONTRACTIONS = {"aten::linear": 1, "aten::conv1d": 2, "aten::conv2d": 3, "aten:
 
 # One dimension of one input tensor, by their numbers.
 Member = tuple[int, int]
+Again = Callable[[Example, torch.dtype | None], Traced]
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,27 @@ class Axis:
         return [m for m in tried if m > 0 and m != n]
 
 
-def settle(traced: Traced, example: Example, again: Callable[[Example], Traced], attempts: int = 6) -> Traced:
-    """The same capture with every number that follows a length written so, and with the dimensions that are fixed.
+def settle(traced: Traced, example: Example, again: Again, attempts: int = 6) -> Traced:
+    """The same capture with every number that follows a length written so, every dtype that follows no tensor as a
+    constant, and with the dimensions that are fixed.
 
     Args:
-        traced: of a run on ``example``.
+        traced: of a run on ``example``; its graph is changed.
         example: positional and keyword arguments, on the meta device or true ones.
-        again: captures the model on other inputs, from a fresh copy.
+        again: captures the model on other inputs, from a fresh copy; its tensors of the given dtype in another.
         attempts: how many lengths are tried for a dimension.
 
     Raises:
         CaptureError: the graph depends on what the inputs hold.
     """
     if not traced.sizes_asked:
+        settle_dtypes(traced, example, again, asked(traced))
         return traced
     return _Settling(traced, example, again, attempts).settled()
 
 
 class _Settling:
-    def __init__(self, traced: Traced, example: Example, again: Callable[[Example], Traced], attempts: int):
+    def __init__(self, traced: Traced, example: Example, again: Again, attempts: int):
         self.traced, self.example, self.again, self.attempts = traced, example, again, attempts
         self.base = Outline.of(traced)
         self.tensors = [t for t in tree_iter(example) if isinstance(t, torch.Tensor)]
@@ -81,11 +86,15 @@ class _Settling:
     def settled(self) -> Traced:
         if self.traced.unsteady:
             self._steady()
-        axes = list(self._axes())
-        if not self._all_free(axes):
-            for axis in axes:
-                self._try(axis)
-            self._write(self._laws())
+        axes, dtypes = list(self._axes()), asked(self.traced)
+        if axes and dtypes and self._all_free(axes, dtypes[0]):
+            settle_dtypes(self.traced, self.example, self.again, dtypes[1:])
+        else:
+            settle_dtypes(self.traced, self.example, self.again, dtypes)
+            if not self._all_free(axes):
+                for axis in axes:
+                    self._try(axis)
+                self._write(self._laws())
         return replace(self.traced, fixed=tuple(self._fixed()))
 
     def _steady(self) -> None:
@@ -106,19 +115,23 @@ class _Settling:
         for (_, length), members in places.items():
             yield Axis(tuple(members), length)
 
-    def _all_free(self, axes: list[Axis]) -> bool:
-        """Whether one capture with all lengths changed shows that there is nothing to find; it mostly does."""
+    def _all_free(self, axes: list[Axis], dtype: torch.dtype | None = None) -> bool:
+        """Whether one capture with all lengths changed shows that there is nothing to find; it mostly does. With a
+        dtype that is changed as well, it is that dtype's capture, too."""
         if not axes:
             return True
-        for close in (False, True):
+        for close in (False, True) if dtype is None else (False,):
             changed: dict[Member, int] = {}
             for number, axis in enumerate(axes):
                 step = (number + 1) * (1 if close else axis.lengths()[0] - axis.length)
                 changed |= dict.fromkeys(axis.members, axis.length + step)
-            got = self._at(changed)
+            got = self._at(changed, dtype)
             if isinstance(got, str) or self.base.steered(got) is not None:
                 continue
-            return not (self.base.differs(got) or self.base.moved(got))
+            same = not (self.base.differs(got) or self.base.moved(got))
+            if same and dtype is not None:
+                write_constants(self.traced, self.base, got, dtype)
+            return same
         return False
 
     def _try(self, axis: Axis) -> None:
@@ -159,11 +172,13 @@ class _Settling:
         for member in axis.members:
             self.why.setdefault(member, why)
 
-    def _at(self, lengths: dict[Member, int]) -> Outline | str:
+    def _at(self, lengths: dict[Member, int], dtype: torch.dtype | None = None) -> Outline | str:
         """The capture at these lengths, or what was raised."""
+        example = self.example if dtype is None else recast(self.example, dtype)
         try:
-            traced = self.again(_resized(self.example, lengths))
+            traced = self.again(_resized(example, lengths), dtype)
         except Exception as error:  # whatever a model raises, it does not take these lengths
+            own_bugs(error)
             return f"{type(error).__name__}: {str(error)[:120]}"
         return Outline.of(traced)
 

@@ -106,7 +106,7 @@ class Observer(TorchDispatchMode):
         if name == SAME:
             return self._same(func, *self._on_meta(args, kwargs))
         if how == "skip":
-            return func(*args, **kwargs)
+            return args[0] if name == "aten::add_" and not self.real else func(*args, **kwargs)
         if how == "decompose":
             with self:
                 return func.decompose(*args, **kwargs)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils import checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """A function of PyTorch that may be replaced: attribute ``name`` of ``owner``, and what breaks without it."""
 

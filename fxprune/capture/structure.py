@@ -137,12 +137,13 @@ def _fill(module: nn.Module, memo: Memo, hook: Callable[[Any, Memo], Any]) -> No
         kind: Any = type(value)
         if kind in _ATOMS or kind is tuple and all(type(item) in _ATOMS for item in value):
             continue
-        if kind not in (dict, OrderedDict, set) or value and (kind is set or name not in _HOLDINGS):
+        if name in _HOLDINGS and kind in (dict, OrderedDict, set) and not value:  # as most are
+            state[name] = memo.setdefault(id(value), kind())
+            continue
+        if kind not in (dict, OrderedDict) or name not in _HOLDINGS:
             state[name] = deepcopied(value, memo)
             continue
         new = state[name] = memo.setdefault(id(value), kind())
-        if not value:
-            continue
         for key, item in value.items():
             if type(item) not in _ATOMS:
                 plain = isinstance(item, (torch.Tensor, nn.Module))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from fxprune.capture.call_forms import PLAIN, frames, is_record
+from fxprune.capture.graph_nodes import create_node
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
@@ -71,7 +72,7 @@ class Writer:
 
     def _node(self, start: int, kind: str, target: Any, args: Any, kwargs: Any) -> Node:
         """A node for the call whose operators stand on the tape since ``start``."""
-        node = self.graph.create_node(kind, target, self._argument(tuple(args)), self._argument(dict(kwargs)))
+        node = create_node(self.graph, kind, target, self._argument(tuple(args)), self._argument(kwargs))
         node.meta["source"] = self.observer.source
         calls = self.observer.tape.calls
         calls[start:] = [Call(c.op, c.overload, c.args, c.kwargs, c.outs, node.name, c.source) for c in calls[start:]]

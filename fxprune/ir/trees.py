@@ -17,13 +17,24 @@ def leaves(tree: Any, kind: type[T]) -> list[T]:
     >>> leaves([1, {"a": (2, "b")}], int)
     [1, 2]
     """
+    found: list[T] = []
+    _collect(tree, kind, found)
+    return found
+
+
+def _collect(tree: Any, kind: type[T], found: list[T]) -> None:
     if isinstance(tree, kind):
-        return [tree]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for item in tree for leaf in leaves(item, kind)]
-    if isinstance(tree, dict):
-        return [leaf for item in tree.values() for leaf in leaves(item, kind)]
-    return leaves((tree.start, tree.stop, tree.step), kind) if isinstance(tree, slice) else []
+        found.append(tree)
+    elif type(tree) in _PLAIN:
+        return
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            _collect(item, kind, found)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            _collect(item, kind, found)
+    elif isinstance(tree, slice):
+        _collect((tree.start, tree.stop, tree.step), kind, found)
 
 
 def mapped(tree: Any, change: Callable[[Any], Any], kind: type) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from fxprune.capture.graph_nodes import create_node
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves, line, readable
 from fxprune.capture.torch_functions import ASSERT
@@ -128,7 +129,7 @@ class _Rewriter:
         return self.new.create_node("call_function", torch.view_as_complex, (pairs,), name=node.name)
 
     def _create(self, node: Node, target: Any, args: Any, kwargs: Any) -> Node:
-        new = self.new.create_node(node.op, target, args, kwargs, name=node.name)
+        new = create_node(self.new, node.op, target, args, kwargs, node.name)
         new.meta.update((key, value) for key, value in node.meta.items() if key in ("source", "is_wrapped"))
         return new
 

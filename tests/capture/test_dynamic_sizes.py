@@ -198,7 +198,10 @@ def counted(monkeypatch):
     (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2)), image(2, 3, 8, 8), 1),
     (nn.TransformerEncoderLayer(8, 2, 16, 0.0), image(4, 2, 8), 1),
     (Scaled(lambda x: x.new_zeros(x.shape[2], 1)), image(2, 3, 8, 8), 2),
-], ids=["no size asked for", "asked for by our own attention", "asked for by the model"])
+    (Scaled(lambda x: torch.ones(x.shape[2], 1, dtype=x.dtype)), image(2, 3, 8, 8), 2),
+    (Scaled(lambda x: torch.finfo(x.dtype).eps * torch.ones(x.shape[2], 1, dtype=x.dtype)), image(2, 3, 8, 8), 4),
+], ids=["no size asked for", "asked for by our own attention", "asked for by the model", "a dtype as well",
+        "a number that follows the dtype"])
 def test_how_often_a_model_is_captured(monkeypatch, model, example, expected):
     runs = counted(monkeypatch)
     assert fixed(model, example.float()) == {} and len(runs) == expected
