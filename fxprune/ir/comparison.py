@@ -42,6 +42,19 @@ def difference(reference: torch.Tensor, got: torch.Tensor, least: float = 1e-30)
     return float("inf") if error != error else error
 
 
+def moved(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest absolute difference of two values of one shape, where both are numbers; of integers none.
+
+    >>> moved(torch.tensor([4.0, float("inf")]), torch.tensor([3.0, 1.0]))
+    1.0
+    """
+    if not reference.is_floating_point() and not reference.is_complex():
+        return 0.0
+    distance = (reference - other).abs()
+    distance = distance[distance.isfinite()]
+    return float(distance.max()) if distance.numel() else 0.0
+
+
 def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Element by element, whether both are equal or both no number."""
     return (a == b) | (a.isnan() & b.isnan())

@@ -20,16 +20,20 @@ from fxprune.ir.masks import fitted
 from fxprune.ir.tape import Call, Ref, refs
 from fxprune.rules.bugs import failed
 from fxprune.rules.registry import Rule, rule_for
-from fxprune.verification.determined import run
+from fxprune.verification.arithmetic import Run
 from fxprune.verification.kept_part import indices, kept_part
 from fxprune.verification.undecided import Undecided
 
 
-class Deterministic(TorchDispatchMode):
-    """The pruned side: nothing but randomness is touched."""
+class Computing(TorchDispatchMode):
+    """The pruned side: every operator is computed by ``run``, and nothing else is touched."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return run(func, args, kwargs or {})
+        return self.run(func, args, kwargs or {})
 
 
 class Masked(Follower):
@@ -38,20 +42,22 @@ class Masked(Follower):
     Args:
         view: the coupling under the plan.
         done: called as ``done(node, {ref id: tensor})`` when the operators of a node have run.
+        run: computes an operator.
         strict: whether the run must follow the tape.
     """
 
-    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], strict: bool = True):
+    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], run: Run, strict: bool = True):
         super().__init__(view.tape, strict)
-        self.view, self.done = view, done
+        self.view, self.done, self.run = view, done, run
         self.live = {id(call) for call in view.tape.calls}
         self.values: dict[int, torch.Tensor] = {}
 
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
         if call is None:
-            return run(func, args, kwargs)
+            return self.run(func, args, kwargs)
         # Of a call of which nothing comes, nothing is known of its operands.
-        out = compute(self.view, call, func, args, kwargs) if id(call) in self.live else run(func, args, kwargs)
+        live = id(call) in self.live
+        out = compute(self.view, call, func, args, kwargs, self.run) if live else self.run(func, args, kwargs)
         self._remember(call, results(func, args, kwargs, out))
         return out
 
@@ -64,7 +70,7 @@ class Masked(Follower):
             self.values = {}
 
 
-def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any) -> Any:
+def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any, run: Run) -> Any:
     """One operator, over the kept channels only where it mixes them."""
     rule = rule_for(call.op)
     inputs = list(refs((call.args, call.kwargs)))

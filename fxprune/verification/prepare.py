@@ -10,6 +10,7 @@ from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.comparison import identical
+from fxprune.verification.arithmetic import Arithmetic
 
 Keep = Mapping[str, Mapping[int, Any]]
 
@@ -46,10 +47,14 @@ def _is_index(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point() and not tensor.is_complex()
 
 
-def pair(model: nn.Module, small: nn.Module, keep: Keep, dtype: torch.dtype, seed: int) -> tuple[nn.Module, nn.Module]:
+def pair(model: nn.Module, small: nn.Module, keep: Keep, arithmetic: Arithmetic, seed: int
+         ) -> tuple[nn.Module, nn.Module]:
     """Copies of both with the same random weights, so that nothing is zero by accident; in the original's, what the
     plan removes is set to zero on both sides of every layer."""
-    full, pruned = isolated_copy(model).to(dtype), isolated_copy(small).to(dtype)
+    full, pruned = isolated_copy(model), isolated_copy(small)
+    if not arithmetic.stored:
+        _cast(full, arithmetic)
+        _cast(pruned, arithmetic)
     generator = torch.Generator().manual_seed(seed)
     tensors, targets = dict(named_tensors(full)), dict(named_tensors(pruned))
     with torch.no_grad():
@@ -64,12 +69,19 @@ def pair(model: nn.Module, small: nn.Module, keep: Keep, dtype: torch.dtype, see
     return full, pruned
 
 
+def _cast(module: nn.Module, arithmetic: Arithmetic) -> None:
+    """In place, complex ones to complex."""
+    for _, tensor in named_tensors(module):
+        tensor.data = arithmetic.widened(tensor.data)
+
+
 def _randomise(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None:
-    if not tensor.is_floating_point():
+    if _is_index(tensor):
         return
     leaf = name.rpartition(".")[2]
     if isinstance(tensor, nn.Parameter):
-        values = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+        kind = torch.complex64 if tensor.is_complex() else torch.float32
+        values = torch.randn(tensor.shape, generator=generator, dtype=kind)
         fan = max(tensor.numel() // max(tensor.shape[0], 1), 1) if tensor.dim() > 1 else 4
         tensor.copy_(values * fan ** -0.5 + (1.0 if tensor.dim() == 1 and leaf == "weight" else 0.0))
     elif leaf == "running_mean":

@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fxprune.capture import multihead
-from fxprune.capture.contexts import compiling, without_checkpoints
+from fxprune.capture.contexts import compiling, without_autocast, without_checkpoints
 from fxprune.capture.follower import Astray
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.structure import isolated_copy
@@ -19,17 +19,25 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.ir.call_arguments import named
+from fxprune.ir.comparison import moved
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Ref
 from fxprune.ir.trees import tensors_in
+from fxprune.verification.arithmetic import Arithmetic, Run, with_rounding
 from fxprune.verification.channel_order import Order
 from fxprune.verification.ledger import Ledger
-from fxprune.verification.masked import Deterministic, Masked
+from fxprune.verification.masked import Computing, Masked
 from fxprune.verification.nodes import by_keyword, run_nodes
 from fxprune.verification.undecided import Undecided
 
 _UNCAPTURED = object()
-_Values = dict[str, dict[tuple[Any, ...], torch.Tensor]]
+_OUTPUT = ""  # in place of a node's name
+_Path = tuple[Any, ...]
+_Values = dict[str, dict[_Path, torch.Tensor]]
+# How often rounding is tried, and how far a sum in another order may be beyond what that shows.
+SAMPLES = 2
+MARGIN = {torch.float64: 1000.0, torch.float32: 100.0}
+HALVES = 4.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Sides:
     """The masked original and the pruned module, with the same random weights.
 
     Args:
+        arithmetic: how operators are computed.
+        samples: how many runs show what rounding does, which no value is blamed for; none, as long as all agree.
         share: ``(k, n)``: of the nodes compare the k-th of n shares, since the values of all do not fit in memory.
     """
 
@@ -45,6 +55,8 @@ class Sides:
     analysis: Analysis
     ledger: Ledger
     order: Order
+    arithmetic: Arithmetic
+    samples: int = 0
     share: tuple[int, int] = (0, 1)
 
     def run(self, mode: str, example: Example, view: View) -> None:
@@ -53,14 +65,16 @@ class Sides:
         context = f"{mode} mode, batch {batch}"
         self.full.train(mode == "train"), self.pruned.train(mode == "train")
         with torch.inference_mode(), multihead.written_out(), without_checkpoints(), \
-                compiling(bool(self.analysis.coupling.eager)):
+                without_autocast(), compiling(bool(self.analysis.coupling.eager)):
             try:
+                copies = [isolated_copy(self.full) for _ in range(self.samples)]
                 expected, values = self._reference(example, view)
+                rounding = self._rounding(copies, example, view, expected, values)
             except VerificationError:
                 raise
             except Astray as error:
                 # Its Python went another way than when it was captured: then a guard of the result must speak.
-                if self._result(example, {}, context, view) is _UNCAPTURED:
+                if self._result(example, {}, {}, context, view) is _UNCAPTURED:
                     return
                 raise Undecided(f"{error} ({context})") from error
             except Exception as error:
@@ -70,9 +84,9 @@ class Sides:
                                      f"({context}), and raised {what}") from error
                 self.ledger.notes.append(f"the original does not run in {context}: {what}")
                 return
-            out = self._result(example, values, context, view)
+            out = self._result(example, values, rounding, context, view)
         if out is not _UNCAPTURED:
-            _compare_outputs(expected, out, self.ledger, context)
+            _compare_outputs(expected, out, self.ledger, context, rounding)
             if not self.share[0]:
                 self.ledger.runs.append((mode, batch))
 
@@ -84,25 +98,53 @@ class Sides:
         """The original's output, and the kept part of every node's value."""
         values: _Values = {}
 
+        def keep(node: str, path: _Path, value: torch.Tensor) -> None:
+            values.setdefault(node, {})[path] = value.clone()
+
+        return self._original(self.full, example, view, self.arithmetic.run, keep), values
+
+    def _rounding(self, copies: list[nn.Module], example: Example, view: View, expected: Any, values: _Values
+                  ) -> dict[tuple[str, _Path], float]:
+        """By how much rounding may change each value: as far as it moved in runs with other rounding, and a margin."""
+        found: dict[tuple[str, _Path], float] = {}
+        margin = MARGIN.get(self.arithmetic.wide or self.ledger.dtype, HALVES)
+
+        def measure(node: str, path: _Path, value: torch.Tensor) -> None:
+            reference = values.get(node, {}).get(path)
+            if reference is not None:
+                found[node, path] = max(found.get((node, path), 0.0), margin * moved(reference, value))
+
+        for number, full in enumerate(copies):
+            out = self._original(full, example, view, with_rounding(self.arithmetic.run, number), measure)
+            values[_OUTPUT] = {(k,): tensor for k, tensor in enumerate(tensors_in(expected))}
+            for k, tensor in enumerate(tensors_in(out)):
+                measure(_OUTPUT, (k,), tensor)
+            del values[_OUTPUT]
+        return found
+
+    def _original(self, full: nn.Module, example: Example, view: View, run: Run,
+                  seen: Callable[[str, _Path, torch.Tensor], None]) -> Any:
+        """Run it; ``seen(node, path, kept part)`` is called for every value that this run compares."""
+
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
             if self._held(node):
-                values[node] = {path: self.order.part(tensors[ref.id], view, ref).clone()
-                                for path, ref in view.refs(node).items() if ref.id in tensors}
+                for path, ref in view.refs(node).items():
+                    if ref.id in tensors:
+                        seen(node, path, self.order.part(tensors[ref.id], view, ref))
 
-        def seen(path: str, number: int, ref: Ref, value: torch.Tensor) -> None:
+        def called(path: str, number: int, ref: Ref, value: torch.Tensor) -> None:
             if self._held(path):
-                values.setdefault(path, {})[number,] = self.order.part(value, view, ref).clone()
+                seen(path, (number,), self.order.part(value, view, ref))
 
-        watched = self._modules(self.full, view, seen)
         args, kwargs = _own(example)
-        with Masked(view, done, strict=self.analysis.coupling.mode == "graph"), watched:
-            return self.full(*args, **kwargs), values
+        with Masked(view, done, run, strict=self.analysis.coupling.mode == "graph"), self._modules(full, view, called):
+            return full(*args, **kwargs)
 
     def _original_runs(self, example: Example) -> bool:
         """Whether the original, unwatched, takes these inputs in this mode."""
         args, kwargs = _own(example)
         try:
-            with Deterministic():
+            with Computing(self.arithmetic.run):
                 self.full(*args, **kwargs)
         except Exception:
             return False
@@ -131,30 +173,31 @@ class Sides:
             for handle in handles:
                 handle.remove()
 
-    def _one(self, path: str, reference: torch.Tensor | None, value: torch.Tensor, context: str) -> None:
-        if reference is not None:
-            self.ledger.compare(path, reference, value, context)
-
-    def _result(self, example: Example, values: _Values, context: str, view: View) -> Any:
+    def _result(self, example: Example, values: _Values, rounding: dict[tuple[str, _Path], float], context: str,
+                view: View) -> Any:
         example = _own(example)
 
-        def compare(node: str, value: Any) -> None:
+        def one(node: str, path: _Path, value: Any) -> None:
             # Let go of as soon as it is compared: all values of a large net at once do not fit in memory.
-            for path, reference in values.pop(node, {}).items():
-                self.ledger.compare(node, reference, _at(value, path), context)
+            reference = values.get(node, {}).pop(path, None)
+            if reference is not None:
+                self.ledger.compare(node, reference, value, context, rounding.get((node, path), 0.0))
+
+        def compare(node: str, value: Any) -> None:
+            for path in list(values.get(node, {})):
+                one(node, path, _at(value, path))
 
         try:
-            with Deterministic():
+            with Computing(self.arithmetic.run):
                 if self.analysis.coupling.mode != "graph":
-                    with self._modules(self.pruned, view, lambda path, k, ref, value: self._one(
-                            path, values.get(path, {}).pop((k,), None), value, context)):
+                    with self._modules(self.pruned, view, lambda path, k, ref, value: one(path, (k,), value)):
                         return self.pruned(*example[0], **example[1])
                 pruned, again = cast(GraphModule, self.pruned), _own(example)
                 compiled = cast(GraphModule, isolated_copy(pruned))
                 out = run_nodes(pruned, example, compare)
                 # The nodes were interpreted; users call the compiled forward, some of them by keyword.
                 args, kwargs = by_keyword(self.full.forward, again)
-                _compare_outputs(out, compiled(*args, **kwargs), self.ledger, f"{context}, called")
+                _compare_outputs(out, compiled(*args, **kwargs), self.ledger, f"{context}, called", rounding)
                 return out
         except VerificationError:
             raise
@@ -208,10 +251,12 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def _compare_outputs(expected: Any, out: Any, ledger: Ledger, context: str) -> None:
+def _compare_outputs(expected: Any, out: Any, ledger: Ledger, context: str, rounding: dict[tuple[str, _Path], float]
+                     ) -> None:
     wanted, got = list(tensors_in(expected)), list(tensors_in(out))
     if len(wanted) != len(got):
         raise VerificationError(f"the result must return {len(wanted)} tensors, as the original does, got {len(got)} "
                                 f"({context})")
     for index, (reference, tensor) in enumerate(zip(wanted, got, strict=True)):
-        ledger.compare("output" if len(wanted) == 1 else f"output[{index}]", reference, tensor, context)
+        ledger.compare("output" if len(wanted) == 1 else f"output[{index}]", reference, tensor, context,
+                       rounding.get((_OUTPUT, (index,)), 0.0))

@@ -16,19 +16,21 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
 from fxprune.ir import example_inputs
+from fxprune.ir.comparison import ROUNDING
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.signature import dtype_name
 from fxprune.planning import Plan
+from fxprune.verification.arithmetic import Arithmetic
 from fxprune.verification.channel_order import Order
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.prepare import check_weights, pair
-from fxprune.verification.sides import Sides
+from fxprune.verification.sides import SAMPLES, Sides
 from fxprune.verification.undecided import Undecided
 from fxprune.verification.verdict import Verification
 
-# Beyond this many parameters the comparison is made in the model's own precision first.
+# Beyond this many parameters weights stay stored as they are, and single precision is tried first.
 DOUBLE_LIMIT = 50_000_000
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+TOLERANCE = {torch.float64: 1e-6, **ROUNDING}
 SEED = 20190
 # Bytes of the original's values that are kept to be compared, besides those that a run needs by itself.
 HELD = 4 << 30
@@ -41,48 +43,59 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) ->
         VerificationError: they differ; the message names the first node that does.
     """
     check_weights(model, small, plan.keep)
-    count = sum(p.numel() for p in model.parameters())
     native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     native = native if native in TOLERANCE else torch.float32
-    first, then = (native, torch.float64) if count >= DOUBLE_LIMIT else (torch.float64, native)
-    failed: VerificationError
-    try:
-        return _attempt(model, small, plan, analysis, first, ())
-    except Undecided as error:
-        failed = error
-    except VerificationError as error:
-        if first is torch.float64:
-            raise
-        failed = error  # rounding may do as much, where a norm over few values magnifies it: double precision decides
-    if first is then:
-        raise failed
-    try:
-        return _attempt(model, small, plan, analysis, then, (f"not in {dtype_name(first)}: {failed}",))
-    except Undecided as error:
-        raise (failed if then is torch.float64 else error) from None
+    failed: VerificationError | None = None
+    notes: tuple[str, ...] = ()
+    for arithmetic in _arithmetics(model):
+        dtype = arithmetic.wide or native
+        for samples in (0, SAMPLES):
+            try:
+                return _attempt(model, small, plan, analysis, dtype, arithmetic, samples, notes)
+            except VerificationError as error:
+                undecided, found = isinstance(error, Undecided), error
+            if undecided:
+                break
+            notes = (*notes, f"rounding was measured: {found}") if not samples else notes
+        if not undecided and dtype is torch.float64:
+            raise found
+        # Of single precision, where a norm over few values magnifies rounding, double precision decides.
+        failed = found if not undecided or failed is None or isinstance(failed, Undecided) else failed
+        notes = (f"not in {dtype_name(dtype)}: {found}",)
+    assert failed is not None
+    raise failed
+
+
+def _arithmetics(model: nn.Module) -> list[Arithmetic]:
+    """What is tried, until one decides: the last is that of the model's own dtypes."""
+    if sum(p.numel() for p in model.parameters()) < DOUBLE_LIMIT:
+        return [Arithmetic(torch.float64), Arithmetic(None)]
+    return [Arithmetic(torch.float32, stored=True), Arithmetic(torch.float64, stored=True), Arithmetic(torch.float64),
+            Arithmetic(None)]
 
 
 def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis, dtype: torch.dtype,
-             notes: tuple[str, ...]) -> Verification:
+             arithmetic: Arithmetic, samples: int, notes: tuple[str, ...]) -> Verification:
     ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
     captured, order = analysis.captured, Order(analysis.coupling, plan)
     views = {id(view.traced): view for view in analysis.views(plan.channels)}
     with untouched_rng():
         for number, (mode, second, variation) in enumerate(_runs(captured)):
             view = views[id(captured.ways[variation] if variation else captured.modes[mode])]
-            example = _example(model, plan, second, dtype, SEED + number)
+            example = _example(model, plan, second, arithmetic.wide, SEED + number)
             example = example_inputs.varied(example, variation) if variation else example
             shares = _shares(view, dtype.itemsize * (1 + second))
             for k in range(shares):
                 # New copies each time: what a model caches on itself in one run would change the next.
-                sides = Sides(*pair(model, small, plan.keep, dtype, SEED), analysis, ledger, order, (k, shares))
+                sides = Sides(*pair(model, small, plan.keep, arithmetic, SEED), analysis, ledger, order, arithmetic, samples,
+                              (k, shares))
                 sides.run(mode, example, view)
     if not ledger.runs:
         raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in captured.modes:
         what = "module mode, compared in eval mode only" if captured.mode == MODULE else "not captured in train mode"
         ledger.notes.append(f"{what}: {captured.why}")
-    return Verification(ledger.error, ledger.count, ledger.worst, ledger.tolerance, dtype_name(dtype),
+    return Verification(ledger.error, ledger.count, ledger.worst, ledger.allowed, dtype_name(dtype),
                         tuple(ledger.runs), tuple(ledger.notes))
 
 
@@ -101,7 +114,7 @@ def _runs(captured: Captured) -> list[tuple[str, bool, str]]:
     return runs + [("eval", False, variation) for variation in captured.ways]
 
 
-def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype, seed: int) -> Example:
+def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype | None, seed: int) -> Example:
     change = example_inputs.second_batch(plan.inputs) if second else lambda spec: spec
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     return example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed), change, dtype)

@@ -10,10 +10,11 @@ class Verification:
     """A pruned module held against the masked original.
 
     Args:
-        max_error: the largest difference, relative to the largest magnitude of the tensor that it is in.
+        max_error: the difference that came closest to what was allowed, relative to the largest magnitude of the tensor
+            that it is in.
         nodes: how many values were compared, over all runs.
-        worst: the node with the largest difference (``"output"`` where only outputs are compared).
-        tolerance: what was allowed.
+        worst: the node with that difference (``"output"`` where only outputs are compared).
+        tolerance: what was allowed there.
         dtype: the precision of the comparison.
         runs: what was run: ``("eval", 1)`` is eval mode at batch size 1.
         notes: what could not be compared, and why.

@@ -5,21 +5,25 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import fxprune
 from fxprune import VerificationError
 from fxprune.verification import validation as passes
+from fxprune.verification.prepare import pair
 
 
 class Single(nn.Module):
-    """Its own Python asks for single precision."""
+    """Takes nothing but single precision."""
 
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
 
     def forward(self, x):
-        return self.b(self.a(x.float()).relu())
+        if x.dtype is not torch.float32:
+            raise TypeError(f"float32 only, got {x.dtype}")
+        return self.b(self.a(x).relu())
 
 
 X = torch.randn(2, 3, 8, 8)
@@ -115,10 +119,87 @@ def test_what_python_remembers_for_one_dtype_sends_the_other_astray():
     assert proof.dtype == "float32" and "must run as it was captured" in proof.notes[0]
 
 
-def test_a_lower_precision_in_the_model_widens_what_rounding_may_do():
+def test_a_lower_precision_in_the_model_loosens_nothing():
     torch.manual_seed(0)
     proof = fxprune.record(fxprune.compress(Lowered(), torch.randn(2, 5, 6), channels=0.5)).verification
-    assert proof.dtype == "float64" and proof.tolerance == 1e-4
+    assert proof.dtype == "float64" and proof.tolerance == 1e-6 and proof.max_error < 1e-12
+
+
+class Mixed(nn.Module):
+    """A norm that stays in single precision, as in diffusion nets."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3).bfloat16(), nn.Conv2d(16, 4, 1).bfloat16()
+        self.norm = nn.GroupNorm(4, 16)
+
+    def forward(self, x):
+        y = self.a(x.bfloat16())
+        return self.b(self.norm(y.float()).to(y.dtype).relu()).float()
+
+
+class Autocast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.norm(self.a(x)).relu()
+        return self.b(y.float())
+
+
+@pytest.mark.parametrize("make", [Mixed, Autocast])
+def test_layers_of_several_dtypes_are_compared_in_one(make):
+    torch.manual_seed(0)
+    model = make()
+    small = fxprune.compress(model, X, channels=0.5)
+    proof = fxprune.record(small).verification
+    assert proof.dtype == "float64" and proof.tolerance == 1e-6 and proof.max_error < 1e-12 and not proof.notes
+    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(p.numel() for p in model.parameters())
+    dtypes = {name: p.dtype for name, p in model.named_parameters()}
+    assert {name: p.dtype for name, p in small.named_parameters()} == dtypes
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(64, 64) for _ in range(4))
+
+    def forward(self, x):
+        heads = [layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)]
+        return self.o(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+
+
+def halved(dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(Attention(), nn.Linear(64, 8)).eval().to(dtype)
+    x = torch.randn(2, 6, 64, dtype=dtype)
+    plan = fxprune.plan(fxprune.analyze(model, x), model, channels=0.75)
+    return model, plan, fxprune.apply(model, plan)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_large_models_are_compared_in_single_precision_whatever_theirs_is(monkeypatch, dtype):
+    monkeypatch.setattr(passes, "DOUBLE_LIMIT", 0)
+    model, plan, small = halved(dtype)
+    proof = fxprune.verify(model, small, plan)
+    assert proof.dtype == "float32" and proof.tolerance == 1e-4 and proof.max_error < 1e-5 and not proof.notes
+    for node in small.graph.nodes:
+        if "scale" in node.kwargs:
+            node.update_kwarg("scale", node.kwargs["scale"] * 1.01)
+    small.recompile()
+    with pytest.raises(VerificationError, match="scaled_dot_product_attention"):
+        fxprune.verify(model, small, plan)
+
+
+def test_the_weights_of_a_large_model_are_copied_in_their_own_precision(monkeypatch):
+    monkeypatch.setattr(passes, "DOUBLE_LIMIT", 0)
+    made = []
+    monkeypatch.setattr(passes, "pair", lambda *args: made.append(pair(*args)) or made[-1])
+    model, plan, small = halved(torch.bfloat16)
+    fxprune.verify(model, small, plan)
+    assert made and {p.dtype for sides in made for side in sides for p in side.parameters()} == {torch.bfloat16}
 
 
 def test_where_one_precision_leaves_its_range_the_other_decides():

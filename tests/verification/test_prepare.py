@@ -8,6 +8,7 @@ from torch import nn
 
 import fxprune
 from fxprune import VerificationError
+from fxprune.verification.arithmetic import Arithmetic
 from fxprune.verification.prepare import pair
 
 
@@ -47,7 +48,7 @@ def test_what_the_models_own_weights_hide_is_seen(compressed):
 
 def test_both_sides_hold_the_same_random_weights_and_the_plan_in_zeros(compressed):
     model, small, plan = compressed
-    full, pruned = pair(model, small, plan.keep, torch.float64, seed=0)
+    full, pruned = pair(model, small, plan.keep, Arithmetic(torch.float64), seed=0)
     kept = list(plan.keep["gamma"][0])
     gone = sorted(set(range(8)) - set(kept))
     assert full.gamma[kept].ne(0).all() and not full.gamma[gone].any()
@@ -56,5 +57,26 @@ def test_both_sides_hold_the_same_random_weights_and_the_plan_in_zeros(compresse
     assert torch.equal(full.branch.weight[kept][:, kept], pruned.branch.weight)
     assert not torch.equal(full.head.bias, model.head.bias.double()) and torch.equal(full.head.bias, pruned.head.bias)
     assert model.gamma.eq(0).all()
-    other, _ = pair(model, small, plan.keep, torch.float64, seed=1)
+    other, _ = pair(model, small, plan.keep, Arithmetic(torch.float64), seed=1)
     assert not torch.equal(other.head.bias, full.head.bias)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(8, 4, dtype=torch.complex64))
+        self.b = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.b((x.to(torch.complex64) @ self.a.T).abs())
+
+
+def test_complex_weights_stay_complex_and_are_random_like_the_others():
+    model = Complex()
+    small = fxprune.compress(model, torch.randn(3, 4), channels=0.5)
+    proof = fxprune.record(small).verification
+    assert small.a.shape == (4, 4) and proof.dtype == "float64" and proof.max_error < 1e-12
+    full, _ = pair(model, small, fxprune.record(small).plan.keep, Arithmetic(torch.float64), seed=0)
+    assert full.a.dtype is torch.complex128 and not torch.equal(full.a.real, model.a.real.double())
+    stored, _ = pair(model, small, fxprune.record(small).plan.keep, Arithmetic(torch.float64, stored=True), seed=0)
+    assert stored.a.dtype is torch.complex64 and stored.b.weight.dtype is torch.float32
