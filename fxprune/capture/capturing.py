@@ -47,6 +47,7 @@ class Captured:
         bugs: what capture's own Python failed with, where another way was taken.
         eager: where the graph is what the model runs under ``torch.compile`` (``torch.compiler.is_compiling()``): what
             stood in the way of the graph of what it runs without.
+        differentiates: whether its forward needs gradients, of which operators there are more, below composite ones.
     """
 
     root: nn.Module
@@ -56,6 +57,7 @@ class Captured:
     why: str = ""
     eager: str = ""
     bugs: tuple[Bug, ...] = ()
+    differentiates: bool = False
     held: tuple[str, ...] = ()
     ways: Mapping[str, Traced] = field(default_factory=dict)
 
@@ -258,16 +260,19 @@ def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
 def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:
     """The last resort: only watch the model run, and run again on other values where some layers were not called."""
     try:
-        root, traced = _run(model, example)
-    except Exception as error:
-        raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: {error}"
-                           ) from error
-    captured = Captured(root, {"eval": traced}, described, MODULE, why)
+        (root, traced), differentiates = _run(model, example), False
+    except Exception:
+        try:
+            (root, traced), differentiates = _run(model, example, differentiates=True), True
+        except Exception as error:
+            raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: "
+                               f"{error}") from error
+    captured = Captured(root, {"eval": traced}, described, MODULE, why, differentiates=differentiates)
     for variation in example_inputs.VARIATIONS:
         if not captured.unreached:
             break
         try:
-            _, traced = _run(model, example_inputs.varied(example, variation))
+            _, traced = _run(model, example_inputs.varied(example, variation), differentiates)
         except Exception:  # not every input is one that the model can take
             continue
         if set(traced.tape.modules) & set(captured.unreached):
@@ -275,12 +280,12 @@ def _watched(model: nn.Module, example: Example, described: Inputs, why: str) ->
     return captured
 
 
-def _run(model: nn.Module, example: Example) -> tuple[nn.Module, Traced]:
+def _run(model: nn.Module, example: Example, differentiates: bool = False) -> tuple[nn.Module, Traced]:
     """A copy of the model, and the tape of its run."""
     root, observer = isolated_copy(model).eval(), Watcher()
     example = _own(example)
     introduce(observer, root, {}, example)
-    return root, watch(root, observer, example)
+    return root, watch(root, observer, example, differentiates)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -129,3 +129,8 @@ def without_autocast() -> AbstractContextManager[Any]:
     """Regions of mixed precision are entered by nobody: every operator takes its operands as they are."""
     return replaced({ENTER_AUTOCAST: instead(lambda context: context),
                      EXIT_AUTOCAST: instead(lambda context, *error: False)})
+
+
+def running(differentiates: bool) -> AbstractContextManager[Any]:
+    """Inference mode, in which composite operators arrive whole; a model that differentiates needs gradients."""
+    return torch.inference_mode(not differentiates)

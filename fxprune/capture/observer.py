@@ -6,6 +6,7 @@ possible; those that are computed from integer buffers and constants alone keep 
 index that is known moves data exactly, and one that is not freezes what it meets.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,6 +56,7 @@ class Observer(TorchDispatchMode):
         # Tensors whose shape the contents of the input decide on, or may: what is made of one is taken for one.
         self.unsteady: set[int] = set()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
+        self._numbers = itertools.count()
         self._known: dict[int, torch.Tensor] = {}
         self._storages: set[int] = set()  # those that hold something known
         self._adopted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -62,12 +64,15 @@ class Observer(TorchDispatchMode):
     def ref(self, tensor: torch.Tensor) -> Ref:
         """The tape's name for a tensor; the tensor is kept alive, so that ids stay unique."""
         if id(tensor) not in self._seen:
-            ref = Ref(len(self._seen), tuple(tensor.shape))
-            self._seen[id(tensor)] = (tensor, ref)
-            self.tape.storages[ref.id] = storage_of(tensor)
-            if tensor.dtype in (torch.bool, torch.uint8):
-                self.tape.masks.add(ref.id)
+            self._name(tensor)
         return self._seen[id(tensor)][1]
+
+    def _name(self, tensor: torch.Tensor) -> None:
+        ref = Ref(next(self._numbers), tuple(tensor.shape))
+        self._seen[id(tensor)] = (tensor, ref)
+        self.tape.storages[ref.id] = storage_of(tensor)
+        if tensor.dtype in (torch.bool, torch.uint8):
+            self.tape.masks.add(ref.id)
 
     def know(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """``tensor`` is a constant with these contents."""
@@ -223,7 +228,11 @@ class Observer(TorchDispatchMode):
                 return
         if self.real:
             self._mark(func, args, kwargs, out)
-        args, kwargs, outs = mapped((tuple(args), dict(kwargs), out), self.ref, torch.Tensor)
+        args, kwargs = mapped((tuple(args), dict(kwargs)), self.ref, torch.Tensor)
+        for tensor in leaves(out, torch.Tensor) if facts(func).mutable else ():
+            if tuple(tensor.shape) != self.ref(tensor).shape:
+                self._name(tensor)  # ``squeeze_``: the same tensor, and from now on another one
+        outs = mapped(out, self.ref, torch.Tensor)
         self.tape.calls.append(Call(name, func._overloadname, args, kwargs, outs, self.node, self.source))
 
     def _mark(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -47,6 +47,8 @@ PRIVATE = (
     Private("torch.nn.modules.conv._ConvNd", "convolutions of any rank", "remembered widths"),
     Private("torch._C.DisableTorchFunction", "torch's own code inside a call that is one node", "capture"),
     Private("torch._C._set_grad_enabled", "no_grad in forward becomes a node", "gradient modes in graphs"),
+    Private("torch._C._functorch.is_functorch_wrapped_tensor", "tensors inside of torch.func have no memory",
+            "models with jacrev or vmap in forward"),
     Private("torch._C._nn", "names for functions of torch that public modules only call", "model.py"),
     Private("torch._VF", "likewise", "model.py"),
     Private("torch.autocast._enabled", "autocast in forward becomes a node", "autocast in graphs"),

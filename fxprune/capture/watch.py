@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Graph
 
 from fxprune.capture.call_forms import is_leaf
+from fxprune.capture.contexts import running
+from fxprune.capture.dispatch import is_wrapped
 from fxprune.capture.observer import Observer
 from fxprune.capture.patches import FAST_PATH, MODULE_CALL, instead, replaced
 from fxprune.capture.traced import Traced
@@ -25,13 +26,14 @@ class Watcher(Observer):
         return func(*args, **kwargs)
 
 
-def watch(root: nn.Module, observer: Watcher, example: Example) -> Traced:
+def watch(root: nn.Module, observer: Watcher, example: Example, differentiates: bool = False) -> Traced:
     """Run ``root`` on real inputs; the tape's places are module paths."""
     names = {id(m): name for name, m in root.named_modules()}
     path: list[str] = []
 
     def first(value: Any) -> Ref | None:
-        return next((observer.ref(tensor) for tensor in tensors_in(value)), None)
+        # Inside of ``vmap`` and ``jacrev`` operators see what such a tensor stands for, and never itself.
+        return next((observer.ref(tensor) for tensor in tensors_in(value) if not is_wrapped(tensor)), None)
 
     def call(original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         path.append(names.get(id(module), path[-1] if path else ""))
@@ -45,7 +47,7 @@ def watch(root: nn.Module, observer: Watcher, example: Example) -> Traced:
             path.pop()
             observer.node = observer.source = path[-1] if path else ""
 
-    with replaced({MODULE_CALL: call, FAST_PATH: instead(lambda: False)}), torch.inference_mode(), observer:
+    with replaced({MODULE_CALL: call, FAST_PATH: instead(lambda: False)}), running(differentiates), observer:
         out = root(*example[0], **example[1])
     observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(out)]
     return Traced(Graph(), observer.tape, (), {}, {}, {}, False, out)

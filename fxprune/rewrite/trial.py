@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fxprune.capture import multihead
+from fxprune.capture.contexts import running
 from fxprune.capture.follower import Astray, Follower
 from fxprune.capture.model_walk import aliases
 from fxprune.capture.observer import results
@@ -44,7 +45,7 @@ def refusals(model: nn.Module, analysis: Analysis) -> dict[str | int, str]:
     views = analysis.views(kept)
     if analysis.coupling.mode == "graph":
         return {node: why for view in views for node, why in _literals(view).items()}
-    return _lockstep(model, analysis.coupling, kept, views[0])
+    return _lockstep(model, analysis, kept, views[0])
 
 
 def _literals(view: View) -> dict[str | int, str]:
@@ -94,11 +95,12 @@ class _Deviates(Exception):
     """An operator gave another size than predicted."""
 
 
-def _lockstep(model: nn.Module, coupling: Coupling, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
+def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
+    coupling = analysis.coupling
     keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
     small = isolated_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    with untouched_rng(), torch.inference_mode(), multihead.unfused():
+    with untouched_rng(), running(analysis.captured.differentiates), multihead.unfused():
         args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
         try:
             remember(model, small, view)

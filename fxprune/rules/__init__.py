@@ -2,6 +2,7 @@
 
 from fxprune.rules import (
     attention,
+    backward,
     convolution,
     einsum,
     factories,
@@ -22,6 +23,6 @@ from fxprune.rules import (
     vision,
 )
 
-__all__ = ["attention", "convolution", "einsum", "factories", "gathers", "linear", "matrices", "movement",
-           "normalisation", "padding", "pointwise", "pooling", "recurrent", "reductions", "repeats", "sampling",
-           "subscripts", "views", "vision"]
+__all__ = ["attention", "backward", "convolution", "einsum", "factories", "gathers", "linear", "matrices",
+           "movement", "normalisation", "padding", "pointwise", "pooling", "recurrent", "reductions", "repeats",
+           "sampling", "subscripts", "views", "vision"]

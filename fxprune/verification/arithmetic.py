@@ -7,12 +7,11 @@ structure, and that does not depend on precision.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 
-from fxprune.capture.dispatch import storage_of
+from fxprune.capture.dispatch import aliased, storage_of
 from fxprune.capture.pytrees import tree_map_only
 from fxprune.ir.trees import tensors_in
 from fxprune.verification.determined import run
@@ -42,7 +41,7 @@ class Arithmetic:
         if self.wide is None or func in _REINTERPRETING:
             return run(func, args, kwargs)
         # What is written into, or of which the result may be a view, stays itself.
-        positions, names = _aliased(func)
+        positions, names = aliased(func)
         args = tuple(arg if k in positions else self.widened(arg) for k, arg in enumerate(args))
         return run(func, args, {name: arg if name in names else self.widened(arg) for name, arg in kwargs.items()})
 
@@ -61,12 +60,6 @@ class Arithmetic:
         if self.wide is None or not dtype.is_floating_point and not dtype.is_complex:
             return dtype
         return _COMPLEX[self.wide] if dtype.is_complex else self.wide
-
-
-@cache
-def _aliased(func: Any) -> tuple[frozenset[int], frozenset[str]]:
-    arguments = [(k, a.name) for k, a in enumerate(func._schema.arguments) if a.alias_info is not None]
-    return frozenset(k for k, _ in arguments), frozenset(name for _, name in arguments)
 
 
 def with_rounding(compute: Run, seed: int) -> Run:

@@ -43,7 +43,7 @@ class Ledger:
         if reference.dtype is not self.dtype:
             tolerance = max(tolerance, ROUNDING.get(reference.dtype, 0.0))
         with outside_modes():
-            error = difference(reference, got, least=max(rounding / tolerance, 1e-30))
+            error = difference(reference.detach(), got.detach(), least=max(rounding / tolerance, 1e-30))
         self.count += 1
         if not self.worst or error * self.allowed >= self.error * tolerance:
             self.error, self.allowed, self.worst = error, tolerance, where

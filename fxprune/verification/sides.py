@@ -11,7 +11,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fxprune.capture import multihead
-from fxprune.capture.contexts import compiling, without_autocast, without_checkpoints
+from fxprune.capture.contexts import compiling, running, without_autocast, without_checkpoints
+from fxprune.capture.dispatch import is_wrapped
 from fxprune.capture.follower import Astray
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.structure import isolated_copy
@@ -64,7 +65,7 @@ class Sides:
         batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
         context = f"{mode} mode, batch {batch}"
         self.full.train(mode == "train"), self.pruned.train(mode == "train")
-        with torch.inference_mode(), multihead.written_out(), without_checkpoints(), \
+        with running(self.analysis.captured.differentiates), multihead.written_out(), without_checkpoints(), \
                 without_autocast(), compiling(bool(self.analysis.coupling.eager)):
             try:
                 copies = [isolated_copy(self.full) for _ in range(self.samples)]
@@ -99,7 +100,7 @@ class Sides:
         values: _Values = {}
 
         def keep(node: str, path: _Path, value: torch.Tensor) -> None:
-            values.setdefault(node, {})[path] = value.clone()
+            values.setdefault(node, {})[path] = value.detach().clone()
 
         return self._original(self.full, example, view, self.arithmetic.run, keep), values
 
@@ -112,7 +113,7 @@ class Sides:
         def measure(node: str, path: _Path, value: torch.Tensor) -> None:
             reference = values.get(node, {}).get(path)
             if reference is not None:
-                found[node, path] = max(found.get((node, path), 0.0), margin * moved(reference, value))
+                found[node, path] = max(found.get((node, path), 0.0), margin * moved(reference, value.detach()))
 
         for number, full in enumerate(copies):
             out = self._original(full, example, view, with_rounding(self.arithmetic.run, number), measure)
@@ -161,7 +162,8 @@ class Sides:
                 k = counts[path] = counts.get(path, -1) + 1
                 calls = view.tape.modules[path]
                 ref = calls[min(k, len(calls) - 1)][1]
-                if isinstance(out, torch.Tensor) and ref is not None and out.dim() == len(ref.shape):
+                if isinstance(out, torch.Tensor) and ref is not None and not is_wrapped(out) \
+                        and out.dim() == len(ref.shape):
                     seen(path, k, ref, out)
 
             return after
