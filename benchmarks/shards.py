@@ -113,14 +113,18 @@ def measured(billions: float, folder: Path) -> list[str]:
         coupling = fxprune.analyze(model, torch.zeros(1, 8, dtype=torch.int64, device="meta"))
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
-        plan = fxprune.score_shards(coupling, folder / "src", params=0.7, scope="uniform", round_to=16)
+        plan = fxprune.score_shards(coupling, folder / "src", params=0.7, uniform=True, round_to=16)
         times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        proof = fxprune.verify_shards(plan, model)
+        times.append(time.perf_counter() - start)
+        assert proof.ok, proof
         start = time.perf_counter()
         done = fxprune.apply_shards(plan, folder / "src", folder / "dst")
         times.append(time.perf_counter() - start)
     parameters = sum(math.prod(p.shape) for p in model.parameters())
     return [f"{parameters / 1e9:.2f} B", f"{total / 2**30:.2f}", f"{done.written / 2**30:.2f}", str(len(done.files)),
-            *(f"{t:.1f}" for t in times), f"{sum(times[1:]) / (total / 2**30):.1f}", f"{peak.bytes / 2**30:.2f}"]
+            *(f"{t:.1f}" for t in times), f"{(times[1] + times[3]) / (total / 2**30):.1f}", f"{peak.bytes / 2**30:.2f}"]
 
 
 def into(queue: "multiprocessing.Queue", billions: float, folder: Path) -> None:
@@ -142,8 +146,9 @@ def main() -> None:
             process.join()
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        print(tabulate(rows, ("parameters", "read GiB", "written GiB", "shards", "analyze s", "score s", "slice s",
-                              "s per GiB", "peak GiB"), tablefmt="github", disable_numparse=True), flush=True)
+        print(tabulate(rows, ("parameters", "read GiB", "written GiB", "shards", "analyze s", "score s", "prove s",
+                              "slice s", "s per GiB", "peak GiB"), tablefmt="github", disable_numparse=True),
+              flush=True)
 
 
 if __name__ == "__main__":

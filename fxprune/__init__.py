@@ -35,7 +35,7 @@ from fxprune.rewrite.merging import merge
 from fxprune.rewrite.ordering import order
 from fxprune.rewrite.recovery import Recovery
 from fxprune.rules.registry import register_literals, register_rule
-from fxprune.shards import apply_shards, score_shards
+from fxprune.shards import apply_shards, score_shards, verify_shards
 from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.verification import Verification
 
@@ -86,4 +86,5 @@ __all__ = [
     "score",
     "score_shards",
     "verify",
+    "verify_shards",
 ]

@@ -11,6 +11,7 @@ import fxprune
 from fxprune.artefacts.saving import Saved, check_folder
 from fxprune.cli.data_arguments import add_data, data_arguments
 from fxprune.cli.model_arguments import add_policy, built, command, example, policy
+from fxprune.cli.sharded import add_sharded, compress_shards
 from fxprune.cli.stages import stage
 from fxprune.cli.target_options import add_target, target
 from fxprune.errors import InputError
@@ -25,24 +26,30 @@ TIMES = ("latency", "latency_ms")
 
 def add(commands: Any) -> None:
     """The command and its options."""
-    made = command(commands, "compress", _run, "remove channels, verify the result, write it to a folder")
+    made = command(commands, "compress", _run, "remove channels, verify the result, write it to a folder",
+                   needed=False)
     add_policy(made)
     _what(made)
     add_data(made)
     _output(made)
     _time(made)
+    add_sharded(made)
 
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The options as `fxprune.compress` takes them."""
+    return {**_cut(options), "fold_constants": options.fold_constants, "verify": not options.no_verify,
+            "policy": policy(options), **data_arguments(options)}
+
+
+def _cut(options: argparse.Namespace) -> dict[str, Any]:
+    """How much goes, and where."""
     budget = {kind: value for kind in (*BUDGETS, *TIMES) if (value := getattr(options, kind)) is not None}
     if options.widths:
         budget["widths"] = dict(map(_width, options.widths))
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
-            "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per,
-            "fold_constants": options.fold_constants, "verify": not options.no_verify, "policy": policy(options),
-            **data_arguments(options)}
+            "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per}
 
 
 def _width(text: str) -> tuple[str, int]:
@@ -126,6 +133,10 @@ def _output(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.checkpoint_dir:
+        return compress_shards(options, _cut(options), example(options.inputs), policy(options))
+    if options.model is None or options.config:
+        options.command.error("a MODEL is needed; --config stands for it only with --checkpoint-dir")
     if options.out:
         # Before minutes are spent on what cannot be written.
         check_folder(options.out)

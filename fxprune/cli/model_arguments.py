@@ -13,7 +13,7 @@ from fxprune.models.named import FORMS, Loaded, load
 
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str,
-            model: str = FORMS) -> argparse.ArgumentParser:
+            model: str = FORMS, needed: bool = True) -> argparse.ArgumentParser:
     """A new subcommand with the model's options; its own are for the caller to add.
 
     Args:
@@ -22,10 +22,11 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int | 
         run: carries it out, and may return an exit code.
         about: one line, in lower case.
         model: what MODEL may be.
+        needed: whether it must be given.
     """
     made = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     made.set_defaults(run=run, command=made)
-    made.add_argument("model", metavar="MODEL", help=model)
+    made.add_argument("model", metavar="MODEL", nargs=None if needed else "?", help=model)
     made.add_argument("--weights", metavar="FILE", help="a checkpoint (safetensors, or what torch.save wrote), or "
                       "'pretrained' where there is a network; random weights if left out")
     made.add_argument("--key", metavar="NAME", help="which state dict of the checkpoint, like ema; the most likely one "

@@ -1,6 +1,7 @@
 """A plan drawn from weights that stay on disk."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from fxprune.planning import Plan
 from fxprune.planning.cut_options import CutOptions, with_cut_options
 from fxprune.planning.digest import line_of
 from fxprune.planning.draw import plan as draw
+from fxprune.planning.selection import Wanted
 from fxprune.shards.checkpoint import Checkpoint, described, digest_of_lines
 
 if TYPE_CHECKING:
@@ -54,9 +56,24 @@ def score_shards(coupling: "Coupling", checkpoint: str | os.PathLike, **cut: Unp
                          "score_shards(fxprune.analyze(model), path)")
     stored = Checkpoint.open(checkpoint)
     mapped = stored.mapped()
+    cut["groups"] = _sliceable(coupling, mapped, cut.get("groups", "auto"))
     drawn = draw(coupling, _model(coupling, stored, mapped), **cut)
     digest = digest_of_lines({name: line_of(name, tensor) for name, tensor in mapped.items()})
     return replace(drawn, options={**drawn.options, "checkpoint": digest})
+
+
+def _sliceable(coupling: "Coupling", mapped: Mapping[str, torch.Tensor], groups: Wanted) -> Wanted:
+    """Without the groups that reach into buffers that no checkpoint holds (a rotary embedding's table): with nothing to
+    slice there, whoever loads the result would make them anew at their old lengths."""
+    held = {*mapped, *coupling.costs.params_names}
+    absent = {name: lost[0] for name, group in coupling.prunable.items()
+              if (lost := [m.name for m in group.members if m.name not in held])}
+    if not absent or groups != "auto":
+        return groups
+    name, buffer = next(iter(absent.items()))
+    warnings.warn(f"{len(absent)} of {len(coupling.prunable)} groups stay whole, {name!r} among them: they reach into "
+                  f"{buffer!r}, which the checkpoint does not hold and nobody could slice", stacklevel=4)
+    return [name for name in coupling.prunable if name not in absent]
 
 
 def _model(coupling: "Coupling", stored: Checkpoint, mapped: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from fxprune.artefacts.weights import header
 from fxprune.errors import ArtefactError, InputError, PlanError
@@ -23,6 +25,9 @@ from fxprune.planning import Plan
 from fxprune.planning.digest import line_of
 from fxprune.rewrite.slicing import sliced
 from fxprune.shards.checkpoint import INDEX, Checkpoint, Stored, described, digest_of_lines
+from fxprune.shards.few_blocks import BlockProof, verify_shards
+
+PROOF = "verification.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Sliced:
         read, written: bytes of tensors, of the whole checkpoint.
         resumed: shards that an earlier, interrupted run had written.
         digest: of the checkpoint that was read.
+        proof: what instances with few blocks proved of the plan; None where no model was given.
     """
 
     folder: Path
@@ -43,22 +49,29 @@ class Sliced:
     written: int
     resumed: int
     digest: str
+    proof: BlockProof | None = None
 
 
-def apply_shards(plan: Plan, src: str | os.PathLike, dst: str | os.PathLike, *, weights: str = "same") -> Sliced:
+def apply_shards(plan: Plan, src: str | os.PathLike, dst: str | os.PathLike, *, weights: str = "same",
+                 model: nn.Module | None = None, example_inputs: Any = None) -> Sliced:
     """Slice a sharded safetensors checkpoint along a plan, shard by shard, into a new folder.
 
     What is written is, bit for bit, what `fxprune.apply` makes of the model in memory. Memory: one new shard and one
-    tensor. Numbers are not run: what is checked is names, shapes, dtypes and the checkpoint's digest.
+    tensor. The checkpoint's numbers are not run: what is checked is names, shapes, dtypes and its digest, and, with
+    ``model``, the plan itself on instances with few blocks (`verify_shards`).
 
     Args:
         plan: of `score_shards`, or drawn in memory.
         src: ``model.safetensors.index.json``, its folder, or one file.
         dst: a folder that does not exist yet; ``<dst>.partial`` holds what is done so far.
         weights: ``"same"`` demands the weights that the plan was drawn from, ``"any"`` takes any.
+        model: the plan's model, on the meta device: the plan is proven before anything is written, and what is proven
+            stands in the result and in ``verification.json``.
+        example_inputs: other inputs for that than those whose specs the plan holds.
 
     Raises:
         PlanError: the plan is of another model, or of other weights.
+        VerificationError: an instance with few blocks differs.
         ArtefactError: the checkpoint is damaged, ``dst`` exists or is being written by another process, or the disk is
             full.
     """
@@ -71,6 +84,7 @@ def apply_shards(plan: Plan, src: str | os.PathLike, dst: str | os.PathLike, *, 
         raise ArtefactError(f"{target.name!r} exists already; remove it, or write to another folder")
     partial = target.with_name(f"{target.name}.partial")
     _check_space(plan, stored, partial)
+    proof = None if model is None else verify_shards(plan, model, example_inputs)
     with _alone(partial), _full_disk(partial):
         lines, resumed = {}, 0
         for file in stored.files:
@@ -78,11 +92,11 @@ def apply_shards(plan: Plan, src: str | os.PathLike, dst: str | os.PathLike, *, 
             resumed += found is not None
             lines.update(_slice(plan, stored, file, partial) if found is None else found)
         _check_weights(plan, lines, weights)
-        _finish(plan, stored, partial)
+        _finish(plan, stored, partial, proof)
         os.replace(partial, target)
     sizes = [(s, _shape(plan, name, s)) for name, s in stored.tensors.items()]
     return Sliced(target, tuple(stored.files), sum(s.stop - s.start for s, _ in sizes),
-                  sum(_bytes(s, shape) for s, shape in sizes), resumed, digest_of_lines(lines))
+                  sum(_bytes(s, shape) for s, shape in sizes), resumed, digest_of_lines(lines), proof)
 
 
 def _check(plan: Plan, stored: Checkpoint) -> None:
@@ -148,14 +162,16 @@ def _done(path: Path, plan: Plan, tensors: Mapping[str, Stored]) -> dict[str, st
     return lines if same and shapes == {name: _shape(plan, name, s) for name, s in tensors.items()} else None
 
 
-def _finish(plan: Plan, stored: Checkpoint, folder: Path) -> None:
+def _finish(plan: Plan, stored: Checkpoint, folder: Path, proof: BlockProof | None) -> None:
     total = sum(_bytes(entry, _shape(plan, name, entry)) for name, entry in stored.tensors.items())
     index = {"metadata": {"total_size": total}, "weight_map": {n: s.file for n, s in stored.tensors.items()}}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     plan.save(folder / "plan.json")
+    if proof is not None:
+        (folder / PROOF).write_text(proof.to_json() + "\n")
     for path in folder.iterdir():
         # Shards of an earlier run along another plan, and the lock.
-        if path.name not in {*stored.files, INDEX, "plan.json"}:
+        if path.name not in {*stored.files, INDEX, "plan.json", *([PROOF] if proof else [])}:
             path.unlink()
 
 

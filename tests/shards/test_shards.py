@@ -113,6 +113,21 @@ def test_the_plan_and_the_slices_are_those_of_the_model_in_memory(coupling, mode
     assert shapes == {n: t.shape for n, t in found.items()}
 
 
+def test_what_is_proven_lies_beside_the_shards(coupling, src, tmp_path):
+    with torch.device("meta"):
+        model = Language().bfloat16().eval()
+    plan = score_shards(coupling, src, params=0.6, uniform=True)
+    done = apply_shards(plan, src, tmp_path / "dst", model=model)
+    assert done.proof.ok and done.proof.instances[0].blocks == {}
+    written = json.loads((tmp_path / "dst" / "verification.json").read_text())
+    assert written["unproven"] == list(done.proof.unproven)
+    assert written["instances"][0]["verification"]["dtype"] == "float64"
+    other = nn.Linear(3, 3)
+    with pytest.raises(PlanError):
+        apply_shards(plan, src, tmp_path / "other", model=other)
+    assert not (tmp_path / "other").exists() and not (tmp_path / "other.partial").exists()
+
+
 def test_a_plan_of_the_model_in_memory(src, tmp_path, model, coupling):
     plan = fxprune.plan(fxprune.analyze(model, TOKENS), model, channels=0.5)
     with pytest.raises(PlanError, match=r"drawn from other weights.*score_shards"):
