@@ -2,6 +2,7 @@
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def _cut(options: argparse.Namespace) -> dict[str, Any]:
     budget = {kind: value for kind in (*BUDGETS, *TIMES) if (value := getattr(options, kind)) is not None}
     if options.widths:
         budget["widths"] = dict(map(_width, options.widths))
+    if options.channels:
+        budget["channels"] = _channels(options.channels)
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
             "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per}
@@ -64,11 +67,34 @@ def _width(text: str) -> tuple[str, int]:
     return name, int(width)
 
 
+def _channels(texts: Sequence[str]) -> float | dict[str, Any]:
+    """``--channels`` as it is written: one fraction, or patterns with theirs.
+
+    >>> _channels(["0.5"]), _channels(["layer1.*=0.8", "layer4.*=0.2:0.5"])
+    (0.5, {'layer1.*': 0.8, 'layer4.*': (0.2, 0.5)})
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            numbers = tuple(map(float, value.split(":")))
+        except ValueError:
+            numbers = ()
+        if not 1 <= len(numbers) <= 2 or (not name and len(texts) * len(numbers) > 1):
+            raise InputError(f"--channels must be one fraction, or a pattern with a fraction or two, got {text!r}; "
+                             "write --channels 0.5, or --channels 'layer1.*=0.8' --channels 'layer4.*=0.2:0.5'")
+        found[name] = numbers[0] if len(numbers) == 1 else numbers
+    return found.get("", found)
+
+
 def _what(command: argparse.ArgumentParser) -> None:
     """What is removed, and how much of it."""
     budget = command.add_mutually_exclusive_group()
-    for kind, what in zip(BUDGETS, ("multiply-accumulates", "parameters", "channels of each group"), strict=False):
+    for kind, what in (("macs", "multiply-accumulates"), ("params", "parameters")):
         budget.add_argument(f"--{kind}", type=float, metavar="FRACTION", help=f"the fraction of {what} to keep")
+    command.add_argument("--channels", action="append", metavar="[PATTERN=]FRACTION", help="the fraction of channels "
+                         "of each group to keep; or of groups of layers that match a pattern, repeated for several, "
+                         "which beside --macs, --params or --latency is the most that they keep, or the LEAST:MOST")
     budget.add_argument("--threshold", type=float, metavar="SCORE", help="remove the channels that score below it")
     budget.add_argument("--width", action="append", dest="widths", metavar="GROUP=N", help="the width of this group, "
                         "and all others whole; repeat it for several")

@@ -24,7 +24,7 @@ This file knows nothing of criteria: a score is a number.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Real
@@ -35,6 +35,8 @@ from fxprune.errors import BudgetError, unknown
 from fxprune.ir.costs import Costs, Count
 from fxprune.planning.scopes import PRICES, SCOPES, Blocks, keys, saved_by_one
 
+# The least and the most of a group that is kept.
+Bounds = tuple[Fraction, Fraction]
 KINDS = ("macs", "params", "channels", "threshold", "latency", "latency_ms")
 
 
@@ -50,6 +52,7 @@ class Budget:
         round_to: widths are multiples of it, in groups of that size or more.
         min_channels: the fewest channels that a group may keep.
         per: ``"macs"`` or ``"params"``: what scores are priced in; None for as they are.
+        bounds: the least and the most that is kept of some groups, by name; ``channels`` keeps the most.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Budget:
     round_to: int = 1
     min_channels: int = 1
     per: str | None = None
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
 
     @classmethod
     def of(cls, *, macs: float | None = None, params: float | None = None, channels: float | None = None,
@@ -117,7 +121,7 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
     if budget.kind in ("macs", "params"):
         removed = _fitting_prefix(budget, costs, sizes, scores, ranked, shapes or {}, copies or {})
     else:
-        removed = {name: len(score) - _own_width(budget, score) for name, score in scores.items()}
+        removed = {name: len(score) - _own_width(budget, name, score) for name, score in scores.items()}
     return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
 
 
@@ -136,29 +140,44 @@ def best(score: np.ndarray, width: int) -> np.ndarray:
     return np.sort(ranking(score)[len(score) - width:])
 
 
-def narrowest(size: int, budget: Budget) -> int:
-    """The fewest channels that a group of this size may keep.
+def narrowest(size: int, budget: Budget, name: str = "") -> int:
+    """The fewest channels that a group of this size and name may keep.
 
     >>> budget = Budget.of(macs=0.5, round_to=8, min_channels=10)
     >>> [narrowest(size, budget) for size in (64, 20, 12, 9, 4)]
     [16, 16, 12, 9, 4]
     """
     step = step_of(size, budget)
-    floor = -(-budget.min_channels // step) * step
+    least = max(budget.min_channels, _share(size, budget.bounds[name][0]) if name in budget.bounds else 0)
+    floor = -(-least // step) * step
     return floor if floor <= size else size
 
 
-def _own_width(budget: Budget, score: np.ndarray) -> int:
+def widest(size: int, budget: Budget, name: str) -> int:
+    """The most channels that a group may keep: all, in multiples, but where it is bounded."""
+    most = budget.bounds[name][1] if name in budget.bounds else Fraction(1)
+    return _rounded(_share(size, most), size, budget, name)
+
+
+def _own_width(budget: Budget, name: str, score: np.ndarray) -> int:
     """What ``channels=`` and ``threshold=`` leave of one group, rounded up to the multiple."""
-    size = len(score)
     if budget.kind == "channels":
-        wanted = -(-size * budget.value.numerator // budget.value.denominator)
+        most = budget.bounds[name][1] if name in budget.bounds else budget.value
+        wanted = _share(len(score), most)
     else:
         wanted = int(np.count_nonzero(score >= float(budget.value)))
-    step, floor = step_of(size, budget), narrowest(size, budget)
+    return _rounded(wanted, len(score), budget, name)
+
+
+def _rounded(wanted: int, size: int, budget: Budget, name: str) -> int:
+    step, floor = step_of(size, budget), narrowest(size, budget, name)
     # An odd rest never fits a multiple, unless min_channels wants the group whole.
     ceiling = floor if floor == size else size // step * step
     return max(min(-(-wanted // step) * step, ceiling), floor)
+
+
+def _share(size: int, fraction: Fraction) -> int:
+    return -(-size * fraction.numerator // fraction.denominator)
 
 
 def step_of(size: int, budget: Budget) -> int:
@@ -205,7 +224,7 @@ def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scor
 
 def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
               ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int]) -> _Removals:
-    """All blocks of all groups, merged. The first ``must`` of them go at any budget (odd rests of a multiple)."""
+    """All blocks of all groups, merged. The first ``must`` of them go at any budget."""
     full = np.array([sizes[name] for name in costs.groups], np.int64)
     blocks = [found for name, score in scores.items()
               if (found := blocks_of(name, score[ranked[name]], budget, copies.get(name, 1))) is not None]
@@ -226,7 +245,7 @@ def blocks_of(name: str, score: np.ndarray, budget: Budget, copies: int = 1) -> 
     """The blocks in which a group's channels go, given their scores, ascending; None where none may go. ``copies`` of
     it lose them together."""
     size, step = len(score), step_of(len(score), budget)
-    removable = size - narrowest(size, budget)
+    removable = size - narrowest(size, budget, name)
     if not removable:
         return None
     ends = np.arange(size % step or step, removable + 1, step)
@@ -235,10 +254,14 @@ def blocks_of(name: str, score: np.ndarray, budget: Budget, copies: int = 1) -> 
 
 def _phases(block: Blocks, budget: Budget) -> np.ndarray:
     """0: must go. 1: in order. 2: groups too small for the multiple, the last resort."""
-    step = step_of(len(block.score), budget)
-    phases = np.full(len(block.ends), 1 if step == budget.round_to else 2)
-    phases[0] = 0 if len(block.score) % step else phases[0]
+    phases = np.full(len(block.ends), 1 if step_of(len(block.score), budget) == budget.round_to else 2)
+    phases[:forced(block, budget)] = 0
     return phases
+
+
+def forced(block: Blocks, budget: Budget) -> int:
+    """How many of a group's first blocks go at any budget: an odd rest of a multiple, and what a bound forbids."""
+    return int((len(block.score) - block.starts > widest(len(block.score), budget, block.group)).sum())
 
 
 def _exact(kind: str, value: float) -> Fraction:
@@ -270,6 +293,7 @@ def _unreachable(budget: Budget, before: int, least: int, groups: int) -> str:
         scale *= 10
     reachable = float(Fraction(-(-share.numerator * scale // share.denominator), scale))
     limits = f"min_channels={budget.min_channels}, round_to={budget.round_to}, {groups} prunable groups"
+    limits += f", {len(budget.bounds)} of them bounded by channels=" if budget.bounds else ""
     return (f"{budget.kind}={float(budget.value):g} cannot be reached: the smallest reachable value is "
             f"{budget.kind}={reachable:g} ({least:,} of {before:,}, with {limits}); ask for at least that, lower "
             "min_channels or round_to, or let more groups be cut with groups= and ignore=")

@@ -22,7 +22,7 @@ class CutOptions(TypedDict, total=False):
 
     macs: float | None
     params: float | None
-    channels: float | None
+    channels: float | Mapping[str, Any] | None
     threshold: float | None
     widths: Mapping[str, int] | None
     latency: float | None

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fxprune.planning.check import check_signature
 from fxprune.planning.criteria import Criterion
 from fxprune.planning.criteria.choice import AUTO, chosen
 from fxprune.planning.digest import digest_of
+from fxprune.planning.pattern_bounds import bounds_of
 from fxprune.planning.pruning_plan import Plan
 from fxprune.planning.reader import parse
 from fxprune.planning.roles import Roles
@@ -36,19 +37,21 @@ if TYPE_CHECKING:
 
 
 def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = None, params: float | None = None,
-         channels: float | None = None, threshold: float | None = None, widths: Mapping[str, int] | None = None,
-         latency: float | None = None, latency_ms: float | None = None, table: PriceList | None = None,
-         table_check: bool = True, correction: float = 1.0, criterion: str | Criterion = "l2", vote: str = "joint",
-         scope: str | None = None, per: str | None = None, round_to: int | None = None, groups: Wanted = "auto",
-         ignore: Ignored = (), min_channels: int = 1, uniform: bool = False, data: Any = None,
-         loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
+         channels: float | Mapping[str, Any] | None = None, threshold: float | None = None,
+         widths: Mapping[str, int] | None = None, latency: float | None = None, latency_ms: float | None = None,
+         table: PriceList | None = None, table_check: bool = True, correction: float = 1.0,
+         criterion: str | Criterion = "l2", vote: str = "joint", scope: str | None = None, per: str | None = None,
+         round_to: int | None = None, groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1,
+         uniform: bool = False, data: Any = None, loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
     """Which channels stay. The model is only read.
 
     Args:
         coupling: `fxprune.analyze` of this model.
         model: the model whose weights are scored.
         macs, params, channels: the fraction to keep, one of them; 0.5 of the MACs where nothing is given. ``channels``
-            keeps ⌈f·n⌉ of each group.
+            keeps ⌈f·n⌉ of each group. It may be a mapping from group names or patterns over layers to fractions:
+            alone, of those groups, and the others stay whole; beside another budget, the most that they keep, or
+            ``(least, most)``. The last pattern that matches counts.
         threshold: in their place: remove the channels whose voted score is below it. A group that would lose all of
             them keeps ``min_channels``, and a warning names it.
         widths: in their place: the width of each group that is to be cut, by group name.
@@ -83,20 +86,23 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     targets = {"macs": macs, "params": params, "channels": channels, "threshold": threshold, "latency": latency,
                "latency_ms": latency_ms, "widths": widths}
     limit = TimeLimit.of(targets, table, table_check, correction)
+    patterns = channels if isinstance(channels, Mapping) else None
     round_to = round_to if round_to is not None else limit.table.step if limit else 1
-    budgets = _budgets(targets, limit)
+    budgets = _budgets(targets, limit, patterns)
     data = as_data(data, loss, samples)
     choice = chosen(coupling, criterion, scope, per, data, next(iter(budgets)))
     budget = Budget.of(**budgets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
     resolve_vote(vote)
     check_model(coupling, model)
     roles = Roles.of(coupling.groups, uniform)
+    if patterns is not None:
+        budget = replace(budget, bounds=roles.bounds(bounds_of(patterns, coupling.groups, budget.kind == "channels")))
     if widths is not None:
         widths = roles.same_widths(_checked(coupling, widths))
-    free = roles.free(select(coupling.groups, model, groups if widths is None else list(widths), ignore),
-                      coupling.groups)
+    free = _free(coupling, model, roles, budget, groups if widths is None else list(widths), ignore)
     scores = _voted(coupling, model, free, choice.criterion, vote, data)
     target: dict[str, object] = {budget.kind: float(budget.value)}
+    target |= {"channels": patterns} if patterns is not None else {}
     clock: Mapping[str, object] = {}
     if limit is not None:
         kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free), roles)
@@ -134,14 +140,29 @@ def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping
                 vote=vote or options.get("vote", "joint"))
 
 
-def _budgets(targets: Mapping[str, Any], limit: TimeLimit | None) -> dict[str, Any]:
-    """The one budget that is asked for: half of the MACs where none is."""
+def _budgets(targets: Mapping[str, Any], limit: TimeLimit | None, patterns: Mapping[str, Any] | None
+             ) -> dict[str, Any]:
+    """The one budget that is asked for: half of the MACs where none is, or what the patterns say."""
     beside = ("widths", *(COUNTS if limit else ()))
+    beside = (*beside, "channels") if patterns is not None else beside
     given = {name: value for name, value in targets.items() if value is not None and name not in beside}
     if targets["widths"] is not None and given:
         name, value = next(iter(given.items()))
         raise BudgetError(f"widths= takes the place of a budget, got {name}={value} as well; drop one")
-    return given or {"macs": 0.5}
+    if patterns is not None and (targets["widths"] is not None or "threshold" in given):
+        raise BudgetError("channels= may bound macs=, params= or a latency by patterns, and not threshold= or widths=; "
+                          "drop one of them")
+    return given or ({"macs": 0.5} if patterns is None else {"channels": 1})
+
+
+def _free(coupling: "Coupling", model: torch.nn.Module, roles: Roles, budget: Budget, groups: Wanted, ignore: Ignored,
+          ) -> list[CouplingGroup]:
+    """The groups that may be cut; where a budget is by patterns alone, those that they name."""
+    found = roles.free(select(coupling.groups, model, groups, ignore), coupling.groups)
+    if budget.kind != "channels" or not budget.bounds:
+        return found
+    bounded = {name for role in budget.bounds for name in roles.groups[role]}
+    return [group for group in found if group.name in bounded]
 
 
 def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGroup], criterion: Criterion, vote: str,

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fxprune.errors import InputError
+from fxprune.errors import BudgetError, InputError
 from fxprune.ir.costs import Costs, Count
 from fxprune.ir.groups import CARRIER, CouplingGroup
-from fxprune.planning.budget import Budget, best
+from fxprune.planning.budget import Bounds, Budget, best
 from fxprune.planning.stairs import Prices, Term
 
 
@@ -93,6 +93,23 @@ class Roles:
         for role, names in self.groups.items():
             if all(name in scores for name in names):
                 found[role] = scores[role] if len(names) == 1 else _together([scores[name] for name in names], budget)
+        return found
+
+    def bounds(self, bounds: Mapping[str, Bounds]) -> dict[str, Bounds]:
+        """Of each role, what all of its bounded groups allow.
+
+        Raises:
+            BudgetError: they contradict each other.
+        """
+        found = {}
+        for role, names in self.groups.items():
+            own = [bounds[name] for name in names if name in bounds]
+            if own:
+                least, most = max(low for low, _ in own), min(high for _, high in own)
+                if least > most:
+                    raise BudgetError(f"uniform=True gives {role!r} and its like one width, and channels= asks for at "
+                                      f"least {float(least):g} and at most {float(most):g} of them")
+                found[role] = least, most
         return found
 
     def shapes(self, shapes: Mapping[str, Hashable]) -> dict[str, Hashable]:

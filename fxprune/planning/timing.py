@@ -188,9 +188,11 @@ def check_beside(targets: Mapping[str, Any]) -> None:
     Raises:
         BudgetError: it is another budget, or makes no sense.
     """
-    stray = next((name for name in OTHERS if targets.get(name) is not None), None)
+    stray = next((name for name in OTHERS if targets.get(name) is not None
+                  and not (name == "channels" and isinstance(targets[name], Mapping))), None)
     if stray:
-        raise BudgetError(f"latency= may have macs= and params= beside it, got {stray}=; drop one of them")
+        raise BudgetError(f"latency= may have macs=, params= and channels= by pattern beside it, got {stray}=; drop "
+                          "one of them")
     for kind in COUNTS:
         if targets.get(kind) is not None:
             _fraction(kind, targets[kind])

@@ -25,7 +25,9 @@ def default_penalty(groups: list[str], cut: Mapping[str, Any]) -> Callable[["Cou
         cut: what `fxprune.plan` is told.
     """
     others = ("channels", "threshold", "widths", "latency", "latency_ms")
-    if any(cut.get(name) is not None for name in others):
+    counted = cut.get("macs") is not None or cut.get("params") is not None
+    if any(cut.get(name) is not None for name in others
+           if not (name == "channels" and counted and isinstance(cut.get(name), Mapping))):
         return partial(DWGL, groups=groups)
     return partial(DWGL.towards, macs=cut.get("macs"), params=cut.get("params"), groups=groups)
 
