@@ -1,7 +1,6 @@
 """``torch.export`` of a compressed model: in inference mode, with a dynamic batch where the model allows one."""
 
 import copy
-import inspect
 import io
 import warnings
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ from fxprune.artefacts.source import run
 from fxprune.capture.contexts import restore_grad, switch_grad
 from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 from fxprune.errors import FxpruneError, UnsupportedError
+from fxprune.ir.call_arguments import arguments
 from fxprune.ir.comparison import difference
 from fxprune.ir.example_inputs import Example, Inputs, realise, second_batch
+from fxprune.rewrite.exportable import exportable
 
 # What tracing notes at a node of the source that it ran through.
 MACHINE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
@@ -107,26 +108,23 @@ def _batch(example: Example) -> int:
 def _dynamic(small: GraphModule, example: Example) -> dict[str, Any]:
     """By argument: dimension 0 of every tensor that has the batch there."""
     batch = _batch(example)
-    names = list(inspect.signature(small.forward).parameters)
     shared = Dim("batch", min=1)
 
     def spec(value: Any) -> Any:
         return {0: shared} if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == batch else None
 
-    values = [*example[0], *example[1].values()]
-    return {name: tree_map(spec, value) for name, value in zip(names, values, strict=False)}
+    return {argument.name: tree_map(spec, argument.value) for argument in arguments(small, example) if argument.given}
 
 
 def _export(small: GraphModule, example: Example, dynamic: Any) -> ExportedProgram:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        return torch.export.export(_exportable(small), example[0], example[1], dynamic_shapes=dynamic)
+        module, (args, kwargs) = exportable(small, example)
+        return torch.export.export(_plain(module), args, kwargs, dynamic_shapes=dynamic)
 
 
-def _exportable(small: GraphModule) -> GraphModule:
-    """A copy that does not switch gradients on and off, which only matters to training, and that returns what a program
-    can hold."""
-    copied = copy.deepcopy(small)
+def _plain(copied: Any) -> GraphModule:
+    """It does not switch gradients on and off, which only matters to training, and returns what a program can hold."""
     for node in reversed([node for node in copied.graph.nodes if node.target in (switch_grad, restore_grad)]):
         copied.graph.erase_node(node)
     drop_records(copied.graph)

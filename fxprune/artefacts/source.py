@@ -17,12 +17,13 @@ from fxprune.artefacts.outputs import plain, record_names, without_records
 from fxprune.artefacts.skeleton import INDENT, Skeleton
 from fxprune.artefacts.statements import Statements
 from fxprune.artefacts.weights import state_of
+from fxprune.capture.call_signature import Marks
 from fxprune.capture.holdings import hand_over
 from fxprune.capture.pytrees import tree_leaves, tree_map_only, tree_structure
 from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import UnsupportedError
 from fxprune.ir import comparison
-from fxprune.rewrite.emitted import graphs_of
+from fxprune.rewrite.emitted import graphs_of, marks_of
 
 _IMPORTS = (("math.", "import math"), ("operator.", "import operator"))
 
@@ -173,24 +174,24 @@ def _docstring(small: GraphModule) -> list[str]:
 
 
 def _forward(small: GraphModule, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    graphs = tuple(map(without_records, graphs_of(small)))
+    graphs, marks = tuple(map(without_records, graphs_of(small))), marks_of(small)
     if len(graphs) == 1:
-        yield from _function("forward", graphs[0], skeleton, tuples)
+        yield from _function("forward", graphs[0], skeleton, tuples, marks)
         return
     evaluated, trained = (Statements(graph, skeleton.reach, tuples) for graph in graphs)
     names, others = evaluated.arguments(), trained.arguments()
     refusal = _refusal(graphs[1])
     if refusal is None and names != others:
         raise UnsupportedError("standalone source needs the same arguments in both modes")
-    passed = ", ".join(name.partition("=")[0] for name in names)
-    yield from ("", f"def forward({', '.join(['self', *names])}):")
+    passed = ", ".join(_passed([name.partition("=")[0] for name in names], marks.star))
+    yield from ("", f"def forward({', '.join(['self', *marks.among(names)])}):")
     yield f"{INDENT}if self.training:"
     # The error that the compressed model's own assertion raises.
     yield f"{INDENT * 2}raise AssertionError({refusal!r})" if refusal else f"{INDENT * 2}return self._trained({passed})"
     yield f"{INDENT}return self._evaluated({passed})"
-    yield from _function("_evaluated", graphs[0], skeleton, tuples)
+    yield from _function("_evaluated", graphs[0], skeleton, tuples, marks)
     if refusal is None:
-        yield from _function("_trained", graphs[1], skeleton, tuples)
+        yield from _function("_trained", graphs[1], skeleton, tuples, marks)
 
 
 def _refusal(graph: Graph) -> str | None:
@@ -201,11 +202,20 @@ def _refusal(graph: Graph) -> str | None:
     return str(first.args[1])
 
 
-def _function(name: str, graph: Graph, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]]) -> Iterator[str]:
+def _passed(names: list[str], star: int) -> Iterator[str]:
+    """Arguments handed on; behind ``*args``, and from the place of a bare star on, by keyword."""
+    starred = (place + 1 for place, name in enumerate(names) if name.startswith("*"))
+    first = star if star >= 0 else next(starred, len(names))
+    yield from names[:first]
+    yield from (name if name.startswith("**") else f"{name}={name}" for name in names[first:])
+
+
+def _function(name: str, graph: Graph, skeleton: Skeleton, tuples: dict[str, tuple[str, ...]], marks: Marks
+              ) -> Iterator[str]:
     statements = Statements(graph, skeleton.reach, tuples)
     arguments = statements.arguments()
     lines = list(statements.lines())
-    yield from ("", f"def {name}({', '.join(['self', *arguments])}):")
+    yield from ("", f"def {name}({', '.join(['self', *marks.among(arguments)])}):")
     # An empty line at the start of a function separates nothing.
     yield from _indented(lines[1:] if lines and not lines[0] else lines, 1)
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
+from fxprune.artefacts.assertions import assertions
 from fxprune.artefacts.source_values import bracketed, function, is_name, literal
+from fxprune.capture.constant_arguments import as_captured
 from fxprune.capture.contexts import CONTEXTS, enter_autocast, exit_autocast, switch_grad
 from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import UnsupportedError
@@ -54,10 +56,10 @@ class Statements:
         found = []
         for node in self.graph.nodes:
             if node.op == "placeholder":
-                name = str(node.target)
+                name = str(node.target).lstrip("*")
                 if not is_name(name) or name in _TAKEN:
                     raise UnsupportedError(f"standalone source cannot have an argument called {name!r}")
-                found.append(name + (f"={literal(node.args[0])}" if node.args else ""))
+                found.append(str(node.target) + (f"={literal(node.args[0])}" if node.args else ""))
                 self.names[node] = name
                 self._used.add(name)
         return found
@@ -92,6 +94,8 @@ class Statements:
         dying = self._last.get(node, [])
         if node.op == "call_function" and node.target in CONTEXTS:
             yield from self._context(node)
+        elif node.op == "call_function" and node.target is as_captured:
+            yield from self._assertions(*node.args)
         elif node.op == "call_function" and node.target is operator.setitem:
             if node.users:
                 raise UnsupportedError("standalone source cannot use the value of an assignment")
@@ -117,6 +121,10 @@ class Statements:
             if node.target is switch_grad and node.users:
                 yield f"{self._name(node, [])} = torch.is_grad_enabled()"
             yield f"torch.set_grad_enabled({values[0]})"
+
+    def _assertions(self, names: Any, nodes: Any, wanted: Any, left_out: Any) -> Iterator[str]:
+        for name, value, want in zip(names, map(self._value, nodes), wanted, strict=True):
+            yield from assertions(name, value, want, name in left_out)
 
     def _name(self, node: Node, dying: list[Node]) -> str:
         if _is_number(node):

@@ -236,7 +236,7 @@ def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Ten
             observer.know(tensor, contents[name])
         elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():
             observer.know(tensor, tensor.detach().clone())
-    for name, value in named(root, example).items():
+    for name, value in named(arguments(root, example)):
         for tensor in tree_iter(value):
             if isinstance(tensor, torch.Tensor):
                 observer.tape.inputs[observer.ref(tensor).id] = name

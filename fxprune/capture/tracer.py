@@ -19,6 +19,7 @@ from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture.call_forms import bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
+from fxprune.capture.call_signature import placeholder
 from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
 from fxprune.capture.model_walk import named_modules
@@ -29,7 +30,7 @@ from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
-from fxprune.ir.call_arguments import named
+from fxprune.ir.call_arguments import arguments
 from fxprune.ir.tape import refs, writes
 
 # Functions of torch whose Python holds sizes.
@@ -65,8 +66,10 @@ class Tracer(Writer, TorchFunctionMode):
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
         """Run the root."""
-        for name, value in named(self.root, (args, kwargs)).items():
-            self._placeholder(name, value)
+        for argument in arguments(self.root, (args, kwargs)):
+            node = placeholder(self.graph, argument)
+            if argument.given:
+                self._claim(argument.value, node, ())
         buffers = self._buffers()
         with ExitStack() as stack:
             stack.enter_context(self._patched())

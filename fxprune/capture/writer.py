@@ -54,10 +54,6 @@ class Writer:
         self._dtypes: dict[torch.dtype, tuple[torch.Tensor, types.CodeType]] = {}
         self._tensors: dict[int, torch.Tensor] = {}
 
-    def _placeholder(self, name: str, value: Any) -> None:
-        node = self.graph.placeholder(name)
-        self._claim(value, node, ())
-
     def _claim(self, value: Any, node: Node, path: tuple[Any, ...]) -> None:
         """``node`` stands for this value, and its items for the tensors inside."""
         if isinstance(value, torch.Tensor):

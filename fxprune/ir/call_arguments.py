@@ -1,9 +1,9 @@
 """What the example gives for each argument of ``forward``: Python's own binding, asked in one place."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -11,7 +11,6 @@ from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example
 
 EMPTY = inspect.Parameter.empty
-VAR_POSITIONAL, VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,16 @@ class Argument:
 
     Args:
         name: as ``forward`` calls it.
-        kind: how it may be passed, one of the kinds of ``inspect.Parameter``.
+        kind: how it may be passed, one of the kinds below, which are those of ``inspect.Parameter``.
         default: of the original; ``EMPTY`` where it has none.
         value: what the example gives: a tuple for ``*args``, a dictionary for ``**kwargs``; ``EMPTY`` where it leaves
             the argument out.
     """
+
+    POSITIONAL_ONLY: ClassVar = inspect.Parameter.POSITIONAL_ONLY
+    KEYWORD_ONLY: ClassVar = inspect.Parameter.KEYWORD_ONLY
+    VAR_POSITIONAL: ClassVar = inspect.Parameter.VAR_POSITIONAL
+    VAR_KEYWORD: ClassVar = inspect.Parameter.VAR_KEYWORD
 
     name: str
     kind: Any
@@ -32,14 +36,15 @@ class Argument:
     value: Any = EMPTY
 
     @property
-    def items(self) -> Mapping[Any, Any]:
-        """What the example gives, as a graph takes it: each item of ``*args`` and ``**kwargs`` by itself, with its key
-        there; any other argument whole, with the key None."""
-        if self.value is EMPTY:
-            return {}
-        if self.kind is VAR_POSITIONAL:
-            return dict(enumerate(self.value))
-        return self.value if self.kind is VAR_KEYWORD else {None: self.value}
+    def given(self) -> bool:
+        return self.value is not EMPTY
+
+    @property
+    def effective(self) -> Any:
+        """What ``forward`` sees: what is given, else the default."""
+        if self.given:
+            return self.value
+        return {self.VAR_POSITIONAL: (), self.VAR_KEYWORD: {}}.get(self.kind, self.default)
 
 
 def arguments(model: nn.Module, example: Example) -> tuple[Argument, ...]:
@@ -60,28 +65,18 @@ def arguments(model: nn.Module, example: Example) -> tuple[Argument, ...]:
     return tuple(Argument(name, p.kind, p.default, given.get(name, EMPTY)) for name, p in signature.parameters.items())
 
 
-def placeholders(bound: tuple[Argument, ...]) -> dict[str, tuple[Argument, Any]]:
-    """A name for everything that the example gives -> its argument, and its key in ``*args`` or ``**kwargs``."""
-    taken = {argument.name for argument in bound}
-    found: dict[str, tuple[Argument, Any]] = {}
-    for argument in bound:
-        for key in argument.items:
-            name = argument.name if key is None else key if isinstance(key, str) else f"{argument.name}_{key}"
-            while key is not None and name in taken:
-                name += "_"
-            taken.add(name)
-            found[name] = argument, key
-    return found
+def named(bound: tuple[Argument, ...]) -> Iterator[tuple[str, Any]]:
+    """What the example gives, as users call it: ``x``, an item of ``*args`` as ``args[0]``, of ``**kwargs`` by its key.
 
-
-def named(model: nn.Module, example: Example) -> dict[str, Any]:
-    """What the example gives, by those names.
-
-    Raises:
-        InputError: the example does not fit the signature.
-
-    >>> named(nn.Bilinear(2, 2, 2), ((), {"input2": 2, "input1": 1}))
-    {'input1': 1, 'input2': 2}
+    >>> list(named(arguments(nn.Bilinear(2, 2, 2), ((), {"input2": 2, "input1": 1}))))
+    [('input1', 1), ('input2', 2)]
     """
-    found = placeholders(arguments(model, example))
-    return {name: argument.items[key] for name, (argument, key) in found.items()}
+    for argument in bound:
+        if not argument.given:
+            continue
+        if argument.kind is Argument.VAR_POSITIONAL:
+            yield from ((f"{argument.name}[{place}]", value) for place, value in enumerate(argument.value))
+        elif argument.kind is Argument.VAR_KEYWORD:
+            yield from argument.value.items()
+        else:
+            yield argument.name, argument.value

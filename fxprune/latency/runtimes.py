@@ -19,6 +19,7 @@ from fxprune.ir.example_inputs import Example
 from fxprune.latency.backends import clock_of, register_backend
 from fxprune.latency.samples import Timed
 from fxprune.latency.target import Target
+from fxprune.rewrite.exportable import exportable
 
 # Seconds after which a runner is taken for hanging.
 PATIENCE = 600
@@ -73,7 +74,8 @@ class Command:
         if place.suffix == ".onnx":
             place.write_bytes(onnx_bytes(module, inputs))
         else:
-            torch.export.save(torch.export.export(module, *inputs), place)
+            program, (args, kwargs) = exportable(module, inputs)
+            torch.export.save(torch.export.export(program, args, kwargs), place)
         words = [word.replace("{model}", str(place)).replace("{exported}", str(place))
                  for word in shlex.split(self.runner)]
         return partial(_ran, words, folder)
@@ -103,6 +105,7 @@ def onnx_bytes(module: nn.Module, inputs: Example) -> bytes:
     Raises:
         UnsupportedError: torch cannot export it.
     """
+    module, inputs = exportable(module, inputs)
     tensors = [item for item in tree_iter(inputs) if isinstance(item, torch.Tensor)]
     names = [f"input_{place}" for place in range(len(tensors))]
     reasons = []

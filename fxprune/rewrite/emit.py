@@ -10,6 +10,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from fxprune.capture.call_signature import STARS, Marks
+from fxprune.capture.constant_arguments import as_captured, pattern
 from fxprune.capture.graph_nodes import create_node
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves, line, readable
@@ -17,6 +19,8 @@ from fxprune.capture.torch_functions import ASSERT
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import UnsupportedError
+from fxprune.ir.call_arguments import EMPTY, Argument, arguments
+from fxprune.ir.example_inputs import TensorSpec
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
 from fxprune.rewrite.site import Natural, rewritten
@@ -36,17 +40,18 @@ def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
     """
     captured = analysis.captured
     parts = Parts(model, plan)
-    graphs = {id(view.traced): _Rewriter(view, parts).graph() for view in analysis.views(plan.channels)}
+    bound = arguments(model, (captured.inputs.args, dict(captured.inputs.kwargs)))
+    graphs = {id(view.traced): _Rewriter(view, parts, bound).graph() for view in analysis.views(plan.channels)}
     evaluated = graphs[id(captured.modes["eval"])]
     trained = captured.modes.get("train")
     for graph in graphs.values():
         _check_names(graph)
     root, name = parts.root(), type(model).__name__
     if trained is captured.modes["eval"] and not captured.held:
-        small = SingleGraphModule(root, evaluated, name)
+        small = SingleGraphModule(root, evaluated, name, Marks.of(bound))
     else:
         training = graphs[id(trained)] if trained else unavailable(captured.why, evaluated)
-        small = DualGraphModule(root, evaluated, training, name, captured.held, model.training)
+        small = DualGraphModule(root, evaluated, training, name, Marks.of(bound), captured.held, model.training)
     _training_flags(model, small)
     return small
 
@@ -70,8 +75,8 @@ def _training_flags(model: nn.Module, small: SingleGraphModule) -> None:
 class _Rewriter:
     """Rewrites one graph."""
 
-    def __init__(self, view: View, parts: Parts):
-        self.view, self.parts = view, parts
+    def __init__(self, view: View, parts: Parts, arguments: tuple[Argument, ...]):
+        self.view, self.parts, self.arguments = view, parts, arguments
         self.new = Graph()
         self.nodes: dict[Node, Any] = {}
         self._by_ref: dict[int, tuple[Node, tuple[Any, ...]]] = {}
@@ -84,6 +89,7 @@ class _Rewriter:
         for node in traced.graph.nodes:
             if node.op != "placeholder" and not asserted:
                 asserted = True
+                self._constants()
                 self._fixed()
             self._copy(node)
             for path, ref in self.view.refs(node.name).items():
@@ -100,7 +106,7 @@ class _Rewriter:
 
     def _copy(self, node: Node) -> None:
         if node.op == "placeholder":
-            self.nodes[node] = self.new.placeholder(str(node.target))
+            self.nodes[node] = self.new.node_copy(node)
             return
         target, args, kwargs = self._spelled(node)
         if node.op == "call_module":
@@ -217,6 +223,18 @@ class _Rewriter:
             if self.parts.renumber(str(source.target), value):
                 return self.nodes[source]
         return self.new.create_node("get_attr", self.parts.constant("_index", value))
+
+    def _constants(self) -> None:
+        """Ask, first of all, for what Python saw of the arguments, where that is more than a tensor."""
+        nodes = {str(node.target).lstrip("*"): self.nodes[node] for node in self.nodes}
+        asked = [a for a in self.arguments if not (
+            isinstance(a.value, TensorSpec) and a.value.shape and a.default is EMPTY)]
+        if asked:
+            names = tuple(STARS.get(a.kind, "") + a.name for a in asked)
+            check = self.new.call_function(as_captured, (
+                names, tuple(nodes[a.name] for a in asked), tuple(pattern(a.effective) for a in asked),
+                tuple(name for name, a in zip(names, asked, strict=True) if not a.given)))
+            check.meta["is_wrapped"] = True
 
     def _fixed(self) -> None:
         """Assert, first of all, the lengths of the inputs' dimensions that the graph takes at no other."""

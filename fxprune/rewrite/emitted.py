@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from fxprune.capture.call_signature import UNMARKED, Marks, signed
 from fxprune.capture.contexts import restoring
 from fxprune.capture.holdings import hand_over
 from fxprune.capture.torch_functions import ASSERT
@@ -21,15 +22,18 @@ class SingleGraphModule(GraphModule):
         root: holds all that the graph refers to, and is used up.
         graph: serves both modes.
         class_name: the name that the module shows.
+        marks: which arguments are taken by position or by keyword only.
     """
 
     held: tuple[str, ...] = ()
+    marks: Marks = UNMARKED
 
-    def __init__(self, root: nn.Module, graph: Graph, class_name: str = "GraphModule"):
+    def __init__(self, root: nn.Module, graph: Graph, class_name: str = "GraphModule", marks: Marks = UNMARKED):
         # An empty graph first: GraphModule would copy, one by one, what the nodes refer to.
         super().__init__(nn.Module(), Graph(), class_name)
         hand_over(root, self)
-        self.graph = graph
+        self.marks = marks
+        self.graph = signed(graph, marks)
 
     def recompile(self) -> Any:
         code = super().recompile()
@@ -45,15 +49,15 @@ class SingleGraphModule(GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SingleGraphModule":
         graphs = copy.deepcopy(self._graphs(), memo)
-        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, type(self).__name__, self.held, self.training,
-                       copy.copy(self.meta))
+        new = _rebuild(copy.deepcopy(self._root(), memo), graphs, type(self).__name__, self.marks, self.held,
+                       self.training, copy.copy(self.meta))
         memo[id(self)] = new
         return new
 
     def __reduce__(self) -> Any:
         root, name = self._root(), type(self).__name__
         graphs = tuple(GraphModule(root, graph, name) for graph in self._graphs())
-        return _rebuild, (root, graphs, name, self.held, self.training, copy.copy(self.meta))
+        return _rebuild, (root, graphs, name, self.marks, self.held, self.training, copy.copy(self.meta))
 
     def _root(self) -> nn.Module:
         return hand_over(self, nn.Module())
@@ -66,15 +70,16 @@ class DualGraphModule(SingleGraphModule):
         root: holds all that either graph refers to.
         evaluated, trained: the graphs; may be the same.
         class_name: the name that the module shows.
+        marks: which arguments are taken by position or by keyword only.
         held: submodules that stay in inference mode when the whole is set to train, as the original's own ``train``
             keeps them.
         training: the mode to begin with.
     """
 
     def __init__(self, root: nn.Module, evaluated: Graph, trained: Graph, class_name: str = "GraphModule",
-                 held: tuple[str, ...] = (), training: bool = True):
-        super().__init__(root, trained if training else evaluated, class_name)
-        self.evaluated, self.trained, self.held = evaluated, trained, held
+                 marks: Marks = UNMARKED, held: tuple[str, ...] = (), training: bool = True):
+        super().__init__(root, trained if training else evaluated, class_name, marks)
+        self.evaluated, self.trained, self.held = signed(evaluated, marks), signed(trained, marks), held
         evaluated.owning_module = trained.owning_module = self
         self.train(training)
 
@@ -96,13 +101,13 @@ class DualGraphModule(SingleGraphModule):
         return (self.evaluated, self.trained)
 
 
-def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, held: tuple[str, ...], training: bool,
-             meta: dict[str, Any]) -> SingleGraphModule:
+def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, marks: Marks, held: tuple[str, ...],
+             training: bool, meta: dict[str, Any]) -> SingleGraphModule:
     """A copy with the submodules' modes as they were; graphs come as such, or pickled as GraphModules."""
     plain = [getattr(graph, "graph", graph) for graph in graphs]
     modes = {path: module.training for path, module in root.named_modules() if path}
-    new = SingleGraphModule(root, plain[0], name) if len(plain) == 1 \
-        else DualGraphModule(root, plain[0], plain[1], name, held, training)
+    new = SingleGraphModule(root, plain[0], name, marks) if len(plain) == 1 \
+        else DualGraphModule(root, plain[0], plain[1], name, marks, held, training)
     new.meta = meta
     for path, mode in modes.items():
         new.get_submodule(path).training = mode
@@ -113,8 +118,9 @@ def unavailable(why: str, evaluated: Graph) -> Graph:
     """A training graph for a model that could not be captured in training mode: it takes what the other takes, and says
     so."""
     graph = Graph()
-    for name in (str(node.target) for node in evaluated.nodes if node.op == "placeholder"):
-        graph.placeholder(name)
+    for node in evaluated.nodes:
+        if node.op == "placeholder":
+            graph.node_copy(node)
     graph.call_function(ASSERT, (False, f"fxprune: this model could not be captured in training mode ({why}); "
                                                "call eval() first"))
     graph.output(None)
@@ -127,3 +133,8 @@ def graphs_of(module: GraphModule) -> tuple[Graph, ...]:
     A function, since a public method would hide a submodule of that name.
     """
     return tuple(dict.fromkeys(module._graphs())) if isinstance(module, SingleGraphModule) else (module.graph,)
+
+
+def marks_of(module: GraphModule) -> Marks:
+    """Which of its arguments are taken by position or by keyword only."""
+    return module.marks if isinstance(module, SingleGraphModule) else UNMARKED

@@ -19,7 +19,6 @@ from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
-from fxprune.ir.call_arguments import named
 from fxprune.ir.comparison import moved
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Ref
@@ -226,8 +225,8 @@ class Sides:
         parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
         meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
         try:
-            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph),
-                      ((), named(self.full, meta)), lambda name, value: None)
+            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta,
+                      lambda name, value: None)
         except Exception:
             return False
         return True

@@ -1,6 +1,7 @@
 """Arguments in any order, by keyword and by position; the proof pairs them by itself."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,12 +43,12 @@ def test_a_dictionary_in_any_order(order):
 
 @pytest.mark.parametrize("example", [{"a": x(), "b": x()}, (x(), x())], ids=["by keyword", "by position"])
 def test_a_pairing_that_is_wrong_is_not_repeated_by_the_proof(monkeypatch, example):
-    right = tracer.named
+    right = tracer.arguments
 
     def swapped(model, given):
-        values = right(model, given)
-        return dict(zip(values, reversed(values.values()), strict=True))
+        one, other = right(model, given)
+        return replace(one, value=other.value), replace(other, value=one.value)
 
-    monkeypatch.setattr(tracer, "named", swapped)
+    monkeypatch.setattr(tracer, "arguments", swapped)
     with pytest.raises(fxprune.VerificationError, match="'[lm]' must equal the masked original"):
         fxprune.compress(net(), example, channels=0.5)
