@@ -47,6 +47,7 @@ class Captured:
         bugs: what capture's own Python failed with, where another way was taken.
         eager: where the graph is what the model runs under ``torch.compile`` (``torch.compiler.is_compiling()``): what
             stood in the way of the graph of what it runs without.
+        example: the user's own inputs, where they were given.
         differentiates: whether its forward needs gradients, of which operators there are more, below composite ones.
     """
 
@@ -57,6 +58,7 @@ class Captured:
     why: str = ""
     eager: str = ""
     bugs: tuple[Bug, ...] = ()
+    example: Example | None = None
     differentiates: bool = False
     held: tuple[str, ...] = ()
     ways: Mapping[str, Traced] = field(default_factory=dict)
@@ -87,7 +89,7 @@ def capture(model: nn.Module, example: Any = None) -> Captured:
         return _capture(model, example_, example)
     if example is not None:
         normal = example_inputs.normalise(example)
-        return _capture(model, normal, example_inputs.describe(normal))
+        return replace(_capture(model, normal, example_inputs.describe(normal)), example=normal)
     return _inferred(model)
 
 
@@ -190,6 +192,7 @@ def _trace(model: nn.Module, observer: Observer, training: bool, example: Exampl
     if recast is not None:
         cast(root, recast)
     _set_mode(root, training)
+    root.requires_grad_(False)  # TorchScript records gradients of what requires them, inference mode or not
     args, kwargs = _own(example)
     introduce(observer, root, contents, (args, kwargs))
     traced = Tracer(root, observer, _device(model)).trace(args, kwargs)

@@ -75,7 +75,7 @@ def _bases(sizes: Mapping[Any, Numbers]) -> Iterator[tuple[Any, Numbers]]:
 def _whole(base: Any, values: Numbers, numbers: Numbers) -> Iterator[Any]:
     """Integers: the size, a multiple and an offset, a part of it rounded down or up, its root, its logarithm."""
     yield base
-    yield Apply(int, (base,))
+    yield Apply(math.trunc, (base,))
     if all(isinstance(v, int) for v in values):
         yield Apply(math.isqrt, (base,))
         yield from _affine(base, values, numbers)

@@ -7,6 +7,7 @@ index that is known moves data exactly, and one that is not freezes what it meet
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -51,6 +52,8 @@ class Observer(TorchDispatchMode):
         super().__init__()
         self.tape = Tape()
         self.node, self.source = "", ""
+        # Whoever writes nodes may want one for an operator that no function of torch was called for.
+        self.direct: Callable[..., Any] = lambda record, *call: record(*call)
         self.writing = False  # by index, just now
         self.real = real
         # Tensors whose shape the contents of the input decide on, or may: what is made of one is taken for one.
@@ -115,9 +118,12 @@ class Observer(TorchDispatchMode):
         if how == "decompose":
             with self:
                 return func.decompose(*args, **kwargs)
+        return self.direct(self._record, func, args, kwargs)
+
+    def _record(self, func: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = self._on_meta(args, kwargs)
         out = self._run(func, args, kwargs)
-        self._write(func, name, args, kwargs, out)
+        self._write(func, facts(func).name, args, kwargs, out)
         return out
 
     def _same(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:

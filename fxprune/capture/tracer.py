@@ -74,6 +74,7 @@ class Tracer(Writer, TorchFunctionMode):
         with ExitStack() as stack:
             stack.enter_context(self._patched())
             stack.enter_context(self.observer)
+            self.observer.direct = self._direct
             stack.enter_context(self)
             out = self._call(self.root, *args, **kwargs)
             self._assigned(buffers)
@@ -131,6 +132,16 @@ class Tracer(Writer, TorchFunctionMode):
             return out
         kind, target, args = spelling(func, name, args)
         return self._made(out, start, kind, target, args, kwargs)
+
+    def _direct(self, record: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator that no function of torch was called for: a scripted function's, a constructor's."""
+        if self.book.muted:
+            return record(func, args, kwargs)
+        start = self._start()
+        out = self._run(lambda: record(func, args, kwargs))
+        if not holds_tensors(out) and not any(map(writes, self.observer.tape.calls[start:])):
+            return out
+        return self._made(out, start, "call_function", func, args, kwargs)
 
     def _made(self, out: Any, start: int, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         """What a call gave, with the node that stands for it."""

@@ -85,7 +85,7 @@ class Writer:
             return self._device_node(value)
         if isinstance(value, torch.dtype):
             return self._dtype_node(value)
-        if isinstance(value, np.ndarray):
+        if isinstance(value, (np.ndarray, np.generic)):
             return value.tolist()
         if isinstance(value, slice):
             return slice(*map(self._argument, (value.start, value.stop, value.step)))

@@ -16,6 +16,7 @@ from fxprune.capture.contexts import running
 from fxprune.capture.follower import Astray, Follower
 from fxprune.capture.model_walk import aliases
 from fxprune.capture.observer import results
+from fxprune.capture.pytrees import tree_map_only
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
@@ -101,10 +102,11 @@ def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], vie
     small = isolated_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     with untouched_rng(), running(analysis.captured.differentiates), multihead.unfused():
-        args, kwargs = example_inputs.realise(coupling.inputs, device, torch.Generator().manual_seed(0))
+        example = analysis.captured.example or example_inputs.realise(coupling.inputs, device,
+                                                                      torch.Generator().manual_seed(0))
         try:
             remember(model, small, view)
-            return _stepped(small, (args, kwargs), view, strict=True)
+            return _stepped(small, tree_map_only(torch.Tensor, torch.clone, example), view, strict=True)
         except LiteralError as error:
             return {error.node: error.why}
 

@@ -59,36 +59,41 @@ class Sides:
     samples: int = 0
     share: tuple[int, int] = (0, 1)
 
-    def run(self, mode: str, example: Example, view: View) -> None:
-        """One run of both, compared node by node."""
+    def run(self, mode: str, example: Example, view: View) -> str:
+        """One run of both, compared node by node; why not, where the original does not take these inputs."""
         batch = next((t.shape[0] for t in tree_iter(example) if isinstance(t, torch.Tensor) and t.dim()), 0)
         context = f"{mode} mode, batch {batch}"
-        self.full.train(mode == "train"), self.pruned.train(mode == "train")
-        with running(self.analysis.captured.differentiates), multihead.written_out(), without_checkpoints(), \
+        differentiates = self.analysis.captured.differentiates
+        for module in (self.full, self.pruned):
+            module.train(mode == "train")
+            if not differentiates:  # TorchScript records gradients of what requires them, inference mode or not
+                module.requires_grad_(False)
+        with running(differentiates), multihead.written_out(), without_checkpoints(), \
                 without_autocast(), compiling(bool(self.analysis.coupling.eager)):
             try:
                 copies = [isolated_copy(self.full) for _ in range(self.samples)]
                 expected, values = self._reference(example, view)
                 rounding = self._rounding(copies, example, view, expected, values)
-            except VerificationError:
-                raise
             except Astray as error:
                 # Its Python went another way than when it was captured: then a guard of the result must speak.
                 if self._result(example, {}, {}, context, view) is _UNCAPTURED:
-                    return
+                    return ""
                 raise Undecided(f"{error} ({context})") from error
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
-                if self._original_runs(example):
-                    raise Undecided(f"the original must run with its removed channels masked, as it does without "
-                                     f"({context}), and raised {what}") from error
-                self.ledger.notes.append(f"the original does not run in {context}: {what}")
-                return
+                raised = self._raised(example)
+                if raised:
+                    return f"the original does not run in {context}: {raised}"
+                if isinstance(error, VerificationError):
+                    raise
+                raise Undecided(f"the original must run with its removed channels masked, as it does without "
+                                f"({context}), and raised {what}") from error
             out = self._result(example, values, rounding, context, view)
         if out is not _UNCAPTURED:
             _compare_outputs(expected, out, self.ledger, context, rounding)
             if not self.share[0]:
                 self.ledger.runs.append((mode, batch))
+        return ""
 
     def _held(self, node: str) -> bool:
         """Whether the node's values are compared in this run."""
@@ -140,15 +145,15 @@ class Sides:
         with Masked(view, done, run, strict=self.analysis.coupling.mode == "graph"), self._modules(full, view, called):
             return full(*args, **kwargs)
 
-    def _original_runs(self, example: Example) -> bool:
-        """Whether the original, unwatched, takes these inputs in this mode."""
+    def _raised(self, example: Example) -> str:
+        """What the original, unwatched, raises on these inputs in this mode; nothing where it takes them."""
         args, kwargs = _own(example)
         try:
             with Computing(self.arithmetic.run):
                 self.full(*args, **kwargs)
-        except Exception:
-            return False
-        return True
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     @contextmanager
     def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from fxprune.capture.capturing import MODULE, Captured
+from fxprune.capture.capturing import MODULE
 from fxprune.capture.randomness import untouched_rng
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
@@ -25,6 +25,7 @@ from fxprune.verification.channel_order import Order
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.prepare import check_weights, pair
 from fxprune.verification.sides import SAMPLES, Sides
+from fxprune.verification.tried_inputs import candidates, planned
 from fxprune.verification.undecided import Undecided
 from fxprune.verification.verdict import Verification
 
@@ -85,16 +86,32 @@ def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis,
     ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
     captured, order = analysis.captured, Order(analysis.coupling, plan)
     views = {id(view.traced): view for view in analysis.views(plan.channels)}
+
+    def declined(mode: str, example: Example, view: View) -> str:
+        """Why the original does not take these inputs; nothing where both sides were compared on them."""
+        shares = _shares(view, dtype.itemsize * 2)
+        for k in range(shares):
+            # New copies each time: what a model caches on itself in one run would change the next.
+            both = pair(model, small, plan.keep, arithmetic, SEED)
+            why = Sides(*both, analysis, ledger, order, arithmetic, samples, (k, shares)).run(mode, example, view)
+            if why:
+                return why
+        return ""
+
     with untouched_rng():
-        for number, (mode, second, variation) in enumerate(_runs(captured)):
+        for number, (mode, second, variation) in enumerate(planned(captured)):
             view = views[id(captured.ways[variation] if variation else captured.modes[mode])]
-            example = _example(model, plan, second, arithmetic.wide, SEED + number)
-            example = example_inputs.varied(example, variation) if variation else example
-            shares = _shares(view, dtype.itemsize * (1 + second))
-            for k in range(shares):
-                # New copies each time: what a model caches on itself in one run would change the next.
-                full, pruned = pair(model, small, plan.keep, arithmetic, SEED)
-                Sides(full, pruned, analysis, ledger, order, arithmetic, samples, (k, shares)).run(mode, example, view)
+            why = ""
+            tried = candidates(model, plan.inputs, captured.example, second, arithmetic.wide, SEED + number)
+            for example, how in tried:
+                example = example_inputs.varied(example, variation) if variation else example
+                no = declined(mode, example, view)
+                why = why or no
+                if not no:
+                    ledger.notes += [f"{how}: {why}"] if how else []
+                    break
+            else:
+                ledger.notes.append(why)
     if not ledger.runs:
         raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in captured.modes:
@@ -108,18 +125,3 @@ def _shares(view: View, itemsize: int) -> int:
     """In how many runs the nodes are compared, so that no more than ``HELD`` bytes of their values are kept at once."""
     values = {ref.id: ref for refs in view.tape.nodes.values() for ref in refs.values()}
     return max(1, -(-sum(math.prod(view.lengths(ref)) for ref in values.values()) * itemsize // HELD))
-
-
-def _runs(captured: Captured) -> list[tuple[str, bool, str]]:
-    """Mode, whether at the second batch size, and the variation of the inputs' values: both modes and both sizes, and
-    all of them where graphs differ; in module mode every way through the model's Python that was found."""
-    if len(captured.traced) == 1 and "train" in captured.modes:
-        return [("eval", False, ""), ("train", True, "")]
-    runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]
-    return runs + [("eval", False, variation) for variation in captured.ways]
-
-
-def _example(model: nn.Module, plan: Plan, second: bool, dtype: torch.dtype | None, seed: int) -> Example:
-    change = example_inputs.second_batch(plan.inputs) if second else lambda spec: spec
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    return example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed), change, dtype)

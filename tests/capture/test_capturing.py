@@ -1,7 +1,9 @@
 """The captured graph, with nothing pruned, is the model: on new inputs, at other sizes, in both modes."""
 
 import copy
+import pickle
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -289,3 +291,54 @@ class Scalar(nn.Module):
 
 def test_a_model_whose_weights_have_no_dimensions_is_analysed():
     assert not fxprune.analyze(Scalar(), torch.randn(2, 3)).groups
+
+
+@torch.jit.script
+def scripted(x, weight: torch.Tensor, bias: torch.Tensor, slope: float):
+    y = torch.nn.functional.linear(x, weight, bias)
+    return y * torch.sigmoid(y * slope)
+
+
+class Unseen(nn.Module):
+    """Operators that no function of torch is called for: TorchScript's, and those of constructors in C++."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = scripted(x, self.a.weight, self.a.bias, 1.5)
+        noise = torch.FloatTensor(x.shape[0], 2 * y.shape[1]).fill_(0.5).to(y)
+        return self.b(y + noise[:, :y.shape[1]])
+
+
+def test_operators_that_python_does_not_see_are_nodes():
+    model = Unseen()
+    small = fxprune.compress(model, torch.randn(4, 6), channels=0.5)
+    record = fxprune.record(small)
+    assert record.mode == "graph" and record.verification.nodes >= 14
+    assert small.get_submodule("a").weight.shape == (8, 6) and "meta" not in small.code
+    reference.assert_agrees(model, small, record.plan.keep, lambda batch: (torch.randn(batch, 6),), batches=(2, 5))
+
+
+class Numbers(nn.Module):
+    """numpy's own numbers, and a size that is divided and rounded."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = self.a(x) * np.float64(0.5) + np.sqrt(2.0) * np.float32(1.5) - np.int64(2)
+        halves = y.reshape(int(y.shape[0] / (y.shape[-1] / 8)), -1, 16)
+        return self.b(halves).reshape(x.shape[0], -1)
+
+
+def test_numbers_of_numpy_and_rounded_sizes_survive_pickling():
+    model = Numbers()
+    small = fxprune.compress(model, torch.randn(4, 6), channels=0.5)
+    assert "np." not in small.code
+    x = torch.randn(8, 6)
+    again = pickle.loads(pickle.dumps(small))
+    assert torch.equal(again(x), small(x)) and small(x).shape == (8, 3)
+    assert torch.equal(copy.deepcopy(small)(x), small(x))

@@ -51,7 +51,7 @@ FOLLOWED = {
     "log1p": (lambda x: math.log1p(x.shape[-1]), "log1p(size(3))"),
     "numpy": (lambda x: float(np.sqrt(x.shape[-1])), "sqrt(size(3))"),
     "a list's item": (lambda x: list(range(1000))[x.shape[-1]], "size(3)"),
-    "int of a quotient": (lambda x: int(x.shape[-1] / 4), "int(truediv(size(3), 4))"),
+    "int of a quotient": (lambda x: int(x.shape[-1] / 4), "trunc(truediv(size(3), 4))"),
     "length": (lambda x: len(x) * 0.5, "mul(float(size(0)), 0.5)"),
     "count": (lambda x: len(range(x.shape[2])), "size(2)"),
     "product of two": (lambda x: x.shape[2:].numel(), "mul(size(2), size(3))"),
