@@ -82,6 +82,7 @@ class _Settling:
         self.inputs = list(traced.tape.inputs)
         self.why: dict[Member, str] = _pinned(traced, self.inputs)
         self.shots: dict[Axis, list[Outline]] = {}
+        self.following: set[Dim] = set()
 
     def settled(self) -> Traced:
         if self.traced.unsteady:
@@ -95,7 +96,7 @@ class _Settling:
                 for axis in axes:
                     self._try(axis)
                 self._write(self._laws())
-        return replace(self.traced, fixed=tuple(self._fixed()))
+        return replace(self.traced, fixed=tuple(self._fixed()), following=frozenset(self.following))
 
     def _steady(self) -> None:
         """Other contents at the same lengths must give the same graph."""
@@ -129,6 +130,8 @@ class _Settling:
             if isinstance(got, str) or self.base.steered(got) is not None:
                 continue
             same = not (self.base.differs(got) or self.base.moved(got))
+            if same:
+                self.following |= self.base.lengths.other(got.lengths)
             if same and dtype is not None:
                 write_constants(self.traced, self.base, got, dtype)
             return same
@@ -152,6 +155,7 @@ class _Settling:
                     self._fix(axis, f"at {length} {differs}")
                     return
                 self.shots.setdefault(way, []).append(got)
+                self.following |= self.base.lengths.other(got.lengths)
                 if not self.base.moved(got) or len(self.shots[way]) == SHOTS:
                     return
             if way in self.shots:

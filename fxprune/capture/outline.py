@@ -41,6 +41,11 @@ class Lengths(dict[Any, Any]):
         """With these numbers in place of the tape's."""
         return renumbered(expression, self._numbers.__getitem__)
 
+    def other(self, there: "Lengths") -> set[Dim]:
+        """The dimensions of the tape's tensors that are of another length there."""
+        return {Dim(tensor, dim) for tensor, ours, theirs in zip(self.tensors, self.shapes, there.shapes, strict=True)
+                for dim, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b}
+
     def of_tape(self, expression: Any) -> Any:
         """The reverse."""
         return renumbered(expression, self.tensors.__getitem__)

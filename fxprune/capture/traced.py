@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx import Graph
 
-from fxprune.capture.sizes import Guard
+from fxprune.capture.sizes import Dim, Guard
 
 
 class AutogradFunction(nn.Module):
@@ -50,6 +50,7 @@ class Traced:
         sizes_asked: whether the model's Python asked for any size that the inputs may decide on.
         unsteady: whether the contents of the inputs decide on the shape of any tensor.
         fixed: the inputs' dimensions that must be as long as they were.
+        following: the dimensions of tensors that were longer or shorter where the inputs were.
     """
 
     graph: Graph
@@ -64,3 +65,4 @@ class Traced:
     sizes_asked: bool = False
     unsteady: bool = False
     fixed: tuple[Fixed, ...] = ()
+    following: frozenset[Dim] = frozenset()

@@ -1,5 +1,6 @@
 """A captured graph under a plan: which indices of its tensors stay."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,10 +63,19 @@ class View:
         return vectors is not None and not self.kept_of(vectors[leaf.dim]).all()
 
     def determined(self, leaf: Dim) -> bool:
-        """Whether the weights, not the inputs, determine this length. (``zeros(batch, 8)`` has units in both dims.)"""
+        """Whether the weights, not the inputs, determine this length. (``zeros(batch, 8)`` has units in both dims; a
+        batch that is merged with heads has the heads' units.)"""
+        if leaf in self.traced.following:
+            return False
         vectors = self.dims.get(leaf.tensor)
         units = vectors[leaf.dim][vectors[leaf.dim] >= 0] if vectors is not None else np.zeros(0, np.int64)
         return bool(self._evidence.weighted[self._evidence.channel[units]].any())
+
+    def ratio(self, leaf: Dim) -> tuple[int, int]:
+        """How many of how many indices stay, in lowest terms; so it is at any length of the inputs."""
+        kept, total = (self.evaluate(leaf, natural) for natural in (True, False)) if self.shrinks(leaf) else (1, 1)
+        common = math.gcd(kept, total)
+        return kept // common, total // common
 
     def evaluate(self, expression: Any, natural: bool) -> Any:
         """A size's value: after shrinking where ``natural``, else that of the original."""

@@ -184,16 +184,9 @@ class _Rewriter:
     def _expression(self, expression: Any) -> Any:
         key: Any
         if isinstance(expression, Dim):
-            if self.view.determined(expression):
-                return self.view.evaluate(expression, natural=False)
-            key = ("dim", expression)
-            if key not in self._values:
-                node, path = self._by_ref[expression.tensor]
-                source = self.nodes[node]
-                for item in path:
-                    source = self._made("call_function", operator.getitem, (source, item))
-                self._values[key] = self._made("call_method", "size", (source, expression.dim))
-            return self._values[key]
+            if expression not in self._values:
+                self._values[expression] = self._length(expression)
+            return self._values[expression]
         if not isinstance(expression, Apply):
             return expression
         args = tuple(map(self._expression, expression.args))
@@ -203,6 +196,20 @@ class _Rewriter:
         if key not in self._values:
             self._values[key] = self._made("call_function", expression.function, args)
         return self._values[key]
+
+    def _length(self, dim: Dim) -> Any:
+        """As long as the dimension is in the original."""
+        kept, total = self.view.ratio(dim)
+        if self.view.determined(dim) or not kept:
+            return self.view.evaluate(dim, natural=False)
+        node, path = self._by_ref[dim.tensor]
+        size = self.nodes[node]
+        for item in path:
+            size = self._made("call_function", operator.getitem, (size, item))
+        size = self._made("call_method", "size", (size, dim.dim))
+        for function, number in ((operator.mul, total), (operator.floordiv, kept)):
+            size = size if number == 1 else self._made("call_function", function, (size, number))
+        return size
 
     def _made(self, kind: str, target: Any, args: tuple[Any, ...]) -> Node:
         """A node that the captured graph does not have; its name must not be one of those to come."""
@@ -241,7 +248,7 @@ class _Rewriter:
         for fixed in self.view.traced.fixed:
             size = self._expression(Dim(fixed.tensor, fixed.dim))
             if isinstance(size, Node):
-                holds = self.new.call_function(operator.eq, (size, fixed.length))
+                holds = self._made("call_function", operator.eq, (size, fixed.length))
                 message = f"fxprune: captured with {fixed.argument} of size {fixed.length} in dimension {fixed.dim}, " \
                           f"which is fixed: {fixed.why}; capture again for inputs of this size"
                 self.new.call_function(ASSERT, (holds, message))

@@ -26,3 +26,20 @@ def test_a_number_is_held_to_its_value_not_to_its_truth(number):
     assert small(torch.randn(5, 3, 6, 9)).shape == (5, 4, 6, 9)
     with pytest.raises(AssertionError, match="captured with x of size 6 in dimension 2, .*again for inputs of this"):
         small(torch.randn(2, 3, 8, 4))
+
+
+class Equal(nn.Module):
+    """Its own nodes are called as those of an assertion would be."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu()) * FACTORS[x.shape[0]]
+        return torch.where(torch.eq(y, 1.0), y, -y)
+
+
+def test_an_assertion_takes_no_node_s_name():
+    small = fxprune.compress(Equal(), torch.randn(6, 4), channels=0.5)
+    assert next(node for node in small.graph.nodes if node.name == "eq").target is torch.eq
