@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from fxprune.capture.data_shapes import DataShapes
 from fxprune.capture.dispatch import storage_of
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
@@ -36,8 +37,6 @@ SAME = "aten::contiguous"
 # How a number becomes a tensor where it is written by index, on some devices only.
 NUMBER = "aten::scalar_tensor"
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
-# They give as many tensors as a dimension is long, or that by a number.
-COUNTED = {"aten::unbind", "aten::split"}
 RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "uniform", "empty", "dropout",
           "exponential", "random", "rand_like", "randn_like", "randint_like", "empty_like", "new_empty",
           "empty_strided", "new_empty_strided", "log_normal", "geometric", "cauchy", "poisson"}
@@ -56,8 +55,7 @@ class Observer(TorchDispatchMode):
         self.direct: Callable[..., Any] = lambda record, *call: record(*call)
         self.writing = False  # by index, just now
         self.real = real
-        # Tensors whose shape the contents of the input decide on, or may: what is made of one is taken for one.
-        self.unsteady: set[int] = set()
+        self.unsteady = DataShapes()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._numbers = itertools.count()
         self._known: dict[int, torch.Tensor] = {}
@@ -137,7 +135,7 @@ class Observer(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         tensors = leaves((args, kwargs), torch.Tensor)
-        constant = all(id(t) in self._known for t in tensors) and not facts(func).random
+        constant = all(id(t) in self._known for t in tensors) and not facts(func).random and not self.unsteady.given
         if self.real:
             out = func(*args, **kwargs)
             value = out
@@ -243,13 +241,12 @@ class Observer(TorchDispatchMode):
 
     def _mark(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         tensors = leaves((args, kwargs), torch.Tensor)
-        if all(id(t) in self._known for t in tensors):
+        if all(id(t) in self._known for t in tensors) and not self.unsteady.given:
             return
-        inherited = any(self.ref(t).id in self.unsteady for t in tensors)
-        if inherited and facts(func).name in COUNTED:
+        operands = {id(t): self.ref(t).id for t in tensors}
+        if self.unsteady.number_of(func, args, operands):
             self.data_dependent(func, args, kwargs)
-        if inherited or sized_by_data(func, args, kwargs):
-            self.unsteady.update(self.ref(t).id for t in leaves(out, torch.Tensor) if t.dim())
+        self.unsteady.note(func, args, kwargs, operands, [(self.ref(t).id, t) for t in leaves(out, torch.Tensor)])
 
 
 def results(func: Any, args: Any, kwargs: Any, out: Any) -> list[torch.Tensor]:
@@ -276,24 +273,6 @@ def observed(func: Any, args: Any) -> str:
     if couple_of(name) is None and func._can_decompose():
         return "decompose"
     return "record"
-
-
-def sized_by_data(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether contents decide on the shape of the result. Of torch's own operators tags say so; of others a meta kernel
-    that cannot tell the shape, or that there is none."""
-    name, tensors = facts(func).name, leaves((args, kwargs), torch.Tensor)
-    if name == "aten::index":
-        return any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
-    if name in ("aten::where", "aten::nonzero_numpy"):
-        return len(tensors) == 1
-    if name.startswith("aten::"):
-        return torch.Tag.dynamic_output_shape in func.tags
-    try:
-        func(*tree_map_only(torch.Tensor, lambda t: t.to("meta"), args),
-             **tree_map_only(torch.Tensor, lambda t: t.to("meta"), kwargs))
-    except Exception:
-        return True
-    return False
 
 
 def _counts(tensor: torch.Tensor) -> bool:

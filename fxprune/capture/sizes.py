@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fxprune.errors import CaptureError
+from fxprune.ir import trees
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Book:
     Args:
         muted: above zero while an operator's own Python runs.
         where: the source line that runs just now.
-        data: whether the contents of the input decide on the shape of the tensor with this key. A fact about such a
-            size would hold for this input only.
+        data: whether the contents of the input decide on this length. A fact about it would hold for this input only.
         read: the expressions whose bare numbers other code was seen to read.
         closed: whether tracing is over: sizes that the model keeps somewhere are mere numbers from then on.
     """
@@ -71,7 +71,7 @@ class Book:
     guards: dict[tuple[Any, Any], Guard]
     muted: int = 0
     where: Callable[[], str] = lambda: ""
-    data: Callable[[int], bool] = lambda tensor: False
+    data: Callable[[Dim], bool] = lambda leaf: False
     read: dict[Any, None] = field(default_factory=dict)
     closed: bool = False
 
@@ -84,9 +84,11 @@ class Book:
         return number
 
     def guard(self, fact: Apply, value: Any) -> None:
+        """Take down a fact. One about a length that the data decide on is none, but for there being anything at all."""
         if self.muted or self.closed:
             return
-        self._steady(fact)
+        if not (fact.function in (operator.eq, operator.ne) and fact.args[1] == 0):
+            self._steady(fact)
         self.guards.setdefault((fact, value), Guard(fact, value, self.where()))
 
     def reading(self, expression: Any) -> None:
@@ -97,14 +99,19 @@ class Book:
         self.read[expression] = None
 
     def _steady(self, expression: Any) -> None:
-        if any(self.data(leaf.tensor) for leaf in leaves(expression)):
+        if any(self.data(leaf) for leaf in leaves(expression)):
             raise CaptureError(f"the model's Python asks for a size that the contents of its inputs decide on "
                                f"({self.where()}), so that its graph depends on the data")
+
+    def decided_by_data(self, tree: Any) -> frozenset[int]:
+        """The bare numbers of the sizes in nested arguments that the data decide on."""
+        sizes = [size for size in trees.leaves(tree, Size) if isinstance(self.expression_of(size), (Dim, Apply))]
+        return frozenset(plain(size) for size in sizes if any(map(self.data, leaves(size.expression))))
 
     def close(self) -> None:
         """Let go of the run; what the model has put somewhere of its sizes would hold on to all of it."""
         self.closed, self.guards, self.read = True, {}, {}
-        self.where, self.data = lambda: "", lambda tensor: False
+        self.where, self.data = lambda: "", lambda leaf: False
 
     def expression_of(self, value: Any) -> Any:
         """The expression of a size of this book; the bare number of any other's (from a cache that outlived its run),

@@ -56,7 +56,7 @@ class Tracer(Writer, TorchFunctionMode):
     def __init__(self, root: nn.Module, observer: Observer, device: torch.device):
         super().__init__(root, observer, Graph())
         self.device = device
-        self.book = Book({}, where=user_line, data=observer.unsteady.__contains__)
+        self.book = Book({}, where=user_line, data=lambda leaf: (leaf.tensor, leaf.dim) in observer.unsteady)
         self.modules = {name: module for name, module in reversed(list(named_modules(root)))}
         self.names = {id(module): name for name, module in self.modules.items()}  # the first name of each
         self._call = MODULE_CALL.original
@@ -82,7 +82,7 @@ class Tracer(Writer, TorchFunctionMode):
         self.graph.output(self._argument(out))
         traced = Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
                         self._tensors, self.asked, out, tuple(self.book.read), self._handed_out,
-                        bool(self.observer.unsteady))
+                        any(self.observer.unsteady.dims.values()))
         self.book.close()
         return traced
 
@@ -120,6 +120,8 @@ class Tracer(Writer, TorchFunctionMode):
         if name in ("size", *_LENGTHS) and isinstance(args[0], torch.Tensor):
             return self._length(func, name, args, kwargs)
         start = self._start()
+        if self.observer.real:
+            self.observer.unsteady.given = self.book.decided_by_data((args, kwargs))
         plain_args = bare(args)
         if name in ("__getitem__", "__setitem__"):
             plain_args = (plain_args[0], self._known_index(plain_args[1]), *plain_args[2:])

@@ -76,9 +76,10 @@ def added_product(op, bias, a, b, **kwargs):
     return out
 
 
-@register_rule("aten::_grouped_mm", mixes=without_parameter)
+@register_rule("aten::_grouped_mm", "transformers::grouped_mm_fallback", mixes=without_parameter)
 def grouped_mm(op, a, b, offs=None, bias=None, out_dtype=None):
-    """Rows in runs, each times a matrix of its own: ``[rows, k] x [experts, k, n] -> [rows, n]``, ends in ``offs``."""
+    """Rows in runs, each times a matrix of its own: ``[rows, k] x [experts, k, n] -> [rows, n]``, ends in ``offs``.
+    transformers has an operator of its own for what torch's does not take."""
     if len(a) != 2 or len(b) != 3:
         return op.unknown(*(x for x in (a, b, offs, bias) if x is not None), why="a grouped product of this rank")[0]
     op.tie(a[1], b[1])

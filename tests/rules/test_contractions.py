@@ -256,3 +256,16 @@ def test_projected_lstm_feeds_its_projection_back():
     out = bench.run("lstm", [(5, 2, 2), (1, 2, 2), (1, 2, 4)], x, [bench.free(1, 2, 2), bench.free(1, 2, 4)],
                     [w_ih, w_hh, w_hr], False, 1, 0.0, False, False, False, overload="input")
     assert bench.tied(out[0][2], w_hh[1]) and bench.tied(w_ih[0][:4], w_hr[1]) and bench.tied(w_hr[0], out[1][2])
+
+
+@pytest.mark.parametrize("name", ["aten::_grouped_mm", "transformers::grouped_mm_fallback"])
+def test_experts_lose_the_same_hidden_channels(name):
+    """Rows in runs, a matrix for each run: experts stay, what they read and make goes in all of them alike."""
+    bench = Bench()
+    rows, up, down = bench.channels((14, 8), 1), bench.param(4, 8, 6), bench.param(4, 6, 8)
+    hidden = bench.run(name, (14, 6), rows, up, bench.fixed(4))
+    out = bench.run(name, (14, 8), hidden, down, bench.fixed(4))
+    assert bench.tied(rows[1], up[1]) and bench.tied(up[2], down[1]) and out[1] is down[2]
+    assert bench.of(up[2]) == list(range(6)) and bench.frozen(up[0]) and bench.frozen(down[0])
+    assert bench.produced() == [up[2], down[2]] and bench.consumed() == [up[1], down[1]]
+    assert bench.macs() == 2 * 14 * 8 * 6

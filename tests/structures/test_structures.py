@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import attention_cases  # noqa: F401
 import cnn_cases  # noqa: F401
+import graph_cases  # noqa: F401
 import movement_cases  # noqa: F401
 import odd_cases  # noqa: F401
 import pytest
