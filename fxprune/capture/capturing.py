@@ -168,7 +168,7 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
         return settle(traced, example, lambda inputs, recast: trace(training, inputs, recast)[0],
                       attempts=2 if real else 6)
 
-    evaluated, root = undrawn(lambda: trace(False, example))
+    evaluated, root = undrawn(model, lambda: trace(False, example))
     held, switches = (), _switches(model)
     if switches:
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
@@ -176,7 +176,7 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
         evaluated = settled(evaluated, False)
         return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
     try:
-        trained, _ = undrawn(lambda: trace(True, example))
+        trained, _ = undrawn(model, lambda: trace(True, example))
     except Exception as error:
         bugs, why = tuple(own_bugs(error)), f"{type(error).__name__}: {error}"
         return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held, bugs=bugs)

@@ -134,7 +134,7 @@ def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
     elif isinstance(value, partial):
         held = [value.func, *value.args, *value.keywords.values()]
     elif isinstance(value, FunctionType):
-        held = [*_cells(value).values(), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        held = [*closure(value).values(), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     return any(_reaches(item, memo, seen) for item in held)
 
 
@@ -152,13 +152,13 @@ def _function(function: FunctionType, memo: Memo, change: Callable[[Any, Memo], 
         new.__defaults__ = tuple(change(value, memo) for value in function.__defaults__)
     if function.__kwdefaults__:
         new.__kwdefaults__ = {name: change(value, memo) for name, value in function.__kwdefaults__.items()}
-    for index, content in _cells(function).items():
+    for index, content in closure(function).items():
         cells[index].cell_contents = change(content, memo)
     scope.update({name: change(value, memo) for name, value in names.items()})
     return new
 
 
-def _cells(function: FunctionType) -> dict[int, Any]:
+def closure(function: FunctionType) -> dict[int, Any]:
     """What a function closes over, by position; a cell may still be empty."""
     contents = {}
     for index, cell in enumerate(function.__closure__ or ()):

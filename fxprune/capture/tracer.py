@@ -74,6 +74,7 @@ class Tracer(Writer, TorchFunctionMode):
         with ExitStack() as stack:
             stack.enter_context(self._patched())
             stack.enter_context(self.observer)
+            stack.callback(setattr, self.observer, "direct", self.observer.direct)  # else they hold each other
             self.observer.direct = self._direct
             stack.enter_context(self)
             out = self._call(self.root, *args, **kwargs)

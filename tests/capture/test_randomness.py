@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fxprune
-from fxprune.capture.randomness import undrawn, untouched_rng
+from fxprune.capture.randomness import _state, owned, undrawn, untouched_rng
 from fxprune.errors import CaptureError
 
 
@@ -81,8 +81,75 @@ def test_draws_of_another_thread_are_told_apart():
         if len(runs) == 1:
             other = threading.Thread(target=random.random)
             other.start(), other.join()
-        return "done"
+        return "done", net
 
-    assert undrawn(run) == "done" and len(runs) == 2
+    net = nn.ReLU()
+    assert undrawn(net, run) == ("done", net) and len(runs) == 2
     with pytest.raises(CaptureError, match="Python's random and numpy.random"):
-        undrawn(lambda: (random.random(), np.random.rand()))
+        undrawn(net, lambda: ((random.random(), np.random.rand()), net))
+
+
+GLOBAL = np.random.default_rng(1)
+
+
+class Owner(nn.Module):
+    """Draws a mask in training, with a generator that it finds in some place of its own."""
+
+    shared = np.random.RandomState(0)
+
+    def __init__(self, rng=None, find=lambda net: net.rng):
+        super().__init__()
+        self.a, self.b, self.rng, self.find = nn.Linear(6, 8), nn.Linear(8, 2), rng, find
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        return self.b(y * (1.0 if self.find(self).random() > 0.5 else 0.5) if self.training else y)
+
+
+class Global(Owner):
+    def forward(self, x):
+        y = self.a(x).relu()
+        return self.b(y * GLOBAL.random() if self.training else y)
+
+
+class NotRandom:
+    @staticmethod
+    def random():
+        return 1.0
+
+
+random_free = NotRandom()
+
+
+class Augmentation:
+    def __init__(self):
+        self.settings = {"rng": [random.Random(3)]}
+
+
+def closing():
+    rng = np.random.default_rng(5)
+    return Owner(find=lambda net: rng)
+
+
+@pytest.mark.parametrize(("make", "place"), [
+    (lambda: Owner(np.random.default_rng(0)), "'rng' of the model"),
+    (lambda: Owner(random.Random(0)), "'rng' of the model"),
+    (lambda: Owner(Augmentation(), lambda net: net.rng.settings["rng"][0]), "'rng' of the model"),
+    (lambda: Owner(find=lambda net: net.shared), "'shared' of "), (closing, "'find' of the model"),
+    (Global, "'GLOBAL' of "),
+], ids=["numpy", "python", "held", "class", "closure", "file"])
+def test_a_generator_of_the_models_own_is_found(make, place):
+    model = make().eval()
+    states = [_state(generator) for generator in owned(model).values()]
+    small = fxprune.compress(model, torch.randn(2, 6), channels=0.5)
+    assert [_state(generator) for generator in owned(model).values()] == states
+    notes = " ".join(fxprune.record(small).verification.notes)
+    assert "draws numbers with its own generator" in notes and place in notes
+    with pytest.raises(AssertionError, match="could not be captured in training mode.*draws numbers"):
+        small.train()(torch.randn(3, 6))
+
+
+def test_a_generator_that_is_not_drawn_from_is_no_obstacle():
+    small = fxprune.compress(nn.Sequential(Owner(np.random.default_rng(0), lambda net: random_free), nn.Linear(2, 2)),
+                             torch.randn(2, 6), channels=0.5, verify=False)
+    assert small.train()(torch.randn(2, 6)).shape == (2, 2)
