@@ -20,6 +20,7 @@ from fxprune.errors import (
     UnsupportedError,
     VerificationError,
 )
+from fxprune.gradual import schedule
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.policy import Policy
 from fxprune.latency.building import latency_table
@@ -83,6 +84,7 @@ __all__ = [
     "register_literals",
     "register_rule",
     "save",
+    "schedule",
     "score",
     "score_shards",
     "verify",

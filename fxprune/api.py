@@ -13,6 +13,7 @@ from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
 from fxprune.errors import InputError, PlanError
+from fxprune.gradual.original import of_the_original
 from fxprune.ir.policy import Policy
 from fxprune.latency.correction import timed_plan
 from fxprune.latency.target import Target
@@ -56,7 +57,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
 def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | None = None,
              fold_constants: bool = False, calibration: Any = None, verify: bool = True,
              policy: Policy | None = None, train: Fit | None = None,
-             penalty: Callable[[Coupling], DWGL] | None = None, target: Target | None = None,
+             penalty: Callable[[Coupling], DWGL] | None = None, target: Target | None = None, of: str = "model",
              **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
@@ -77,6 +78,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
             or parameters. ``functools.partial(DWGL, strength=1e-3)`` for a strength of one's own.
         target: with ``latency`` or ``latency_ms``, where the time is measured; here, in this process, where None. The
             result is measured in turn with the original, and its own time decides (``record(small).latency``).
+        of: what ``macs`` and ``params`` are fractions of: ``"model"``, or, where this model is itself a result, the
+            first ``"original"``, so that steps of `fxprune.schedule` may follow one another.
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
             ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
@@ -97,6 +100,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     """
     data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
     earlier, analysis = found_record(model), analysis_of(model, example_inputs, policy)
+    cut = cut if of == "model" else of_the_original(of, cut, earlier, analysis.coupling)
     if train is not None:
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
         made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)

@@ -1,6 +1,7 @@
 """Training in between: what `compress` hands to a user's own training function, and what it takes back."""
 
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ def default_penalty(groups: list[str], cut: Mapping[str, Any]) -> Callable[["Cou
     if any(cut.get(name) is not None for name in others
            if not (name == "channels" and counted and isinstance(cut.get(name), Mapping))):
         return partial(DWGL, groups=groups)
-    return partial(DWGL.towards, macs=cut.get("macs"), params=cut.get("params"), groups=groups)
+    macs, params = (float(value) if isinstance(value := cut.get(kind), Fraction) else value
+                    for kind in ("macs", "params"))
+    return partial(DWGL.towards, macs=macs, params=params, groups=groups)
 
 
 def trained(model: nn.Module, coupling: "Coupling", fit: Fit, penalty: DWGL | None = None, *, by: str | None = "l2",

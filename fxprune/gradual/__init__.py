@@ -1,0 +1,5 @@
+"""A target that is reached in several steps, with training in between."""
+
+from fxprune.gradual.cosine import schedule
+
+__all__ = ["schedule"]

@@ -1,0 +1,31 @@
+"""From all of a model to a target in k steps, along a cosine."""
+
+import math
+from numbers import Real
+
+from fxprune.errors import BudgetError, InputError
+
+
+def schedule(target: float, steps: int) -> tuple[float, ...]:
+    """What is kept of the first original after each step: 1.0 is where it begins, ``target`` where it ends.
+
+    After step i of k that is target + (1 - target) · (1 + cos(π i / k)) / 2: small steps at first and in the end.
+
+    Args:
+        target: the fraction of the first original that is left in the end, in (0, 1].
+        steps: how many compressions lead there.
+
+    Raises:
+        BudgetError: no such fraction.
+        InputError: no such number of steps.
+
+    >>> [round(kept, 3) for kept in schedule(0.4, steps=4)]
+    [0.912, 0.7, 0.488, 0.4]
+    """
+    if isinstance(target, bool) or not isinstance(target, Real) or not 0 < target <= 1:
+        raise BudgetError(f"target must be the fraction that is kept in the end, in (0, 1], got {target!r}; write "
+                          "schedule(0.5, steps=4)")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps must be an integer >= 1, got {steps!r}; write schedule(0.5, steps=4)")
+    end = float(target)
+    return (*(end + (1 - end) * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(1, steps)), end)
