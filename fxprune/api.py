@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
+from fxprune.capture.capturing import GRAPH
 from fxprune.capture.model_walk import aliases, signature_of
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
@@ -32,13 +33,16 @@ from fxprune.training.user_fit import Fit, default_penalty, trained
 from fxprune.verification import Verification, check
 
 
-def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None) -> Coupling:
+def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None,
+            form: str | None = None) -> Coupling:
     """Find the coupling groups of a model.
 
     Args:
         model: any ``nn.Module``; it is not changed.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments; inferred where None.
         policy: how splits into attention heads and into convolution groups are pruned.
+        form: ``"graph"`` or ``"module"``, the form that its plans can be carried out in; the policy's where None. For a
+            module of the model's own class what its Python fixes is frozen, by line.
 
     Raises:
         InputError: no module, or inputs that do not fit.
@@ -50,7 +54,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
     8
     """
-    return analysis_of(model, example_inputs, policy).coupling
+    return analysis_of(model, example_inputs, _policy(policy, form)).coupling
 
 
 @with_cut_options
@@ -58,7 +62,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
              fold_constants: bool = False, calibration: Any = None, verify: bool = True,
              policy: Policy | None = None, train: Fit | None = None,
              penalty: Callable[[Coupling], DWGL] | None = None, target: Target | None = None, of: str = "model",
-             **cut: Unpack[CutOptions]) -> nn.Module:
+             form: str | None = None, **cut: Unpack[CutOptions]) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -80,6 +84,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
             result is measured in turn with the original, and its own time decides (``record(small).latency``).
         of: what ``macs`` and ``params`` are fractions of: ``"model"``, or, where this model is itself a result, the
             first ``"original"``, so that steps of `fxprune.schedule` may follow one another.
+        form: ``"graph"``, a GraphModule, or ``"module"``, a smaller copy of the model's own class, which keeps its
+            methods, attributes and optional arguments; the policy's where None, which is ``"graph"``.
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
             ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
@@ -87,7 +93,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
             ``samples`` for criteria that read data and for recovery.
 
     Returns:
-        A ``torch.fx.GraphModule``; in module mode (``record(small).mode``) a shrunken deep copy of the same class.
+        A ``torch.fx.GraphModule``; with ``form="module"``, or where the model's Python cannot be traced
+        (``record(small).mode``), a smaller deep copy of the same class.
 
     Raises:
         FxpruneError: its subclasses say what is wrong and what to write instead.
@@ -99,7 +106,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     (torch.Size([1, 4, 4, 4]), 4)
     """
     data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
-    earlier, analysis = found_record(model), analysis_of(model, example_inputs, policy)
+    earlier, analysis = found_record(model), analysis_of(model, example_inputs, _policy(policy, form))
     cut = cut if of == "model" else of_the_original(of, cut, earlier, analysis.coupling)
     if train is not None:
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
@@ -140,7 +147,7 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
           recover: str | None = None, data: Any = None, samples: int | None = SAMPLES, fold_constants: bool = False,
-          calibration: Any = None) -> nn.Module:
+          calibration: Any = None, form: str = GRAPH) -> nn.Module:
     """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
 
     Args:
@@ -151,18 +158,25 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         recover, data, samples: make up for what was cut, as for `fxprune.compress`.
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
+        form: ``"graph"``, a GraphModule, or ``"module"``, a smaller copy of the model's own class: the same numbers.
 
     Raises:
         PlanError: the plan does not belong to this model, or these weights.
+        FormError: the plan cuts what the model's own Python fixes.
     """
     data = _data_for(recover, data, None, samples)
     _check_plan(model, plan, weights)
-    analysis = _analysis_for(model, plan, example_inputs)
+    analysis = _analysis_for(model, plan, example_inputs, Policy(form=form).form)
     plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
-    small = carry_out(folded, analysis, plan, model, recover, data)
+    small = carry_out(folded, analysis, plan, model, recover, data, form)
     return attach(small, record(small).following(found_record(model)))
+
+
+def _policy(policy: Policy | None, form: str | None) -> Policy:
+    policy = policy or Policy()
+    return policy if form is None else replace(policy, form=form)
 
 
 def _data_for(recover: str | None, data: Any, loss: Loss | None, samples: int | None) -> Data | None:
@@ -206,6 +220,6 @@ def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
         plan.check_weights(model)
 
 
-def _analysis_for(model: nn.Module, plan: Plan, example_inputs: Any) -> Analysis:
+def _analysis_for(model: nn.Module, plan: Plan, example_inputs: Any, form: str = "") -> Analysis:
     inputs = plan.inputs if example_inputs is None else example_inputs
-    return analysis_of(model, inputs, Policy(**plan.policy))
+    return analysis_of(model, inputs, Policy(**plan.policy), form)

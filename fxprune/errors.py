@@ -1,7 +1,8 @@
 """Every way in which fxprune says no. A message states the constraint, what was received, and what to write instead."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Letters of a name that is not known, as far as a message shows it: it may come from a file.
 SHOWN = 80
@@ -48,6 +49,25 @@ class BudgetError(FxpruneError):
 
 class PlanError(FxpruneError):
     """The plan is damaged, or does not belong to this model."""
+
+
+class FormError(PlanError):
+    """The model's own Python fixes what the plan cuts, so that no module of its class carries the plan out.
+
+    Args:
+        held: a node of the graph by its name, or a call by its number -> what it fixes, and where.
+    """
+
+    def __init__(self, held: Mapping[Any, str]):
+        self.held = dict(held)
+        found = list(dict.fromkeys(self.held.values()))
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        super().__init__(f"form=\"module\" keeps the model's Python, which fixes sizes that the plan cuts: "
+                         f"{'; '.join(found[:3])}{more}. Draw the plan with fxprune.analyze(model, inputs, "
+                         "form=\"module\"), or take form=\"graph\", which rewrites them")
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.held,)
 
 
 class VerificationError(FxpruneError):

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from fxprune.capture.capturing import GRAPH, capture
+from fxprune.capture.capturing import GRAPH, MODULE, Captured, capture
 from fxprune.capture.model_walk import aliases
+from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
@@ -19,18 +21,34 @@ from fxprune.rewrite.emit import emit
 from fxprune.rewrite.folding import Folded
 from fxprune.rewrite.recovery import recover
 from fxprune.rewrite.shrink import shrink
-from fxprune.rewrite.trial import random_cut, refusals
+from fxprune.rewrite.trial import held_by_python, random_cut, refusals
 from fxprune.verification import check
 
 
-def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | None = None) -> Analysis:
+def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | None = None, form: str = "") -> Analysis:
     """Capture, couple, and refine: what a random plan may not cut is frozen.
+
+    Args:
+        form: that of the result, where it is another one than the policy's.
 
     Raises:
         InputError, UnsupportedError, CaptureError: as `fxprune.analyze`.
     """
     refuse(model)
-    return refine(model, capture(model, example_inputs), policy or Policy(), (refusals, changed_values))
+    policy = policy or Policy()
+    captured = capture(model, example_inputs)
+    if MODULE in (policy.form, form):
+        captured = traced_back(model, captured)
+    trials = (refusals, held_by_python, changed_values) if policy.form == MODULE else (refusals, changed_values)
+    return refine(model, captured, policy, trials)
+
+
+def traced_back(model: nn.Module, captured: Captured) -> Captured:
+    """With the runs that show which numbers of the graphs are attributes of modules."""
+    if captured.mode != GRAPH:
+        return captured
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    return replace(captured, attributed=attributed(model, captured, device))
 
 
 def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
@@ -50,7 +68,7 @@ def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
 
 
 def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module | None = None,
-              recovery: str | None = None, data: Data | None = None) -> nn.Module:
+              recovery: str | None = None, data: Data | None = None, form: str = "") -> nn.Module:
     """Emit the pruned module, recover it where that is wanted, and attach its record.
 
     Args:
@@ -59,10 +77,16 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
         model: the original, whose outputs recovery aims at.
         recovery: its method, or None.
         data: what it reads.
+        form: ``"graph"``, or ``"module"`` for a smaller copy of the model's own class; the analysis' policy's if empty.
+
+    Raises:
+        FormError: the model's Python fixes what the plan cuts.
     """
-    rewrite = emit if analysis.coupling.mode == GRAPH else shrink
+    graph = analysis.coupling.mode == (form or analysis.coupling.policy.form) == GRAPH
+    rewrite = emit if graph else shrink
     small = rewrite(folded.model, analysis, plan)
-    done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan))
+    mode = GRAPH if isinstance(small, torch.fx.GraphModule) else MODULE
+    done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan), mode)
     if recovery is not None:
         assert model is not None and data is not None, "recovery reads the original, and data"
         done = replace(done, recovery=recover(model, small, analysis.coupling, plan, data, recovery))

@@ -84,6 +84,7 @@ class Record:
         recovery: what made up for what was cut, layer by layer, or None.
         latency: with a latency budget, what was asked, predicted and measured; else None.
         overall: where a result was compressed again, what is left of the first original; else None.
+        mode: ``"graph"``, or ``"module"`` where the result is a smaller copy of the model's own class.
     """
 
     plan: Plan
@@ -96,13 +97,16 @@ class Record:
     recovery: Recovery | None = None
     latency: Timing | None = None
     overall: Overall | None = None
+    mode: str = "graph"
 
     @classmethod
-    def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0) -> "Record":
+    def of(cls, coupling: Coupling, plan: Plan, folds: tuple[Fold, ...] = (), drift: float = 0.0,
+           mode: str = "graph") -> "Record":
         """The record of a plan that was carried out."""
         after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
                           for name, group in coupling.groups.items()], np.int64)
-        return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after), None, folds, drift)
+        return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after), None, folds, drift,
+                   mode=mode)
 
     def following(self, earlier: "Record | None", ordered: bool = False) -> "Record":
         """This record, with what it came to together with the one of the model that was compressed.
@@ -130,11 +134,6 @@ class Record:
     def inputs(self) -> Inputs:
         """The example inputs' description; ``inputs.inferred`` says how they were inferred, if they were."""
         return self.coupling.inputs
-
-    @property
-    def mode(self) -> str:
-        """``"graph"`` or ``"module"``."""
-        return self.coupling.mode
 
     def report(self, format: str = "text", layers: bool = True) -> str:
         """Before and after, how it was checked, and by layer the width and, with a latency budget, the time.

@@ -49,6 +49,9 @@ class Captured:
             stood in the way of the graph of what it runs without.
         example: the user's own inputs, where they were given.
         differentiates: whether its forward needs gradients, of which operators there are more, below composite ones.
+        real: whether the graph was traced on true tensors, since the meta device could not.
+        attributed: by mode, the run that shows which numbers are attributes of modules; where a shrunken copy of the
+            model's own class is wanted, and there is a graph.
     """
 
     root: nn.Module
@@ -62,6 +65,8 @@ class Captured:
     differentiates: bool = False
     held: tuple[str, ...] = ()
     ways: Mapping[str, Traced] = field(default_factory=dict)
+    real: bool = False
+    attributed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def traced(self) -> list[Traced]:
@@ -174,16 +179,17 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
         held = tuple(name for name, m in root.train(True).named_modules() if is_leaf(m) and not m.training)
     if not evaluated.asked_training and not switches:
         evaluated = settled(evaluated, False)
-        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held)
+        return Captured(root, {"eval": evaluated, "train": evaluated}, described, GRAPH, held=held, real=real)
     try:
         trained, _ = undrawn(model, lambda: trace(True, example))
     except Exception as error:
         bugs, why = tuple(own_bugs(error)), f"{type(error).__name__}: {error}"
-        return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held, bugs=bugs)
+        return Captured(root, {"eval": settled(evaluated, False)}, described, GRAPH, why, held=held, bugs=bugs,
+                        real=real)
     same = _same(trained, evaluated)
     evaluated = settled(evaluated, False)
     trained = evaluated if same else settled(trained, True)
-    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held)
+    return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held, real=real)
 
 
 def _trace(model: nn.Module, observer: Observer, training: bool, example: Example, recast: torch.dtype | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
-from fxprune.capture.sizes import Apply, Dim
+from fxprune.capture.sizes import Apply, Attribute, Dim
 
 Numbers = Sequence[float]
 # A product or a power may be rounded otherwise than the model's own expression.
@@ -61,6 +61,8 @@ def value(expression: Any, known: Mapping[Any, float]) -> Any:
         if expression in known:
             return known[expression]
         return expression.function(*(value(arg, known) for arg in expression.args))
+    if isinstance(expression, Attribute):
+        return known.get(expression, expression.number)
     return known[expression] if isinstance(expression, Dim) else expression
 
 

@@ -99,6 +99,11 @@ def unfused() -> AbstractContextManager[Any]:
     return replaced({FAST_PATH: instead(lambda: False)})
 
 
+def of_torch() -> AbstractContextManager[Any]:
+    """Let every ``nn.MultiheadAttention`` run its own forward again, where it is written out."""
+    return replaced({ATTENTION: lambda original, *args, **kwargs: original(*args, **kwargs)})
+
+
 def written_out() -> AbstractContextManager[Any]:
     """Let every ``nn.MultiheadAttention`` run as it is captured, and no layer on the fused fast path."""
     return replaced(WRITTEN_OUT)

@@ -15,8 +15,9 @@ from fxprune.capture.laws import value
 from fxprune.capture.sizes import Dim, renumbered
 from fxprune.capture.traced import Traced
 
+Path = tuple[Any, ...]
 # The number of a call in a graph without its size nodes, and the path of one of its arguments.
-Place = tuple[int, tuple[Any, ...]]
+Place = tuple[int, Path]
 
 
 class Lengths(dict[Any, Any]):
@@ -129,6 +130,15 @@ class Outline:
 
     def shown(self, place: Place) -> str:
         return f"the number {self.numbers[place]!r} in {_shown(self.nodes[place[0]])}"
+
+
+def numbered(arguments: Any, *computed: type) -> Iterator[tuple[Path, Any]]:
+    """The places in arguments that hold a number, or what computes one: a node of a size, or something of these kinds.
+    """
+    for path, leaf in _leaves(arguments, ()):
+        sized = isinstance(leaf, computed) or isinstance(leaf, Node) and "size" in leaf.meta
+        if sized or isinstance(leaf, (int, float)) and not isinstance(leaf, bool):
+            yield path, leaf
 
 
 def _is_read(node: Node) -> bool:

@@ -26,6 +26,29 @@ class Dim:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """A leaf: a number that a module holds, where a run is asked what becomes of it (`fxprune.capture.provenance`).
+
+    Args:
+        module: the module's path.
+        keys: the attribute's name, then names, keys or indices inside what it holds.
+        number: the value.
+    """
+
+    module: str
+    keys: tuple[Any, ...]
+    number: int
+
+    def __call__(self) -> int:
+        return self.number
+
+    def __str__(self) -> str:
+        first, *rest = self.keys
+        inside = "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in rest)
+        return f"{self.module or 'model'}.{first}{inside}"
+
+
+@dataclass(frozen=True)
 class Apply:
     """A function of other expressions and plain numbers."""
 
@@ -134,6 +157,15 @@ def leaves(expression: Any) -> Iterator[Dim]:
     elif isinstance(expression, Apply):
         for arg in expression.args:
             yield from leaves(arg)
+
+
+def attributes_in(expression: Any) -> Iterator[Attribute]:
+    """The attributes of modules that an expression reads."""
+    if isinstance(expression, Attribute):
+        yield expression
+    elif isinstance(expression, Apply):
+        for arg in expression.args:
+            yield from attributes_in(arg)
 
 
 def renumbered(expression: Any, change: Callable[[int], int]) -> Any:

@@ -81,11 +81,15 @@ class Tracer(Writer, TorchFunctionMode):
             self._assigned(buffers)
         self.returning = True
         self.graph.output(self._argument(out))
-        traced = Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
-                        self._tensors, self.asked, out, tuple(self.book.read), self._handed_out,
-                        any(self.observer.unsteady.dims.values()))
+        traced = self.traced(out)
         self.book.close()
         return traced
+
+    def traced(self, out: Any = None) -> Traced:
+        """What was traced so far."""
+        return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
+                      self._tensors, self.asked, out, tuple(self.book.read), self._handed_out,
+                      any(self.observer.unsteady.dims.values()))
 
     def _buffers(self) -> dict[tuple[nn.Module, str], torch.Tensor]:
         """The buffers of all modules whose Python is traced."""

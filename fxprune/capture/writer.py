@@ -17,7 +17,7 @@ from fxprune.capture.graph_nodes import create_node
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
-from fxprune.capture.sizes import Apply, Dim, Fraction, Size
+from fxprune.capture.sizes import Apply, Attribute, Dim, Fraction, Size
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, refs
 from fxprune.ir.trees import tensors_in
@@ -167,6 +167,9 @@ class Writer:
         elif isinstance(expression, Apply):
             node = self._sizes.get(expression) or self.graph.call_function(
                 expression.function, tuple(map(self._size_node, expression.args)))
+        elif isinstance(expression, Attribute):
+            node = self._sizes.get(expression) or self.graph.create_node(
+                "call_function", expression, name="attribute")
         else:
             return expression
         node.meta["size"] = expression

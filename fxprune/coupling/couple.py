@@ -14,7 +14,7 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.gating import gating
 from fxprune.coupling.grouping import costs, group_channels
-from fxprune.coupling.replay import Replay, replay
+from fxprune.coupling.replay import Place, Replay, replay
 from fxprune.errors import InputError, UnsupportedError
 from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.frozen import Frozen
@@ -41,7 +41,7 @@ def refuse(model: Any) -> None:
                              "run the model once before pruning it")
 
 
-def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[str | int, str]) -> Analysis:
+def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping[Place, str]) -> Analysis:
     """Replay the captured tapes and draw up the groups."""
     tapes = tuple(traced.tape for traced in captured.traced)
     outcome = replay(tapes, policy, frozen)

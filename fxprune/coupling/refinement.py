@@ -12,6 +12,7 @@ from fxprune.capture.call_forms import is_leaf
 from fxprune.capture.capturing import GRAPH, Captured
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import couple
+from fxprune.coupling.replay import Place
 from fxprune.errors import CaptureError
 from fxprune.ir.policy import Policy
 from fxprune.ir.tape import Call
@@ -19,8 +20,8 @@ from fxprune.ir.tape import Call
 # How many rounds of freezing an operator's channels and trying again.
 TRIALS = 24
 
-# A node by its name or a call by its number -> why whatever arrives there is frozen.
-Refused = dict[str | int, str]
+# A node by its name or a call by its number -> why whatever arrives there is frozen; or a dimension of a tensor.
+Refused = dict[Place, str]
 Trial = Callable[[nn.Module, Analysis], Refused]
 
 
@@ -70,7 +71,7 @@ def _in_twins(model: nn.Module, calls: Sequence[Call], found: Refused) -> Refuse
     more: Refused = {}
     for key, why in found.items():
         more[key] = why
-        if isinstance(key, str):
+        if not isinstance(key, int):
             continue
         place = _calls_of(calls, calls[key].node).index(key)
         for path in _twins(model, calls[key].node):
@@ -80,13 +81,13 @@ def _in_twins(model: nn.Module, calls: Sequence[Call], found: Refused) -> Refuse
     return more
 
 
-def _wider(model: nn.Module, calls: Sequence[Call], found: Refused, frozen: Mapping[str | int, str]) -> Refused:
+def _wider(model: nn.Module, calls: Sequence[Call], found: Refused, frozen: Mapping[Place, str]) -> Refused:
     """An operator may be refused once more although what arrives at it is frozen: the size that it holds is another
     tensor's. Then whatever arrives in its module is, and, should that be so already, in the one around it."""
     nodes = {call.node for call in calls}
     wider: Refused = {}
     for key, why in found.items():
-        parts = (key if isinstance(key, str) else calls[key].node).split(".")
+        parts = (calls[key].node if isinstance(key, int) else str(key)).split(".")
         for place in (".".join(parts[:depth]) for depth in range(len(parts), -1, -1)):
             wanted = {node for path in (place, *_twins(model, place)) for node in nodes if _inside(node, path)}
             if not wanted <= frozen.keys():

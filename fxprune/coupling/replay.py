@@ -9,7 +9,7 @@ import numpy as np
 from fxprune.errors import RuleError
 from fxprune.ir.evidence import Slot
 from fxprune.ir.policy import Policy
-from fxprune.ir.tape import Call, Ref, Tape, refs
+from fxprune.ir.tape import Call, Ref, Tape, TensorDim, refs
 from fxprune.ir.trees import leaves, mapped
 from fxprune.ir.units import Closure, Reason, Vector
 from fxprune.rules.bugs import Bug, failed, frozen_by
@@ -18,6 +18,18 @@ from fxprune.rules.registry import Couple, Operand, couple_of
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class InStep:
+    """Two dimensions that shrink in step: with an index of the shorter as many of the longer."""
+
+    longer: TensorDim
+    shorter: TensorDim
+
+
+# What may be held: a node by its name, a call by its number, a dimension of a tensor, or two of them in step.
+Place = str | int | TensorDim | InStep
 
 
 @dataclass
@@ -33,12 +45,12 @@ class Replay:
     bugs: tuple[Bug, ...] = ()
 
 
-def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[str | int, str]) -> Replay:
+def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[Place, str]) -> Replay:
     """Replay until no choice is left that froze what it should have freed.
 
     Args:
-        frozen: nodes (by name) and calls (by number) at which whatever arrives is frozen, with the reason (found out
-            by a trial).
+        frozen: nodes (by name) and calls (by number) at which whatever arrives is frozen, and dimensions of tensors,
+            with the reason (found out by a trial).
     """
     choices: dict[tuple[int, int], int] = {}
     for _ in range(ROUNDS):
@@ -67,7 +79,7 @@ def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[
 class _Run:
     """One pass over all tapes; parameters are the same units in each."""
 
-    def __init__(self, policy: Policy, choices: dict[tuple[int, int], int], frozen: Mapping[str | int, str]):
+    def __init__(self, policy: Policy, choices: dict[tuple[int, int], int], frozen: Mapping[Place, str]):
         self.policy, self.choices, self.frozen = policy, choices, frozen
         self.notes = Notes()
         self.slots: dict[Slot, Vector] = {}
@@ -80,6 +92,12 @@ class _Run:
 
     def all(self, tapes: Sequence[Tape]) -> Replay:
         dims = tuple(self._tape(tape) for tape in tapes)
+        for place, why in self.frozen.items():
+            if isinstance(place, TensorDim):
+                self.notes.ties.freeze(dims[place.tape][place.tensor][place.dim], Reason(why))
+            if isinstance(place, InStep):
+                longer, shorter = (dims[at.tape][at.tensor][at.dim] for at in (place.longer, place.shorter))
+                self.notes.ties.tie(longer, np.repeat(shorter, len(longer) // len(shorter)))
         return Replay(self.notes, self.notes.ties.close(), dims, self.slots, self.joints, self.calls,
                       tuple(self.bugs))
 

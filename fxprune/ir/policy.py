@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fxprune.errors import InputError
 
 # What a `Policy` may say of each, the default first.
-POLICIES = {"heads": ("dims", "whole"), "grouped": ("within", "whole")}
+POLICIES = {"heads": ("dims", "whole"), "grouped": ("within", "whole"), "form": ("graph", "module")}
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Policy:
             removes whole heads.
         grouped: ``"within"`` prunes the same positions inside every convolution or normalisation group, ``"whole"``
             removes whole groups.
+        form: ``"graph"`` or ``"module"``: the form that every plan can be carried out in. In a module of the model's
+            own class what its Python fixes is frozen; in a graph it is rewritten.
 
     Where the first choice turns out to be frozen, the other is tried.
 
@@ -26,6 +28,7 @@ class Policy:
 
     heads: str = POLICIES["heads"][0]
     grouped: str = POLICIES["grouped"][0]
+    form: str = POLICIES["form"][0]
 
     def __post_init__(self) -> None:
         for name, words in POLICIES.items():

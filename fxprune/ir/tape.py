@@ -22,6 +22,15 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class TensorDim:
+    """One dimension of one tensor of an observed run, by the numbers of the tape and of the tensor's `Ref`."""
+
+    tape: int
+    tensor: int
+    dim: int
+
+
+@dataclass(frozen=True)
 class Call:
     """One operator call: ``op`` is its qualified name (``aten::conv2d``), tensors are replaced by ``Ref``."""
 

@@ -1,14 +1,17 @@
-"""Module mode: a deep copy of the user's own class with smaller parameters. The same slicer, the same table; no
-literals, since its Python stays as it is."""
+"""The module form: a deep copy of the user's own class with smaller parameters. The same slicer, the same table; its
+Python stays as it is, so that the numbers that its modules hold are set where a graph shows what becomes of them."""
 
 import numpy as np
 from torch import nn
 
+from fxprune.capture.capturing import GRAPH
 from fxprune.capture.structure import deep_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
+from fxprune.errors import FormError
 from fxprune.ir.tape import Ref
 from fxprune.planning import Plan
+from fxprune.rewrite.module_form import formed
 from fxprune.rewrite.module_sizes import remembered
 from fxprune.rewrite.site import LiteralError
 from fxprune.rewrite.slicing import slice_all
@@ -19,8 +22,14 @@ def shrink(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
 
     Raises:
         LiteralError: a module without weights would have to serve two widths.
+        FormError: the model's Python fixes what the plan cuts.
     """
     small = deep_copy(model, slice_all(model, plan.keep))
+    if analysis.coupling.mode == GRAPH:
+        refused = formed(model, small, analysis, plan.channels)
+        if refused:
+            raise FormError(refused)
+        return small
     for view in analysis.views(plan.channels):
         remember(model, small, view)
     return small

@@ -21,12 +21,14 @@ from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
+from fxprune.coupling.replay import Place
 from fxprune.coupling.view import View
 from fxprune.errors import RuleError
 from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Call, refs
 from fxprune.planning.composition import compose
+from fxprune.rewrite.module_form import formed
 from fxprune.rewrite.shrink import remember
 from fxprune.rewrite.site import LiteralError, rewritten
 from fxprune.rewrite.slicing import slice_all
@@ -40,7 +42,15 @@ def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
             for name, group in coupling.prunable.items()}
 
 
-def refusals(model: nn.Module, analysis: Analysis) -> dict[str | int, str]:
+def uneven_cut(coupling: Coupling) -> dict[str, np.ndarray]:
+    """Another share of every group, since a budget keeps another of each: what must shrink in step shows only then."""
+    rng, golden = np.random.default_rng(0), (5 ** 0.5 - 1) / 2
+    shares = {name: 0.35 + 0.6 * (number * golden % 1) for number, name in enumerate(coupling.prunable)}
+    return {name: np.sort(rng.permutation(group.size)[:max(1, round(shares[name] * group.size))])
+            for name, group in coupling.prunable.items()}
+
+
+def refusals(model: nn.Module, analysis: Analysis) -> dict[Place, str]:
     """Nodes or calls whose channels must be frozen, with the reason; empty where a random plan can be carried out."""
     kept = random_cut(analysis.coupling)
     views = analysis.views(kept)
@@ -49,8 +59,27 @@ def refusals(model: nn.Module, analysis: Analysis) -> dict[str | int, str]:
     return _lockstep(model, analysis, kept, views[0])
 
 
-def _literals(view: View) -> dict[str | int, str]:
-    found: dict[str | int, str] = {}
+def held_by_python(model: nn.Module, analysis: Analysis) -> dict[Place, str]:
+    """Where a shrunken copy of the model's class is wanted: what its Python fixes, and no attribute says otherwise."""
+    if not analysis.captured.attributed:
+        return {}
+    kept: Mapping[str, Any] = uneven_cut(analysis.coupling)
+    keep = compose(analysis.coupling.groups, kept, analysis.coupling.signature, aliases(model))
+    memo = slice_all(model, keep)
+    if not analysis.captured.real:
+        memo = {number: _on_meta(tensor) for number, tensor in memo.items()}
+    return formed(model, isolated_copy(model, memo), analysis, kept)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    """Index tables keep their contents, which steer data movement."""
+    if not tensor.is_floating_point():
+        return tensor
+    return nn.Parameter(tensor.to("meta")) if isinstance(tensor, nn.Parameter) else tensor.to("meta")
+
+
+def _literals(view: View) -> dict[Place, str]:
+    found: dict[Place, str] = {}
     for node in view.traced.graph.nodes:
         try:
             rewritten(node, view, lambda value, source: source)
@@ -96,7 +125,7 @@ class _Deviates(Exception):
     """An operator gave another size than predicted."""
 
 
-def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], view: View) -> dict[str | int, str]:
+def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], view: View) -> dict[Place, str]:
     coupling = analysis.coupling
     keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
     small = isolated_copy(model, slice_all(model, keep)).eval()
@@ -111,7 +140,7 @@ def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], vie
             return {error.node: error.why}
 
 
-def _stepped(small: nn.Module, example: Example, view: View, strict: bool) -> dict[str | int, str]:
+def _stepped(small: nn.Module, example: Example, view: View, strict: bool) -> dict[Place, str]:
     """The operator at which the run ends early."""
     mode = _Lockstep(view, strict)
     try:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -131,8 +131,15 @@ class Sides:
                   seen: Callable[[str, _Path, torch.Tensor], None]) -> Any:
         """Run it; ``seen(node, path, kept part)`` is called for every value that this run compares."""
 
+        strict, graph = self.analysis.coupling.mode == "graph", isinstance(self.pruned, GraphModule)
+        numbers = {} if graph else {call.node: (path, k) for path, calls in leaf_calls(view).items()
+                                    for k, call in enumerate(calls)}
+
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
-            if self._held(node):
+            if node in numbers:
+                for ref in view.refs(node).values():
+                    called(*numbers[node], ref, tensors[ref.id])
+            elif graph and self._held(node):
                 for path, ref in view.refs(node).items():
                     if ref.id in tensors:
                         seen(node, path, self.order.part(tensors[ref.id], view, ref))
@@ -142,7 +149,8 @@ class Sides:
                 seen(path, (number,), self.order.part(value, view, ref))
 
         args, kwargs = _own(example)
-        with Masked(view, done, run, strict=self.analysis.coupling.mode == "graph"), self._modules(full, view, called):
+        watched = nullcontext() if strict else self._modules(full, view, called)
+        with Masked(view, done, run, strict=strict), watched:
             return full(*args, **kwargs)
 
     def _raised(self, example: Example) -> str:
@@ -158,21 +166,22 @@ class Sides:
     @contextmanager
     def _modules(self, module: nn.Module, view: View, seen: Callable[[str, int, Ref, torch.Tensor], None]
                  ) -> Iterator[None]:
-        """In module mode the outputs of leaf modules stand in for nodes: ``seen(path, number of the call, …)``."""
+        """Of modules the outputs of leaf modules stand in for nodes: ``seen(path, number of the call, …)``."""
         counts: dict[str, int] = {}
+        known = leaf_calls(view)
 
         def hook(path: str) -> Callable[..., None]:
             def after(module: nn.Module, args: Any, out: Any) -> None:
                 k = counts[path] = counts.get(path, -1) + 1
-                calls = view.tape.modules[path]
-                ref = calls[min(k, len(calls) - 1)][1]
+                calls = known[path]
+                ref = calls[min(k, len(calls) - 1)].out
                 if isinstance(out, torch.Tensor) and ref is not None and not is_wrapped(out) \
                         and out.dim() == len(ref.shape):
                     seen(path, k, ref, out)
 
             return after
 
-        handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in view.tape.modules]
+        handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in known]
         try:
             yield
         finally:
@@ -195,10 +204,10 @@ class Sides:
 
         try:
             with Computing(self.arithmetic.run):
-                if self.analysis.coupling.mode != "graph":
-                    with self._modules(self.pruned, view, lambda path, k, ref, value: one(path, (k,), value)):
+                if not isinstance(self.pruned, GraphModule):
+                    with multihead.of_torch(), self._modules(self.pruned, view, lambda path, k, ref, value: one(path, (k,), value)):
                         return self.pruned(*example[0], **example[1])
-                pruned, again = cast(GraphModule, self.pruned), _own(example)
+                pruned, again = self.pruned, _own(example)
                 compiled = cast(GraphModule, isolated_copy(pruned))
                 out = run_nodes(pruned, example, compare)
                 # The nodes were interpreted; users call the compiled forward, some of them by keyword.
@@ -222,7 +231,7 @@ class Sides:
     def _captured_runs(self, example: Example, view: View) -> bool:
         """Whether the captured graph, before any pruning, takes these inputs: what numpy or C code made of a size is a
         number in it."""
-        if self.analysis.coupling.mode != "graph":
+        if not isinstance(self.pruned, GraphModule):
             return True
         traced, root = view.traced, self.analysis.captured.root
         known = {**traced.constants, **traced.added}
@@ -235,6 +244,25 @@ class Sides:
         except Exception:
             return False
         return True
+
+
+@dataclass(frozen=True)
+class LeafCall:
+    """A call of a leaf module: the first tensor that it gives, and its node, where there is a graph."""
+
+    out: Ref | None
+    node: str = ""
+
+
+def leaf_calls(view: View) -> dict[str, list[LeafCall]]:
+    """The calls of every leaf module, by its path."""
+    if view.tape.modules:
+        return {path: [LeafCall(out) for _, out in calls] for path, calls in view.tape.modules.items()}
+    called: dict[str, list[LeafCall]] = {}
+    for node in view.traced.graph.nodes:
+        if node.op == "call_module" and node.target not in view.traced.added:
+            called.setdefault(str(node.target), []).append(LeafCall(view.refs(node.name).get(()), node.name))
+    return called
 
 
 def _own(example: Example) -> Example:
