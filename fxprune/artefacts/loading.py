@@ -10,6 +10,7 @@ from torch import nn
 from fxprune import api
 from fxprune.artefacts.manifest import one_file, whole
 from fxprune.artefacts.weights import read_notes, read_weights
+from fxprune.capture.capturing import GRAPH, MODULE
 from fxprune.errors import ArtefactError
 from fxprune.planning import Plan
 from fxprune.results import attach, record
@@ -49,7 +50,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
                             "fxprune.load(folder, model=Net())")
     place = whole(folder)
     plan, weights = Plan.load(place / "plan.json"), place / "weights.safetensors"
-    small = api.apply(model, plan, weights="any", fold_constants=read_notes(weights).get("folded") == "true")
+    notes = read_notes(weights)
+    form = MODULE if notes.get("form") == MODULE else GRAPH
+    small = api.apply(model, plan, weights="any", fold_constants=notes.get("folded") == "true", form=form)
     if verify:
         small = attach(small, replace(record(small), verification=api.verify(model, small, plan)))
     read_weights(small, weights)

@@ -85,7 +85,8 @@ def save(small: nn.Module, folder: str | os.PathLike[str], *, title: str = "") -
         with staged(target) as part:
             (overall.plan if overall and overall.plan else done.plan).save(part / "plan.json")
             folded = overall.folded if overall else bool(done.folds)
-            write_weights(small, part / "weights.safetensors", {"folded": str(folded).lower()})
+            write_weights(small, part / "weights.safetensors", {"folded": str(folded).lower(),
+                                                                    "form": done.mode})
             _programs(small, done, part, title, missing, about)
             _attempt("report.html", missing, lambda: done.to_html(part / "report.html", title))
             written = tuple(name for name in FILES if (part / name).exists())

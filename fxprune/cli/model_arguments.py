@@ -47,11 +47,14 @@ def add_policy(command: argparse.ArgumentParser) -> None:
                          help="prune inside every attention head, or whole heads (%(default)s)")
     command.add_argument("--grouped", choices=("within", "whole"), default="within",
                          help="prune inside every group of a grouped convolution, or whole groups (%(default)s)")
+    command.add_argument("--form", choices=("graph", "module"), default="graph",
+                         help="the result: a graph, or a smaller copy of the model's own class, for which what its "
+                         "Python fixes stays (%(default)s)")
 
 
 def policy(options: argparse.Namespace) -> fxprune.Policy:
     """The policy that the options ask for."""
-    return fxprune.Policy(heads=options.heads, grouped=options.grouped)
+    return fxprune.Policy(heads=options.heads, grouped=options.grouped, form=options.form)
 
 
 def built(options: argparse.Namespace) -> Loaded:

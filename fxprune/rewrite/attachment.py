@@ -36,7 +36,7 @@ def attached_to(module: nn.Module) -> Any:
     """What is kept with the module, or None."""
     if isinstance(module, GraphModule):
         return module.meta.get(_KEY)
-    found = module.__dict__.get(_ATTRIBUTE)
+    found = getattr(module, _ATTRIBUTE, None)
     if isinstance(found, bytes):
         found = module.__dict__[_ATTRIBUTE] = Carried(pickle.loads(found))
     return None if found is None else found.value

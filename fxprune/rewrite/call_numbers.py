@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from fxprune.capture.objects import Returned
 from fxprune.capture.outline import Outline, Path, numbered
 from fxprune.capture.provenance import Attributed
 from fxprune.capture.sizes import Dim, line
@@ -134,6 +135,8 @@ def calls_under(view: View, origin: Attributed, tape: int) -> Calls:
 
 
 def _numbers(view: View, node: Node, table: Callable[[torch.Tensor, Node | None], Any]) -> dict[Path, Any]:
+    if isinstance(view.traced.added.get(str(node.target)), Returned):
+        return {}  # what is returned is compared as such
     if cuts_pieces(node):
         return piece_numbers(view, node)
     _, args, kwargs = rewritten(node, view, table)
