@@ -79,8 +79,8 @@ def diffusers_models() -> dict[str, Callable[[], Made]]:
 
     def unet() -> Made:
         net = diffusers.UNet2DConditionModel(
-            sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=8,
+            sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32,
+            attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=8,
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
         return net, {"sample": torch.randn(2, 4, 16, 16), "timestep": torch.tensor([1, 1]),
                      "encoder_hidden_states": torch.randn(2, 7, 32)}

@@ -129,14 +129,13 @@ def calls_under(view: View, origin: Attributed, tape: int) -> Calls:
         except LiteralError as error:
             calls.refused[node.name] = f"{call}: {error.why}"
         else:
-            if position >= 0:
+            # An object that is returned is compared as such.
+            if position >= 0 and not isinstance(view.traced.added.get(str(node.target)), Returned):
                 calls.wanted.append(call)
     return calls
 
 
 def _numbers(view: View, node: Node, table: Callable[[torch.Tensor, Node | None], Any]) -> dict[Path, Any]:
-    if isinstance(view.traced.added.get(str(node.target)), Returned):
-        return {}  # what is returned is compared as such
     if cuts_pieces(node):
         return piece_numbers(view, node)
     _, args, kwargs = rewritten(node, view, table)

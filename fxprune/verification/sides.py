@@ -130,15 +130,14 @@ class Sides:
     def _original(self, full: nn.Module, example: Example, view: View, run: Run,
                   seen: Callable[[str, _Path, torch.Tensor], None]) -> Any:
         """Run it; ``seen(node, path, kept part)`` is called for every value that this run compares."""
-
         strict, graph = self.analysis.coupling.mode == "graph", isinstance(self.pruned, GraphModule)
-        numbers = {} if graph else {call.node: (path, k) for path, calls in leaf_calls(view).items()
-                                    for k, call in enumerate(calls)}
+        layers = {} if graph else {call.node: (path, k, call.out) for path, calls in leaf_calls(view).items()
+                                   for k, call in enumerate(calls) if call.out is not None}
 
         def done(node: str, tensors: dict[int, torch.Tensor]) -> None:
-            if node in numbers:
-                for ref in view.refs(node).values():
-                    called(*numbers[node], ref, tensors[ref.id])
+            if node in layers:
+                layer, number, out = layers[node]
+                called(layer, number, out, tensors[out.id])
             elif graph and self._held(node):
                 for path, ref in view.refs(node).items():
                     if ref.id in tensors:
@@ -205,7 +204,8 @@ class Sides:
         try:
             with Computing(self.arithmetic.run):
                 if not isinstance(self.pruned, GraphModule):
-                    with multihead.of_torch(), self._modules(self.pruned, view, lambda path, k, ref, value: one(path, (k,), value)):
+                    watched = self._modules(self.pruned, view, lambda path, k, ref, value: one(path, (k,), value))
+                    with multihead.of_torch(), watched:
                         return self.pruned(*example[0], **example[1])
                 pruned, again = self.pruned, _own(example)
                 compiled = cast(GraphModule, isolated_copy(pruned))

@@ -150,7 +150,8 @@ def test_attention_of_torch_loses_whole_heads_and_as_much_of_the_model():
     model = Encoder().eval()
     small = fxprune.compress(model, X, channels=0.5, form="module")
     attention = small.attention
-    assert (attention.num_heads, attention.embed_dim, attention.head_dim) == (2, 8, 4) and small.norm.weight.numel() == 8
+    assert (attention.num_heads, attention.embed_dim, attention.head_dim) == (2, 8, 4)
+    assert small.norm.weight.numel() == 8 == attention.out_proj.in_features
     # In training mode and without gradients torch takes other ways through it.
     with torch.no_grad():
         quick = small(X)
@@ -183,7 +184,8 @@ def test_pickles_load_without_fxprune(tmp_path):
     for module in (small, copy.deepcopy(small)):
         torch.save(module, tmp_path / "small.pt")
         code = ("import sys, torch; sys.modules['fxprune'] = None; sys.path.insert(0, '.'); "
-                "net = torch.load('small.pt', weights_only=False); print(net.a.out_channels, net(torch.ones(1, 3, 8, 8)).shape)")
+                "net = torch.load('small.pt', weights_only=False); "
+                "print(net.a.out_channels, net(torch.ones(1, 3, 8, 8)).shape)")
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.stdout == "4 torch.Size([1, 4, 4, 4])\n", done.stderr
     loaded = torch.load(tmp_path / "small.pt", weights_only=False)
