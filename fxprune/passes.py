@@ -1,5 +1,6 @@
 """What the public functions are made of: the analysis of a model, and the module that a plan makes of it."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from fxprune.capture.capturing import GRAPH, MODULE, Captured, capture
+from fxprune.capture.hooks import left_behind
 from fxprune.capture.model_walk import aliases
 from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
@@ -86,6 +88,11 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
     rewrite = emit if graph else shrink
     small = rewrite(folded.model, analysis, plan)
     mode = GRAPH if isinstance(small, torch.fx.GraphModule) else MODULE
+    lost = left_behind(folded.model) if mode == GRAPH else []
+    if lost:
+        warnings.warn(f"the hook {', '.join(lost)} belongs to no layer of torch.nn: what it computes is part of the "
+                      "result's graph, and what else it does (collecting, printing, gradients) the result does not "
+                      "repeat; register it on one of the result's layers, or pass form=\"module\"", stacklevel=3)
     done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan), mode)
     if recovery is not None:
         assert model is not None and data is not None, "recovery reads the original, and data"

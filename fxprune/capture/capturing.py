@@ -167,7 +167,7 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
     example = example if real and example else example_inputs.realise(described, "meta")
 
     def trace(training: bool, inputs: Example, recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
-        return _trace(model, Observer(real), training, inputs, recast)
+        return _trace(model, Observer(real, finite=training), training, inputs, recast)
 
     def settled(traced: Traced, training: bool) -> Traced:
         return settle(traced, example, lambda inputs, recast: trace(training, inputs, recast)[0],

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from fxprune.capture.call_forms import is_leaf
 from fxprune.capture.model_walk import named_modules
 from fxprune.errors import InputError
 from fxprune.ir.trees import tensors_in
@@ -50,6 +51,20 @@ def closed_over(model: nn.Module) -> str:
             if not isinstance(hook, MethodType) and _reaches(hook, memo, set()):
                 return f"the hook {_name(hook)!r} of " + (f"module {name!r}" if name else "the model")
     return ""
+
+
+def left_behind(model: nn.Module) -> list[str]:
+    """The hooks of modules that a graph has no node for, in words: what they compute is in the graph, what else they do
+    is not. Torch's own do nothing else.
+
+    >>> net = nn.Sequential(nn.Sequential(nn.ReLU()))
+    >>> handles = [net[0].register_forward_hook(print), net[0][0].register_forward_hook(print)]
+    >>> left_behind(net)
+    ["'print' of module '0'"]
+    """
+    return [f"{_name(hook)!r} of {f'module {name!r}' if name else 'the model'}" for name, module in named_modules(model)
+            if not is_leaf(module) for kind in _HOOKS for hook in getattr(module, kind).values()
+            if (getattr(hook, "__module__", "") or "").partition(".")[0] != "torch"]
 
 
 def rebound(hook: Any, memo: Memo) -> Any:

@@ -3,6 +3,7 @@
 from torch.fx import Graph, Node
 
 from fxprune.capture.contexts import is_context
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.ir.tape import Tape, writes
 
 
@@ -27,7 +28,7 @@ def live_nodes(graph: Graph, tape: Tape) -> set[Node]:
     needed: set[Node] = set()
     read: set[int | None] = set(lasting)
     for node in reversed(graph.nodes):
-        live = node in needed or node.op in ("output", "placeholder") or is_context(node) or \
+        live = node in needed or node.op in ("output", "placeholder") or node.target is ASSERT or is_context(node) or \
             bool(written.get(node.name, set()) & read)
         if not live:
             continue

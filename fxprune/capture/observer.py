@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from fxprune.capture.data_shapes import DataShapes
 from fxprune.capture.dispatch import storage_of
+from fxprune.capture.finiteness import Finiteness
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
@@ -47,7 +48,7 @@ META = torch.device("meta")
 class Observer(TorchDispatchMode):
     """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
 
-    def __init__(self, real: bool = False):
+    def __init__(self, real: bool = False, finite: bool = False):
         super().__init__()
         self.tape = Tape()
         self.node, self.source = "", ""
@@ -58,6 +59,8 @@ class Observer(TorchDispatchMode):
         self.unsteady = DataShapes()
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._numbers = itertools.count()
+        self.finiteness = Finiteness(self.known) if finite else None
+        self._drawn: set[int] = set()  # tensors that hold nothing but random numbers, and what is made of those alone
         self._known: dict[int, torch.Tensor] = {}
         self._storages: set[int] = set()  # those that hold something known
         self._adopted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -146,6 +149,10 @@ class Observer(TorchDispatchMode):
             self._learn(out, value)
         elif not constant:
             self._forget(func, args, out)
+            if all(id(t) in self._drawn or id(t) in self._known for t in tensors):
+                self._drawn.update(map(id, leaves(out, torch.Tensor)))
+            if self.finiteness and not facts(func).random and not facts(func).mutable:
+                self.finiteness.follow(facts(func).name, func, args, kwargs, out)
         return out
 
     def _meta(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -191,10 +198,14 @@ class Observer(TorchDispatchMode):
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
         if all(id(t) in self._known for t in leaves((args, kwargs), torch.Tensor)):
             return func(*tree_map_only(torch.Tensor, lambda t: self._known[id(t)], args), **kwargs)
-        return self.data_dependent(func, args, kwargs)
+        told, value = self.finiteness.read(func, args, kwargs) if self.finiteness else (False, None)
+        return value if told else self.data_dependent(func, args, kwargs)
 
     def data_dependent(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A value that depends on the input's contents steers Python."""
+        if all(id(t) in self._drawn for t in leaves((args, kwargs), torch.Tensor)):
+            raise CaptureError(f"the model decides in Python by a number that it draws ({self.source}), as LayerDrop "
+                               "does, and a graph takes one way; set its probability to 0 before compressing")
         raise CaptureError(f"the model reads a tensor's contents in Python ({func._schema.name} at {self.source}), "
                            "so that its graph depends on the data")
 

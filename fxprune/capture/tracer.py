@@ -5,6 +5,7 @@ calls becomes a node, every leaf module a ``call_module``; parameters are found 
 and not stand-ins, all Python works on them; sizes are ints that carry their expression (`fxprune.capture.sizes`).
 """
 
+import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,8 @@ from fxprune.capture.model_walk import named_modules
 from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
 from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, TRAINING, instead, replaced
-from fxprune.capture.sizes import Book, Dim, plain
+from fxprune.capture.sizes import Book, Dim, line, plain
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
@@ -135,10 +137,20 @@ class Tracer(Writer, TorchFunctionMode):
         if name in _READS and self.observer.known(args[0]) is None:
             raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
                                "that its graph depends on the data")
+        if self.observer.finiteness and self.observer.finiteness.asked:
+            self._asserted(args[0], out)
         if name != "__setitem__" and not holds_tensors(out) and not any(map(writes, self.observer.tape.calls[start:])):
             return out
         kind, target, args = spelling(func, name, args)
         return self._made(out, start, kind, target, args, kwargs)
+
+    def _asserted(self, tensor: torch.Tensor, value: Any) -> None:
+        """Python has read ``value`` of a tensor, and went the way of finite values."""
+        assert self.observer.finiteness is not None, "only then anything is assumed"
+        self.observer.finiteness.asked = False
+        holds = self.graph.call_function(operator.eq, (self._tensor_node(tensor), value))
+        self.graph.call_function(ASSERT, (holds, "fxprune: captured where all values are finite, which the model asks "
+                                          f"for ({line(self.observer.source)}); they overflow here"))
 
     def _direct(self, record: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
         """An operator that no function of torch was called for: a scripted function's, a constructor's."""

@@ -29,6 +29,8 @@ def difference(reference: torch.Tensor, got: torch.Tensor, least: float = 1e-30)
     got = got.conj_physical() if got.is_conj() else got
     if not reference.is_floating_point() and not reference.is_complex():
         return float((reference != got).any())
+    if reference.dtype.itemsize < 4:
+        reference, got = reference.float(), got.float()  # halves cannot hold the bounds below
     if not reference.is_complex():
         # What a mask fills in is as low as its dtype goes: lower than anything else, and equal.
         reference, got = reference.clamp(-LOWEST, LOWEST), got.clamp(-LOWEST, LOWEST)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import warnings
 from functools import partial
 
 import pytest
@@ -199,3 +200,32 @@ def test_functions_are_copied_with_all_that_they_hold():
     assert new(1) is new and new.__name__ == "hook" and items == SEEN == [] and hook.__kwdefaults__ == {"key": {}}
     assert isolated(items.append, {})(1) is None and items == []
     assert rebound(hook, {}) is hook
+
+
+def contained():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 1)), nn.Conv2d(8, 2, 1)).eval()
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook",
+                                      "register_full_backward_hook"])
+@pytest.mark.parametrize(("module", "words"), [("1", "module '1'"), ("", "the model")])
+def test_hooks_of_containers_that_a_graph_does_not_repeat_are_named(register, module, words):
+    model, seen = contained(), []
+
+    def collector(*args):
+        seen.append(len(args))
+
+    getattr(model.get_submodule(module), register)(collector)
+    with pytest.warns(UserWarning, match=f"the hook 'collector' of {words} belongs to no layer"):
+        small = fxprune.compress(model, IMAGE, channels=0.5)
+    small(IMAGE)
+    assert not seen
+
+
+def test_hooks_of_layers_and_hooks_of_torch_need_no_word():
+    model = contained()
+    model[0].register_forward_hook(lambda module, args, output: None)
+    nn.utils.parametrizations.weight_norm(model[1][1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fxprune.compress(model, IMAGE, channels=0.5)

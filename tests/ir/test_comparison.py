@@ -51,3 +51,10 @@ def test_least_is_the_smallest_scale():
 ])
 def test_identical(a, b, expected):
     assert identical(a, b) is expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_compared_like_others(dtype):
+    lowest = torch.finfo(dtype).min
+    assert difference(torch.tensor([4.0, 2.0], dtype=dtype), torch.tensor([4.0, 1.0], dtype=dtype)) == 0.25
+    assert difference(torch.tensor([lowest, 2.0], dtype=dtype), torch.tensor([lowest, 2.0], dtype=dtype)) == 0.0
