@@ -1,4 +1,4 @@
-"""A compressed model goes on training: plainly, and in the loops of Lightning and Accelerate."""
+"""A compressed model goes on training: plainly, and in the loops of Lightning, Accelerate and transformers."""
 
 import copy
 import sys
@@ -138,6 +138,46 @@ def test_accelerate(tmp_path):
     assert penalty.state_dict() == before
     with pytest.raises(InputError, match="accelerator must be an accelerate.Accelerator, got int"):
         Proximal(penalty, 3, optimizer, prepared)
+
+
+def test_transformers_trainer(tmp_path):
+    """Interrupted and resumed, the Trainer's run ends with the weights and the penalty of one that was not."""
+    pytest.importorskip("transformers")
+    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+
+    from fxprune.training.trainer import STATE
+    from fxprune.training.trainer import ProximalCallback as TrainerProximal
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 8
+
+    def run(folder, resume=None, more=()):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                                         intermediate_size=32, vocab_size=20, num_labels=2))
+        coupling = fxprune.analyze(model, {"input_ids": torch.zeros(2, 6, dtype=torch.int64)})
+        penalty = DWGL.towards(coupling, macs=0.6, steps=20)
+        words = torch.randint(0, 20, (64, 6), generator=torch.Generator().manual_seed(0))
+        settings = TrainingArguments(str(folder), max_steps=24, per_device_train_batch_size=4,
+                                     gradient_accumulation_steps=2, save_strategy="steps", save_steps=8, use_cpu=True,
+                                     report_to=[], logging_strategy="no", disable_tqdm=True, seed=0)
+        trainer = Trainer(model, settings, callbacks=[TrainerProximal(penalty), *more],
+                          train_dataset=[{"input_ids": row, "labels": row[0] % 2} for row in words])
+        trainer.train(resume_from_checkpoint=resume)
+        return model, penalty
+
+    whole, one = run(tmp_path / "whole")
+    assert one.progress.steps == 24 and one.progress.released
+    run(tmp_path / "twice", more=[Stop()])
+    resumed, other = run(tmp_path / "twice", str(tmp_path / "twice" / "checkpoint-8"))
+    assert other.state_dict() == one.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    (tmp_path / "twice" / "checkpoint-8" / STATE).unlink()
+    with pytest.raises(InputError, match=r"resumed at step 8, whose checkpoint holds no state of a penalty"):
+        run(tmp_path / "twice", str(tmp_path / "twice" / "checkpoint-8"))
+    with pytest.raises(InputError, match=r"penalty must be a fxprune.DWGL, got int"):
+        TrainerProximal(3)
 
 
 def test_missing_extras(monkeypatch):
