@@ -31,6 +31,7 @@ from fxprune.planning import Plan
 from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
 from fxprune.planning.scoring import score
+from fxprune.planning.split_data import SplitData
 from fxprune.results import Record, record
 from fxprune.rewrite.merging import merge
 from fxprune.rewrite.ordering import order
@@ -62,6 +63,7 @@ __all__ = [
     "Record",
     "Recovery",
     "RuleError",
+    "SplitData",
     "Target",
     "UnsupportedError",
     "Verification",

@@ -14,6 +14,7 @@ from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.progress import progress
+from fxprune.planning.split_data import Alone
 
 # Images, sentences: enough for moments of some thousand inputs.
 SAMPLES = 1024
@@ -47,11 +48,13 @@ class Data:
             tensor, which is one batch.
         loss: ``loss(model, batch) -> scalar``, where gradients are needed; inferred where None.
         samples: how many are read at most, in whole batches; all where None.
+        ranks: who else reads a part of the data.
     """
 
     source: Any
     loss: Loss | None = None
     samples: int | None = SAMPLES
+    ranks: Alone = field(default_factory=Alone)
     _read: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -30,8 +30,8 @@ def products(model: nn.Module, groups: Mapping[str, CouplingGroup], batches: Ite
 
 
 def curvature(model: nn.Module, batches: Iterable[Batch], loss: Loss | None, generator: torch.Generator
-              ) -> dict[str, Tensor]:
-    """The mean over batches of the diagonal of ∂²L/∂w², per parameter.
+              ) -> tuple[dict[str, Tensor], int]:
+    """The sum over batches of the diagonal of ∂²L/∂w², per parameter, and the number of batches.
 
     With a loss: Hutchinson's estimate, one random direction of signs v a batch, v ⊙ ∂(v·∂L/∂w)/∂w. Without one, the
     outputs stand on random signs, and the squared gradient is the diagonal of JᵀJ, the Hessian of ½‖Δoutputs‖².
@@ -47,7 +47,7 @@ def curvature(model: nn.Module, batches: Iterable[Batch], loss: Loss | None, gen
         running(run, number)
         total = {name: value.double() + total.get(name, 0.0) for name, value in found.items()}
         count += 1
-    return {name: value / count for name, value in total.items()}
+    return total, count
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -45,13 +45,20 @@ class Reading:
         self.size = self.size + wide.abs().sum(1)
         self.active = self.active + (rows != 0).sum(1).cpu()
 
+    def __add__(self, other: "Reading") -> "Reading":
+        """Of the rows of both."""
+        moments = [m for m in (self.moments, other.moments) if m is not None]
+        return Reading(self.n + other.n, self.x + other.x, self.square + other.square, self.size + other.size,
+                       self.active + other.active, self.pooled + other.pooled,
+                       sum(moments[1:], moments[0]) if moments else None)
+
     def variance(self) -> Tensor:
         return (self.square / self.n - (self.x / self.n).square()).clamp_min(0)
 
 
 def read(model: nn.Module, found: Weighted, batches: Iterable[Batch], kinds: Collection[str],
          generator: torch.Generator) -> dict[int, Reading]:
-    """Operator's number -> what entered it.
+    """Operator's number -> what entered it; nothing, where it did not run.
 
     Raises:
         InputError: the model does not run on a batch.
@@ -66,7 +73,7 @@ def read(model: nn.Module, found: Weighted, batches: Iterable[Batch], kinds: Col
             watched(model, batch.example, by_number, meet)
 
         running(run, number)
-    return {number: reading for number, reading in readings.items() if reading.n}
+    return readings
 
 
 def running(run: Callable[[], Result], number: int) -> Result:

@@ -13,6 +13,7 @@ from fxprune.errors import InputError
 from fxprune.ir.groups import CouplingGroup
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.criteria import Criterion, group_scores, name_of, needs, resolve
+from fxprune.planning.split_data import Ranks, SplitData
 from fxprune.planning.statistics import READ, gather
 from fxprune.planning.vote import vote as voted
 
@@ -50,6 +51,8 @@ def as_data(data: Any, loss: Loss | None = None, samples: int | None = SAMPLES) 
     """The data of a call; None where none was given."""
     if data is None and loss is not None:
         raise InputError("loss= is computed on data, and none was given; pass data=batches as well")
+    if isinstance(data, SplitData):
+        return Data(data.source, loss, data.share(samples), Ranks(data.group))
     return data if data is None or isinstance(data, Data) else Data(data, loss, samples)
 
 

@@ -120,15 +120,20 @@ def gather(coupling: "Coupling", model: nn.Module, groups: Mapping[str, Coupling
         copied = isolated_copy(model).eval()
         if READ & set(needs):
             found = weighted(copied, small_example(coupling.inputs, copied))
-            read_at = read(copied, found, data.batches(model, coupling.inputs, "activations"), needs, generator)
-            readings = tuple((c, read_at[c.number]) for c in found.contractions if c.number in read_at)
+            parts = data.ranks.each(lambda: read(copied, found, data.batches(model, coupling.inputs, "activations"),
+                                                 needs, generator))
+            readings = tuple((c, reading) for c in found.contractions
+                             if (reading := sum((part[c.number] for part in parts), Reading())).n)
         with torch.enable_grad():
             if "gradients" in needs:
-                batches = data.batches(model, coupling.inputs, "gradients")
-                gradients = products(copied, groups, batches, data.loss, generator)
+                rows = data.ranks.each(lambda: products(copied, groups, data.batches(
+                    model, coupling.inputs, "gradients"), data.loss, generator))
+                gradients = {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
             if "curvature" in needs:
-                batches = data.batches(model, coupling.inputs, "curvature")
-                diagonal = curvature(copied, batches, data.loss, generator)
+                sums = data.ranks.each(lambda: curvature(copied, data.batches(
+                    model, coupling.inputs, "curvature"), data.loss, generator))
+                count = sum(number for _, number in sums)
+                diagonal = {name: torch.stack([part[name] for part, _ in sums]).sum(0) / count for name in sums[0][0]}
     return Statistics(tensors, readings, gradients, diagonal)
 
 

@@ -18,7 +18,7 @@ A layer that gets worse on held-out rows stays as it was cut.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ from fxprune.errors import InputError, unknown
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.planning.moments import Moments
+from fxprune.planning.split_data import Alone
 from fxprune.planning.statistics import as_captured, small_example
 from fxprune.rewrite.abreast import Arrival, Pair, abreast, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
@@ -112,11 +113,12 @@ def recover(model: nn.Module, small: nn.Module, coupling: Coupling, plan: Plan, 
     mode = small.training
     with untouched_rng(), torch.inference_mode(False), torch.no_grad(), as_captured(coupling):
         copied, small = isolated_copy(model).eval(), small.eval()
-        batches = list(data.batches(model, coupling.inputs, "recovery"))
-        run = _Run(copied, small, plan, method, rows)
+        batches = data.ranks.here(lambda: list(data.batches(model, coupling.inputs, "recovery")))
+        run = _Run(copied, small, plan, method, rows, data.ranks)
         run.over([batch.example for batch in batches], coupling)
     small.train(mode)
-    return Recovery(method, sum(batch.size for batch in batches), tuple(run.layers), run.skipped,
+    samples = sum(data.ranks.each(lambda: sum(batch.size for batch in batches)))
+    return Recovery(method, samples, tuple(run.layers), run.skipped,
                     {name: _digest(run.cut[name]) for name in run.changed})
 
 
@@ -154,8 +156,8 @@ def _digest(tensor: Tensor) -> str:
 class _Run:
     """One recovery, layer by layer."""
 
-    def __init__(self, model: nn.Module, small: nn.Module, plan: Plan, method: str, rows: int):
-        self.model, self.small, self.plan = model, small, plan
+    def __init__(self, model: nn.Module, small: nn.Module, plan: Plan, method: str, rows: int, ranks: Alone):
+        self.model, self.small, self.plan, self.ranks = model, small, plan, ranks
         self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
         self.ridges = RIDGES if method == "least_squares" else ()
         self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, original=method == "obs")
@@ -170,7 +172,7 @@ class _Run:
         cut = weighted(self.small, small_example(coupling.inputs, self.small))
         pairs = self._alone(pairs_of(full, cut), coupling)
         with abreast(self.model, self.small, pairs, cut.norms, batches) as arrivals:
-            for arrival in arrivals:
+            while (arrival := self.ranks.here(lambda: next(arrivals, None))) is not None:
                 if isinstance(arrival.layer, Pair):
                     self._contraction(arrival, arrival.layer)
                 else:
@@ -191,12 +193,14 @@ class _Run:
         after, stop = pair.after, arrival.here[0]
         kept = KeptEntries(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
                            pair.before, after)
-        fit, held = self.rows.moments(arrival, pair, kept)
+        parts = self.ranks.each(lambda: self.rows.moments(arrival, pair, kept))
+        fit, held = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
         weight, bias = after.weight(stop), after.added(stop)
         groups, _, outputs = after.matrix(weight).shape
         start = weight.new_zeros(groups, outputs) if bias is None else bias.reshape(groups, outputs)
         make = self._taken_over if self.rows.original else self._solved
-        if self.rows.original and kept.read.all() and after.norm is not None and self.rows.same(arrival, pair, kept):
+        if self.rows.original and kept.read.all() and after.norm is not None and all(
+                self.ranks.each(lambda: self.rows.same(arrival, pair, kept))):
             self.intact.add(after.norm.number)
         found = make(pair, kept, fit, held, after.matrix(weight), start, bias is not None or after.norm is not None)
         if found is None:
@@ -236,14 +240,18 @@ class _Run:
         if norm.number in self.intact:
             return
         channels = [stop.args[0].transpose(0, 1).flatten(1) for stop in arrival.here]
-        n = sum(x.shape[1] for x in channels)
-        mean = torch.stack([x.sum(1, dtype=torch.float64) for x in channels]).sum(0) / n
-        square = torch.stack([(x - mean.to(x).unsqueeze(1)).square().sum(1, dtype=torch.float64) for x in channels])
-        variance = square.sum(0) / n
+        n = sum(self.ranks.each(lambda: sum(x.shape[1] for x in channels)))
+        mean = self._sum(lambda: [x.sum(1, dtype=torch.float64) for x in channels]) / n
+        variance = self._sum(lambda: [(x - mean.to(x).unsqueeze(1)).square().sum(1, dtype=torch.float64)
+                                      for x in channels]) / n
         if n > 1 and torch.isfinite(variance).all():
             self._write(norm.mean, self.cut[norm.mean], mean)
             self._write(norm.var, self.cut[norm.var], variance)
             self.layers.append(RecoveredLayer(norm.var, rows=n))
+
+    def _sum(self, make: Callable[[], list[Tensor]]) -> Tensor:
+        """Over the batches of all ranks."""
+        return torch.stack(self.ranks.each(lambda: torch.stack(make()).sum(0))).sum(0)
 
     def _write(self, name: str, place: Tensor, value: Tensor) -> None:
         place.copy_(value.to(place))

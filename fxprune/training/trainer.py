@@ -24,10 +24,10 @@ STATE = "fxprune_penalty.json"
 
 
 class ProximalCallback(TrainerCallback):
-    """Shrinks the channels of the Trainer's model after each update; with accumulated gradients, after the last of them.
+    """Shrinks the channels of the Trainer's model after each update; with accumulated gradients, after their last.
 
-    A checkpoint holds the penalty's state beside the optimizer's, and ``trainer.train(resume_from_checkpoint=...)`` goes
-    on with it.
+    A checkpoint holds the penalty's state beside the optimizer's, and ``trainer.train(resume_from_checkpoint=...)``
+    goes on with it.
 
     Args:
         penalty: over `fxprune.analyze` of the model.
