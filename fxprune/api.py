@@ -1,6 +1,6 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from fxprune.verification import Verification, check
 
 
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None,
-            form: str | None = None) -> Coupling:
+            form: str | None = None, outputs: Iterable[str | int] | None = None) -> Coupling:
     """Find the coupling groups of a model.
 
     Args:
@@ -43,9 +43,10 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
         policy: how splits into attention heads and into convolution groups are pruned.
         form: ``"graph"`` or ``"module"``, the form that its plans can be carried out in; the policy's where None. For a
             module of the model's own class what its Python fixes is frozen, by line.
+        outputs: names of the outputs that keep their size, as for `compress`; all where None.
 
     Raises:
-        InputError: no module, or inputs that do not fit.
+        InputError: no module, inputs that do not fit, or an output that the model has not.
         UnsupportedError: quantized and scripted modules.
         CaptureError: the model raises in forward.
 
@@ -54,7 +55,7 @@ def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | No
     >>> analyze(net, torch.randn(1, 3, 8, 8)).groups["0"].size
     8
     """
-    return analysis_of(model, example_inputs, _policy(policy, form)).coupling
+    return analysis_of(model, example_inputs, _policy(policy, form, outputs)).coupling
 
 
 @with_cut_options
@@ -62,7 +63,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
              fold_constants: bool = False, calibration: Any = None, verify: bool = True,
              policy: Policy | None = None, train: Fit | None = None,
              penalty: Callable[[Coupling], DWGL] | None = None, target: Target | None = None, of: str = "model",
-             form: str | None = None, **cut: Unpack[CutOptions]) -> nn.Module:
+             form: str | None = None, outputs: Iterable[str | int] | None = None, **cut: Unpack[CutOptions]
+             ) -> nn.Module:
     """A smaller model that computes what the original computes without the removed channels; checked before it returns.
 
     Args:
@@ -86,6 +88,10 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
             first ``"original"``, so that steps of `fxprune.schedule` may follow one another.
         form: ``"graph"``, a GraphModule, or ``"module"``, a smaller copy of the model's own class, which keeps its
             methods, attributes and optional arguments; the policy's where None, which is ``"graph"``.
+        outputs: names of the outputs that keep their size; all where None. Others may shrink, which
+            ``record(small).outputs`` tells: caches, hidden states that only the model's own next part reads. A field's
+            name (``"logits"``), a place in a tuple (``0``), a path (``"past_key_values.0"``) or what it begins with;
+            ``()`` holds none.
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
             ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
@@ -106,7 +112,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     (torch.Size([1, 4, 4, 4]), 4)
     """
     data = cut["data"] = _data_for(recover, cut.get("data"), cut.pop("loss", None), cut.pop("samples", SAMPLES))
-    earlier, analysis = found_record(model), analysis_of(model, example_inputs, _policy(policy, form))
+    earlier, analysis = found_record(model), analysis_of(model, example_inputs, _policy(policy, form, outputs))
     cut = cut if of == "model" else of_the_original(of, cut, earlier, analysis.coupling)
     if train is not None:
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
@@ -174,9 +180,9 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     return attach(small, record(small).following(found_record(model)))
 
 
-def _policy(policy: Policy | None, form: str | None) -> Policy:
-    policy = policy or Policy()
-    return policy if form is None else replace(policy, form=form)
+def _policy(policy: Policy | None, form: str | None, outputs: Iterable[str | int] | None) -> Policy:
+    said: dict[str, Any] = {"form": form, "outputs": outputs}
+    return replace(policy or Policy(), **{name: value for name, value in said.items() if value is not None})
 
 
 def _data_for(recover: str | None, data: Any, loss: Loss | None, samples: int | None) -> Data | None:

@@ -14,7 +14,7 @@ from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
-from fxprune.errors import VerificationError
+from fxprune.errors import InputError, VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
@@ -39,10 +39,19 @@ def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | N
     refuse(model)
     policy = policy or Policy()
     captured = capture(model, example_inputs)
+    _check_outputs(captured, policy)
     if MODULE in (policy.form, form):
         captured = traced_back(model, captured)
     trials = (refusals, held_by_python, changed_values) if policy.form == MODULE else (refusals, changed_values)
     return refine(model, captured, policy, trials)
+
+
+def _check_outputs(captured: Captured, policy: Policy) -> None:
+    names = list(dict.fromkeys(name for traced in captured.traced for name in traced.tape.output_names))
+    for wanted in policy.outputs or ():
+        if not any(Policy(outputs=(wanted,)).holds(name) for name in names):
+            shown = ", ".join(map(repr, names[:12]))
+            raise InputError(f"outputs= must name outputs of the model, got {wanted!r}; it returns {shown}")
 
 
 def traced_back(model: nn.Module, captured: Captured) -> Captured:

@@ -135,6 +135,20 @@ class Record:
         """The example inputs' description; ``inputs.inferred`` says how they were inferred, if they were."""
         return self.coupling.inputs
 
+    @property
+    def outputs(self) -> dict[str, tuple[tuple[int, int, int], ...]]:
+        """The outputs that shrank, as ``outputs=`` let them: name -> (dimension, before, after) of each such dimension,
+        as of the example inputs."""
+        evidence = self.coupling.evidence
+        lost = self.coupling.lost({name: group.kept for name, group in self.plan.groups.items()})
+        found = {}
+        for name, number in zip(evidence.tapes[0].output_names, evidence.tapes[0].outputs, strict=True):
+            vectors = evidence.dims[0].get(number, ())
+            gone = [int(lost[evidence.channel[vector[vector >= 0]]].sum()) for vector in vectors]
+            found[name] = tuple((d, len(vector), len(vector) - n)
+                                for d, (vector, n) in enumerate(zip(vectors, gone, strict=True)) if n)
+        return {name: dims for name, dims in found.items() if dims}
+
     def report(self, format: str = "text", layers: bool = True) -> str:
         """Before and after, how it was checked, and by layer the width and, with a latency budget, the time.
 

@@ -25,7 +25,6 @@ from fxprune.ir import example_inputs
 from fxprune.ir.call_arguments import arguments, named
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.inferred_inputs import candidates
-from fxprune.ir.trees import tensors_in
 from fxprune.rules.bugs import Bug
 
 GRAPH, MODULE = "graph", "module"
@@ -205,7 +204,7 @@ def _trace(model: nn.Module, observer: Observer, training: bool, example: Exampl
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
     for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
-    observer.tape.outputs[:] = [observer.ref(t).id for t in tensors_in(traced.output)]
+    observer.returns(traced.output)
     drop_dead(traced.graph, traced.tape)
     return traced, root
 

@@ -22,7 +22,7 @@ from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, Ref, Tape
-from fxprune.ir.trees import leaves, mapped
+from fxprune.ir.trees import leaves, mapped, named_tensors_in
 from fxprune.rules.registry import couple_of
 
 # Beyond this many elements a constant's contents are not followed: no index table is larger.
@@ -89,6 +89,12 @@ class Observer(TorchDispatchMode):
     def _remember(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         self._known[id(tensor)] = value
         self._storages.add(self.tape.storages[self.ref(tensor).id])
+
+    def returns(self, value: Any) -> None:
+        """The model has returned this."""
+        found = list(named_tensors_in(value))
+        self.tape.outputs[:] = [self.ref(tensor).id for _, tensor in found]
+        self.tape.output_names[:] = [name or "output" for name, _ in found]
 
     def known(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self._known.get(id(tensor))

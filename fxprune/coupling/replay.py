@@ -107,7 +107,8 @@ class _Run:
         for call in tape.calls:
             self.calls.append(call)
             self._call(tape, call, dims)
-        for ref in tape.outputs:
+        held = [ref for ref, name in zip(tape.outputs, tape.output_names, strict=True) if self.policy.holds(name)]
+        for ref in held:
             for vector in dims.get(ref, ()):
                 self.notes.ties.freeze(vector, Reason("model output"))
         return dims

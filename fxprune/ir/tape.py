@@ -51,7 +51,7 @@ class Tape:
         params: the tensors that are parameters or buffers, by their first name.
         constants: those that the model holds without having registered them.
         inputs: those that are inputs, by the argument's name.
-        outputs: those that the model returns.
+        outputs: those that the model returns, and ``output_names`` what they are called there.
         masks: those that select where they are an index: of booleans, or of bytes.
         values: contents of integer and boolean tensors, where they are known.
         nodes: the tensors that each graph node stands for, by their path in its value.
@@ -65,6 +65,7 @@ class Tape:
     constants: dict[int, str] = field(default_factory=dict)
     inputs: dict[int, str] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
     masks: set[int] = field(default_factory=set)
     values: dict[int, np.ndarray] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=dict)

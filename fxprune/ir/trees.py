@@ -1,7 +1,7 @@
 """Nested values: the arguments of operators, and whatever a model returns."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -63,25 +63,35 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     >>> len(list(tensors_in({"a": shared, "b": shared})))
     2
     """
-    yield from _tensors(value, ())
+    return (tensor for _, tensor in _tensors(value, (), ()))
 
 
-def _tensors(value: Any, around: tuple[int, ...]) -> Iterator[torch.Tensor]:
+def named_tensors_in(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same, each with its path.
+
+    >>> [name for name, _ in named_tensors_in({"logits": torch.zeros(1), "states": (torch.zeros(1), torch.ones(1))})]
+    ['logits', 'states.0', 'states.1']
+    """
+    return ((".".join(map(str, path)), tensor) for path, tensor in _tensors(value, (), ()))
+
+
+def _tensors(value: Any, around: tuple[int, ...], path: tuple[Any, ...]
+             ) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
     """``around`` are the containers that it lies in, one of which it may be."""
     if isinstance(value, torch.Tensor):
-        yield value
+        yield path, value
         return
     if id(value) in around or isinstance(value, (torch.nn.Module, type)):
         return
-    for item in _items(value):
-        yield from _tensors(item, (*around, id(value)))
+    for key, item in _items(value):
+        yield from _tensors(item, (*around, id(value)), (*path, key))
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return list(value.values())
+        return list(value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return list(value)
+        return list(enumerate(value))
     if dataclasses.is_dataclass(value):
-        return [getattr(value, field.name) for field in dataclasses.fields(value)]
-    return list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return list(vars(value).items()) if hasattr(value, "__dict__") and not callable(value) else []

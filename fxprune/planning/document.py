@@ -122,11 +122,12 @@ def _signature(reader: Reader) -> Signature:
     return Signature(tuple(entries))
 
 
-def _policy(reader: Reader) -> dict[str, str]:
-    reader.only(tuple(POLICIES))
-    found = {key: item.text() for key, item in reader.items()}
-    for key, value in found.items():
-        if value not in POLICIES[key]:
+def _policy(reader: Reader) -> dict[str, Any]:
+    reader.only((*POLICIES, "outputs"))
+    found: dict[str, Any] = {}
+    for key, item in reader.items():
+        found[key] = tuple(name.text() for name in item.elements()) if key == "outputs" else item.text()
+        if key in POLICIES and found[key] not in POLICIES[key]:
             raise reader[key].fail(f"must be one of {', '.join(map(repr, POLICIES[key]))}")
     return found
 

@@ -40,7 +40,7 @@ class Plan:
         signature: the model's structure.
         digest: of the weights that the plan was drawn from.
         options: how it was drawn: ``budget``, ``criterion``, ``vote``, ``scope``, ``round_to``, …
-        policy: how the coupling resolved splits (heads, groups).
+        policy: how the coupling resolved splits (heads, groups), and which outputs it held.
         mode: ``"graph"`` or ``"module"``.
         versions: of fxprune and torch that drew it.
     """
@@ -51,7 +51,7 @@ class Plan:
     signature: Signature
     digest: str
     options: Mapping[str, object]
-    policy: Mapping[str, str]
+    policy: Mapping[str, Any]
     mode: str
     versions: Mapping[str, str]
 
@@ -63,7 +63,7 @@ class Plan:
     def build(cls, groups: Mapping[str, CouplingGroup], kept: Mapping[str, Iterable[int]], *, signature: Signature,
               inputs: Inputs, digest: str, aliases: Mapping[str, Sequence[str]], mode: str = "graph",
               scores: Mapping[str, Iterable[float]] | None = None, options: Mapping[str, object] | None = None,
-              policy: Mapping[str, str] | None = None) -> "Plan":
+              policy: Mapping[str, Any] | None = None) -> "Plan":
         """A plan from the kept channels, in their new order, of the groups that could be cut.
 
         Raises:

@@ -17,6 +17,8 @@ from fxprune.results import Record
 
 # Columns that the three numbers of a layer take.
 NUMBERS = 30
+# Outputs that are listed by name.
+SHRUNK = 4
 HEADERS = ("", "before", "after", "kept")
 
 
@@ -95,11 +97,19 @@ def _said(record: Any) -> list[str]:
     checked = record.verification or "not verified (verify=False)"
     return [f"{narrowed} of {len(record.before.widths)} layers are narrower; {record.mode} mode",
             str(checked),
+            *([_shrunk(record.outputs)] if record.outputs else []),
             *([_folded(record.folds)] if record.folds else []),
             *([str(record.recovery)] if record.recovery else []),
             *([str(record.overall)] if record.overall else []),
             *(said(record.latency) if record.latency else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
+
+
+def _shrunk(outputs: Any) -> str:
+    """The outputs that are smaller than the original's."""
+    dims = [f"{name}[{d}] {before} to {after}" for name, shrunk in outputs.items() for d, before, after in shrunk]
+    more = f" and {len(dims) - SHRUNK} more (record.outputs)" if len(dims) > SHRUNK else ""
+    return f"outputs that shrank: {', '.join(dims[:SHRUNK])}{more}"
 
 
 def _folded(folds: Any) -> str:

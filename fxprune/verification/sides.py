@@ -25,6 +25,7 @@ from fxprune.ir.tape import Ref
 from fxprune.ir.trees import tensors_in
 from fxprune.verification.arithmetic import Arithmetic, Run, with_rounding
 from fxprune.verification.channel_order import Order
+from fxprune.verification.kept_part import kept_part
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.masked import Computing, Masked
 from fxprune.verification.nodes import by_keyword, run_nodes
@@ -90,7 +91,7 @@ class Sides:
                                 f"({context}), and raised {what}") from error
             out = self._result(example, values, rounding, context, view)
         if out is not _UNCAPTURED:
-            _compare_outputs(expected, out, self.ledger, context, rounding)
+            _compare_outputs(_kept(expected, view), out, self.ledger, context, rounding)
             if not self.share[0]:
                 self.ledger.runs.append((mode, batch))
         return ""
@@ -283,6 +284,16 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
         value = value[key]
     return value
+
+
+def _kept(expected: Any, view: View) -> list[torch.Tensor]:
+    """What is kept of the original's outputs, of which some may shrink."""
+    outputs = list(tensors_in(expected))
+    known = [view.dims.get(number) for number in view.tape.outputs]
+    if len(known) != len(outputs):
+        return outputs
+    return [out if vectors is None else kept_part(out, [view.kept_of(vector) for vector in vectors])
+            for out, vectors in zip(outputs, known, strict=True)]
 
 
 def _compare_outputs(expected: Any, out: Any, ledger: Ledger, context: str, rounding: dict[tuple[str, _Path], float]
