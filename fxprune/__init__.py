@@ -37,6 +37,7 @@ from fxprune.rewrite.merging import merge
 from fxprune.rewrite.ordering import order
 from fxprune.rewrite.recovery import Recovery
 from fxprune.rules.registry import register_literals, register_rule
+from fxprune.searching import search, sensitivity
 from fxprune.shards import apply_shards, score_shards, verify_shards
 from fxprune.training import DWGL, Constant, Ramp, Votes, WarmUp
 from fxprune.verification import Verification
@@ -89,6 +90,8 @@ __all__ = [
     "schedule",
     "score",
     "score_shards",
+    "search",
+    "sensitivity",
     "verify",
     "verify_shards",
 ]

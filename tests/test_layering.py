@@ -33,6 +33,7 @@ TIERS = (
     {"passes"},
     {"latency", "gradual"},
     {"api"},
+    {"searching"},
     {"report"},
     {"artefacts", "pruning_callback"},
     {"shards"},

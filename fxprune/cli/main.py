@@ -1,5 +1,5 @@
-"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``, ``fxprune table``,
-``fxprune bench``.
+"""The command line: ``fxprune groups``, ``fxprune explain``, ``fxprune compress``, ``fxprune search``,
+``fxprune table``, ``fxprune bench``.
 
 Exit codes: 0; 1 where `explain` finds nothing; 2 where something was refused, which is one line on the error stream;
 130 after Ctrl-C. What a program reads (JSON, CSV) is all that goes to the output.
@@ -10,11 +10,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fxprune.cli import bench_command, compress_command, explain_command, groups_command, table_command
+from fxprune.cli import (
+    bench_command,
+    compress_command,
+    explain_command,
+    groups_command,
+    search_command,
+    table_command,
+)
 from fxprune.errors import FxpruneError
 from fxprune.ir.versions import installed
 
-COMMANDS = (groups_command, explain_command, compress_command, table_command, bench_command)
+COMMANDS = (groups_command, explain_command, compress_command, search_command, table_command, bench_command)
 REFUSED, INTERRUPTED = 2, 130
 # What a message calls an argument of Python's, and what it is called here.
 SPELLED = {"example_inputs": "--input SHAPE[:DTYPE], once for each argument of forward",
@@ -54,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options. What is left over is an error of the command that it was given to, with that command's usage."""
     options, left = parser().parse_known_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     if left:
         options.command.error(f"unrecognized arguments: {' '.join(left)}")
     return options

@@ -11,12 +11,12 @@ from fxprune.errors import FxpruneError, InputError, unknown
 from fxprune.ir.groups import CouplingGroup
 from fxprune.planning.criteria.activity import Activation, APoZ, Entropy, Fluctuation, Wanda
 from fxprune.planning.criteria.bn_scale import BNScale
+from fxprune.planning.criteria.damage import Hessian, Taylor
 from fxprune.planning.criteria.expected import Expected
 from fxprune.planning.criteria.filters import FPGM, LAMP, Similarity
 from fxprune.planning.criteria.norms import L1, L2
 from fxprune.planning.criteria.random import Random
 from fxprune.planning.criteria.reconstruction import OBS, Lasso
-from fxprune.planning.criteria.sensitivity import Hessian, Taylor
 
 if TYPE_CHECKING:
     from fxprune.planning.statistics import Statistics
