@@ -18,7 +18,7 @@ from fxprune.gradual.original import of_the_original
 from fxprune.ir.policy import Policy
 from fxprune.latency.correction import timed_plan
 from fxprune.latency.target import Target
-from fxprune.passes import analysis_of, carry_out
+from fxprune.passes import analysis_of, carry_out, proven
 from fxprune.planning import Plan
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.cut_options import CutOptions, with_cut_options
@@ -127,8 +127,7 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
     small = attach(small, replace(record(small), latency=timing).following(earlier, ordered=train is not None))
     if not verify:
         return small
-    base = _recovered(folded.model, small, drawn)
-    return attach(small, replace(record(small), verification=check(base, small, drawn, analysis)))
+    return proven(_recovered(folded.model, small, drawn), small, drawn, analysis)
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:
@@ -153,8 +152,8 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
           recover: str | None = None, data: Any = None, samples: int | None = SAMPLES, fold_constants: bool = False,
-          calibration: Any = None, form: str = GRAPH) -> nn.Module:
-    """Carry out a plan on a model: a new, smaller module; ``model`` stays as it is.
+          calibration: Any = None, form: str = GRAPH, verify: bool = True) -> nn.Module:
+    """Carry out a plan on a model: a new, smaller module, checked before it returns; ``model`` stays as it is.
 
     Args:
         model: the model that the plan was drawn for.
@@ -165,19 +164,25 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         fold_constants: fold what removed channels still emit into their consumers (see `fxprune.fold`).
         calibration: inputs, or batches of them, to measure those constants on; random ones where None.
         form: ``"graph"``, a GraphModule, or ``"module"``, a smaller copy of the model's own class: the same numbers.
+        verify: prove the result against the masked original, in eval and in train mode.
 
     Raises:
         PlanError: the plan does not belong to this model, or these weights.
         FormError: the plan cuts what the model's own Python fixes.
+        VerificationError: the result does not compute the masked original.
     """
     data = _data_for(recover, data, None, samples)
     _check_plan(model, plan, weights)
+    if verify and any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError("a model without weights cannot be verified, and this one is on the meta device; pass "
+                         "verify=False, and verify when its weights are there")
     analysis = _analysis_for(model, plan, example_inputs, Policy(form=form).form)
     plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
     small = carry_out(folded, analysis, plan, model, recover, data, form)
-    return attach(small, record(small).following(found_record(model)))
+    small = attach(small, record(small).following(found_record(model)))
+    return proven(_recovered(folded.model, small, plan), small, plan, analysis) if verify else small
 
 
 def _policy(policy: Policy | None, form: str | None, outputs: Iterable[str | int] | None) -> Policy:

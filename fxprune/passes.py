@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from fxprune.capture.capturing import GRAPH, MODULE, Captured, capture
 from fxprune.capture.hooks import left_behind
@@ -18,8 +19,9 @@ from fxprune.errors import InputError, VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
-from fxprune.results import Record, attach
+from fxprune.results import Record, attach, record
 from fxprune.rewrite.emit import emit
+from fxprune.rewrite.fixed_lengths import hold
 from fxprune.rewrite.folding import Folded
 from fxprune.rewrite.recovery import recover
 from fxprune.rewrite.shrink import shrink
@@ -76,6 +78,19 @@ def changed_values(model: nn.Module, analysis: Analysis) -> Refused:
             raise
         return {error.node: f"a size in the model's Python steers its values: {error}"}
     return {}
+
+
+def proven(base: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) -> nn.Module:
+    """The same module, held against ``base``, with the proof in its record; it asserts what the proof found fixed.
+
+    Raises:
+        VerificationError: they differ.
+    """
+    verification = check(base, small, plan, analysis)
+    fixed = [(d.argument, d.dim, d.length, d.why) for d in verification.dimensions if d.asserted]
+    if fixed and isinstance(small, GraphModule):
+        hold(small, fixed)
+    return attach(small, replace(record(small), verification=verification))
 
 
 def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module | None = None,

@@ -18,6 +18,7 @@ from fxprune.rewrite.attachment import attach_to, attached_to
 from fxprune.rewrite.folding import Fold
 from fxprune.rewrite.recovery import Recovery
 from fxprune.verification import Verification
+from fxprune.verification.input_dimensions import InputDimension
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,12 @@ class Record:
             found[name] = tuple((d, len(vector), len(vector) - n)
                                 for d, (vector, n) in enumerate(zip(vectors, gone, strict=True)) if n)
         return {name: dims for name, dims in found.items() if dims}
+
+    @property
+    def dimensions(self) -> tuple[InputDimension, ...]:
+        """Which dimensions of the inputs are free, proven at two lengths, and which are fixed, and why; none of them
+        where nothing was verified."""
+        return self.verification.dimensions if self.verification is not None else ()
 
     def report(self, format: str = "text", layers: bool = True) -> str:
         """Before and after, how it was checked, and by layer the width and, with a latency budget, the time.

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -13,7 +12,6 @@ from fxprune.artefacts.weights import read_notes, read_weights
 from fxprune.capture.capturing import GRAPH, MODULE
 from fxprune.errors import ArtefactError
 from fxprune.planning import Plan
-from fxprune.results import attach, record
 
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False, verify: bool = True
@@ -51,10 +49,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
     place = whole(folder)
     plan, weights = Plan.load(place / "plan.json"), place / "weights.safetensors"
     notes = read_notes(weights)
-    form = MODULE if notes.get("form") == MODULE else GRAPH
-    small = api.apply(model, plan, weights="any", fold_constants=notes.get("folded") == "true", form=form)
-    if verify:
-        small = attach(small, replace(record(small), verification=api.verify(model, small, plan)))
+    form, folded = MODULE if notes.get("form") == MODULE else GRAPH, notes.get("folded") == "true"
+    small = api.apply(model, plan, weights="any", fold_constants=folded, form=form, verify=verify)
     read_weights(small, weights)
     return small
 

@@ -22,7 +22,7 @@ from fxprune.capture.tracer import Tracer, is_leaf
 from fxprune.capture.watch import Watcher, watch
 from fxprune.errors import CaptureError, FxpruneError, InputError, RuleError
 from fxprune.ir import example_inputs
-from fxprune.ir.call_arguments import arguments, named
+from fxprune.ir.call_arguments import arguments, labelled
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.inferred_inputs import candidates
 from fxprune.rules.bugs import Bug
@@ -244,7 +244,7 @@ def introduce(observer: Observer, root: nn.Module, contents: dict[str, torch.Ten
             observer.know(tensor, contents[name])
         elif observer.real and not tensor.is_floating_point() and not tensor.is_complex():
             observer.know(tensor, tensor.detach().clone())
-    for name, value in named(arguments(root, example)):
+    for name, value in labelled(root, example):
         for tensor in tree_iter(value):
             if isinstance(tensor, torch.Tensor):
                 observer.tape.inputs[observer.ref(tensor).id] = name

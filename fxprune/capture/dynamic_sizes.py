@@ -9,7 +9,7 @@ fixed, and the emitted module asserts it. Where the model never asked for a size
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,6 @@ from fxprune.capture.sizes import Dim, leaves, line, readable
 from fxprune.capture.traced import Fixed, Traced
 from fxprune.errors import CaptureError
 from fxprune.ir.example_inputs import Example
-from fxprune.ir.tape import Ref
 
 # A law is found from two other lengths and tried at a third.
 SHOTS = 3
@@ -46,13 +45,55 @@ class Axis:
     members: tuple[Member, ...]
     length: int
 
+    @property
+    def is_batch(self) -> bool:
+        return all(dim == 0 for _, dim in self.members)
+
     def lengths(self) -> list[int]:
         """Others to try, likeliest first: a batch takes any, an image what keeps it divisible, tokens a few less."""
-        n, step = self.length, min(self.length & -self.length, STEP)
-        if all(dim == 0 for _, dim in self.members):
-            step = 1
+        n, step = self.length, 1 if self.is_batch else min(self.length & -self.length, STEP)
         tried = dict.fromkeys((n + step, n + 1, n - 1, n + 2 * step, n // 2, n - 2))
         return [m for m in tried if m > 0 and m != n]
+
+
+def contracted(captures: Iterable[Traced]) -> set[Member]:
+    """The dimensions that the weights decide on."""
+    return {member for traced in captures for member in _contracted(traced, list(traced.tape.inputs))}
+
+
+def free_axes(captures: Iterable[Traced], shapes: Sequence[tuple[int, ...]]) -> list[Axis]:
+    """The dimensions that settled captures all take at other lengths, as far as they know: one that nothing asked for
+    may yet be one that an operator needs.
+
+    Args:
+        shapes: of the input tensors, in order.
+    """
+    held: set[Member] = set()
+    for traced in captures:
+        inputs = list(traced.tape.inputs)
+        held |= _contracted(traced, inputs) | {(inputs.index(fixed.tensor), fixed.dim) for fixed in traced.fixed}
+    return _together(shapes, held)
+
+
+def _together(shapes: Sequence[tuple[int, ...]], held: Collection[Member]) -> list[Axis]:
+    """The dimensions that are not held; those of one place and length in several tensors together."""
+    places: dict[tuple[int, int], list[Member]] = {}
+    for number, shape in enumerate(shapes):
+        for dim, length in enumerate(shape):
+            if length and (number, dim) not in held:
+                places.setdefault((dim, length), []).append((number, dim))
+    return [Axis(tuple(members), length) for (_, length), members in places.items()]
+
+
+def ways(axis: Axis, shapes: Sequence[tuple[int, ...]]) -> Iterator[Axis]:
+    """Which dimensions may have to change together: those in one place, each alone, all of that length."""
+    yield axis
+    if len(axis.members) > 1:
+        yield from (Axis((member,), axis.length) for member in axis.members)
+    alike = tuple((number, dim) for number, shape in enumerate(shapes) for dim, length in enumerate(shape)
+                  if length == axis.length)
+    if alike != axis.members:
+        yield Axis(alike, axis.length)
 
 
 def settle(traced: Traced, example: Example, again: Again, attempts: int = 6) -> Traced:
@@ -87,7 +128,8 @@ class _Settling:
     def settled(self) -> Traced:
         if self.traced.unsteady:
             self._steady()
-        axes, dtypes = list(self._axes()), asked(self.traced)
+        held = _contracted(self.traced, self.inputs) | self.why.keys()
+        axes, dtypes = _together([tuple(tensor.shape) for tensor in self.tensors], held), asked(self.traced)
         if axes and dtypes and self._all_free(axes, dtypes[0]):
             settle_dtypes(self.traced, self.example, self.again, dtypes[1:])
         else:
@@ -104,17 +146,6 @@ class _Settling:
         if isinstance(got, str) or self.base.differs(got) or self.base.moved(got):
             raise CaptureError("the model's Python reads a size that the contents of its inputs decide on, so that its "
                                "graph depends on the data")
-
-    def _axes(self) -> Iterator[Axis]:
-        """The dimensions that may be free; those of one place and length in several tensors together."""
-        contracted = _contracted(self.traced, self.inputs)
-        places: dict[tuple[int, int], list[Member]] = {}
-        for number, tensor in enumerate(self.tensors):
-            for dim, length in enumerate(tensor.shape):
-                if length and (number, dim) not in contracted | self.why.keys():
-                    places.setdefault((dim, length), []).append((number, dim))
-        for (_, length), members in places.items():
-            yield Axis(tuple(members), length)
 
     def _all_free(self, axes: list[Axis], dtype: torch.dtype | None = None) -> bool:
         """Whether one capture with all lengths changed shows that there is nothing to find; it mostly does. With a
@@ -140,7 +171,7 @@ class _Settling:
     def _try(self, axis: Axis) -> None:
         """Capture at other lengths, until one is taken; more often where numbers follow it."""
         why = ""
-        for way in self._ways(axis):
+        for way in ways(axis, [tuple(tensor.shape) for tensor in self.tensors]):
             for length in way.lengths()[:self.attempts]:
                 got = self._at(dict.fromkeys(way.members, length))
                 if isinstance(got, str):
@@ -161,16 +192,6 @@ class _Settling:
             if way in self.shots:
                 return
         self._fix(axis, why)
-
-    def _ways(self, axis: Axis) -> Iterator[Axis]:
-        """Which dimensions may have to change together: those in one place, each alone, all of that length."""
-        yield axis
-        alike = tuple((number, dim) for number, tensor in enumerate(self.tensors)
-                      for dim, length in enumerate(tensor.shape) if length == axis.length)
-        if len(axis.members) > 1:
-            yield from (Axis((member,), axis.length) for member in axis.members)
-        if alike != axis.members:
-            yield Axis(alike, axis.length)
 
     def _fix(self, axis: Axis, why: str) -> None:
         for member in axis.members:
@@ -250,10 +271,9 @@ class _Settling:
             writer.write(self.base.nodes[number], path, self.base.lengths.of_tape(laws[number, path]))
 
     def _fixed(self) -> Iterator[Fixed]:
-        labels = {ref.id: label for label, ref in _labels(self.traced)}
         for (number, dim), why in sorted(self.why.items()):
             ref = self.inputs[number]
-            yield Fixed(labels.get(ref, self.traced.tape.inputs[ref]), ref, dim, self.tensors[number].shape[dim], why)
+            yield Fixed(self.traced.tape.inputs[ref], ref, dim, self.tensors[number].shape[dim], why)
 
 
 def _pinned(traced: Traced, inputs: list[int]) -> dict[Member, str]:
@@ -294,10 +314,3 @@ def _resized(example: Example, lengths: dict[Member, int]) -> Example:
 
     return tree_map_only(torch.Tensor, make, example)
 
-
-def _labels(traced: Traced) -> Iterator[tuple[str, Ref]]:
-    """What a user calls each input tensor: ``x``, ``batch['image']``."""
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            for path, ref in traced.tape.nodes.get(node.name, {}).items():
-                yield f"{node.target}{''.join(f'[{key!r}]' for key in path)}", ref

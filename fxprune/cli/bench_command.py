@@ -86,7 +86,7 @@ def _models(options: argparse.Namespace) -> tuple[tuple[nn.Module, str], tuple[n
     if not _is_folder(options.small):
         return (original, MODULE), _other(options.small, options)
     # Times do not depend on which channels were the best ones, nor on what was trained since.
-    return (original, MODULE), (apply(original, plan_of(options.small), weights="any"), MODULE)
+    return (original, MODULE), (apply(original, plan_of(options.small), weights="any", verify=False), MODULE)
 
 
 def _other(name: str, options: argparse.Namespace) -> tuple[nn.Module, str]:

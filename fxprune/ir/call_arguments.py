@@ -1,7 +1,7 @@
 """What the example gives for each argument of ``forward``: Python's own binding, asked in one place."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -63,6 +63,28 @@ def arguments(model: nn.Module, example: Example) -> tuple[Argument, ...]:
         raise InputError(f"example inputs must fit forward{signature}: {error}; pass a tuple of positional arguments "
                          "or a dict of keyword arguments") from error
     return tuple(Argument(name, p.kind, p.default, given.get(name, EMPTY)) for name, p in signature.parameters.items())
+
+
+def labelled(model: nn.Module, example: Example) -> Iterator[tuple[str, Any]]:
+    """What the example holds besides containers, as users call it (``batch['image']``), in the order of its arguments.
+
+    >>> list(labelled(nn.Bilinear(2, 2, 2), ((), {"input2": {"a": [1, 2]}, "input1": 3})))
+    [("input2['a'][0]", 1), ("input2['a'][1]", 2), ('input1', 3)]
+    """
+    names = {id(value): name for name, value in named(arguments(model, example))}
+    for value in (*example[0], *example[1].values()):
+        yield from _leaves(names[id(value)], value)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(f"{name}[{key!r}]", item)
+    elif isinstance(value, (list, tuple)):
+        for key, item in enumerate(value):
+            yield from _leaves(f"{name}[{key!r}]", item)
+    else:
+        yield name, value
 
 
 def named(bound: tuple[Argument, ...]) -> Iterator[tuple[str, Any]]:

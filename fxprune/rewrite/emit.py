@@ -23,6 +23,7 @@ from fxprune.ir.call_arguments import EMPTY, Argument, arguments
 from fxprune.ir.example_inputs import TensorSpec
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
+from fxprune.rewrite.fixed_lengths import said
 from fxprune.rewrite.site import Natural, rewritten
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
@@ -249,8 +250,7 @@ class _Rewriter:
             size = self._expression(Dim(fixed.tensor, fixed.dim))
             if isinstance(size, Node):
                 holds = self._made("call_function", operator.eq, (size, fixed.length))
-                message = f"fxprune: captured with {fixed.argument} of size {fixed.length} in dimension {fixed.dim}, " \
-                          f"which is fixed: {fixed.why}; capture again for inputs of this size"
+                message = said(fixed.argument, fixed.dim, fixed.length, fixed.why)
                 self.new.call_function(ASSERT, (holds, message))
 
     def _guards(self, guards: list[Guard]) -> None:

@@ -27,6 +27,7 @@ class Ledger:
     count: int = 0
     worst: str = ""
     runs: list[tuple[str, int]] = field(default_factory=list)
+    shapes: list[tuple[tuple[int, ...], ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def compare(self, where: str, reference: torch.Tensor, got: torch.Tensor, context: str, rounding: float = 0.0

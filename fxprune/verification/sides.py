@@ -94,6 +94,8 @@ class Sides:
             _compare_outputs(_kept(expected, view), out, self.ledger, context, rounding)
             if not self.share[0]:
                 self.ledger.runs.append((mode, batch))
+                self.ledger.shapes.append(tuple(tuple(t.shape) for t in tree_iter(example)
+                                                if isinstance(t, torch.Tensor)))
         return ""
 
     def _held(self, node: str) -> bool:
@@ -219,7 +221,7 @@ class Sides:
             raise
         except AssertionError as error:
             if str(error).startswith("fxprune: captured"):
-                self.ledger.notes.append(f"{context}: {error}")
+                self.ledger.notes.append(f"{context}: {str(error).splitlines()[0]}")
                 return _UNCAPTURED
             raise Undecided(f"the result must run where the original does ({context}): {error}") from error
         except Exception as error:

@@ -2,16 +2,19 @@
 
 Both sides get the same random weights. In the original, what the plan removes is zero, and operators that mix channels
 compute over the kept ones; the emitted module must agree node by node, at the kept positions, in eval and in train
-mode, at the given and at a second batch size. Nothing here knows how the module was emitted.
+mode, at the given and at other sizes. Nothing here knows how the module was emitted.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from fxprune.capture.capturing import MODULE
+from fxprune.capture.capturing import GRAPH, MODULE
+from fxprune.capture.dynamic_sizes import Axis, Member
 from fxprune.capture.randomness import untouched_rng
+from fxprune.capture.traced import Traced
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
 from fxprune.errors import VerificationError
@@ -22,10 +25,11 @@ from fxprune.ir.signature import dtype_name
 from fxprune.planning import Plan
 from fxprune.verification.arithmetic import Arithmetic
 from fxprune.verification.channel_order import Order
+from fxprune.verification.input_dimensions import Lengths, axes_of, input_dimensions, left, resized
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.prepare import check_weights, pair
 from fxprune.verification.sides import SAMPLES, Sides
-from fxprune.verification.tried_inputs import candidates, planned
+from fxprune.verification.tried_inputs import EVERY, GIVEN, candidates, given_size, other_sizes, planned
 from fxprune.verification.undecided import Undecided
 from fxprune.verification.verdict import Verification
 
@@ -84,41 +88,106 @@ def _arithmetics(model: nn.Module) -> list[Arithmetic]:
 def _attempt(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis, dtype: torch.dtype,
              arithmetic: Arithmetic, samples: int, notes: tuple[str, ...]) -> Verification:
     ledger = Ledger(TOLERANCE[dtype], dtype, notes=list(notes))
-    captured, order = analysis.captured, Order(analysis.coupling, plan)
-    views = {id(view.traced): view for view in analysis.views(plan.channels)}
-
-    def declined(mode: str, example: Example, view: View) -> str:
-        """Why the original does not take these inputs; nothing where both sides were compared on them."""
-        shares = _shares(view, dtype.itemsize * 2)
-        for k in range(shares):
-            # New copies each time: what a model caches on itself in one run would change the next.
-            both = pair(model, small, plan.keep, arithmetic, SEED)
-            why = Sides(*both, analysis, ledger, order, arithmetic, samples, (k, shares)).run(mode, example, view)
-            if why:
-                return why
-        return ""
-
+    comparison = _Comparison(model, small, plan, analysis, arithmetic, samples, ledger)
+    captured = analysis.captured
     with untouched_rng():
         for number, (mode, second, variation) in enumerate(planned(captured)):
-            view = views[id(captured.ways[variation] if variation else captured.modes[mode])]
-            why = ""
-            tried = candidates(model, plan.inputs, captured.example, second, arithmetic.wide, SEED + number)
-            for example, how in tried:
-                example = example_inputs.varied(example, variation) if variation else example
-                no = declined(mode, example, view)
-                why = why or no
-                if not no:
-                    ledger.notes += [f"{how}: {why}"] if how else []
-                    break
-            else:
-                ledger.notes.append(why)
+            comparison.compare(mode, second, variation, SEED + number)
+        why = comparison.explore() if ledger.runs and captured.mode == GRAPH else {}
     if not ledger.runs:
         raise Undecided(f"nothing could be compared: {'; '.join(ledger.notes)}")
     if "train" not in captured.modes:
         what = "module mode, compared in eval mode only" if captured.mode == MODULE else "not captured in train mode"
         ledger.notes.append(f"{what}: {captured.why}")
     return Verification(ledger.error, ledger.count, ledger.worst, ledger.allowed, dtype_name(dtype),
-                        tuple(ledger.runs), tuple(ledger.notes))
+                        tuple(ledger.runs), tuple(ledger.notes), tuple(ledger.shapes), tuple(captured.modes),
+                        input_dimensions(captured, plan.inputs, ledger.shapes, why))
+
+
+@dataclass
+class _Comparison:
+    """Both sides, run as often as it takes."""
+
+    model: nn.Module
+    small: nn.Module
+    plan: Plan
+    analysis: Analysis
+    arithmetic: Arithmetic
+    samples: int
+    ledger: Ledger
+
+    def __post_init__(self) -> None:
+        self.order = Order(self.analysis.coupling, self.plan)
+        self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels)}
+
+    def compare(self, mode: str, second: bool, variation: str, seed: int) -> None:
+        """On the first inputs that the original takes, and its result does not refuse."""
+        captured, why, notes = self.analysis.captured, "", len(self.ledger.notes)
+        traced = captured.ways[variation] if variation else captured.modes[mode]
+        inputs = self.plan.inputs
+        changes = other_sizes(inputs, axes_of(captured, inputs)) if second else [given_size()]
+        for example, how in candidates(self.model, inputs, captured.example, changes, self.arithmetic.wide, seed):
+            if how == GIVEN and any(ran == mode for ran, _ in self.ledger.runs):
+                break  # it was compared at these in another run
+            example = example_inputs.varied(example, variation) if variation else example
+            try:
+                no = self._declined(mode, example, traced)
+            except Undecided as error:
+                if how != EVERY:
+                    raise
+                no = str(error)
+            why = why or no
+            if not no:
+                del self.ledger.notes[notes:]
+                self.ledger.notes += [f"{how}: {why}"] if how not in ("", EVERY) else []
+                return
+        del self.ledger.notes[notes:]
+        self.ledger.notes.append(why)
+
+    def _declined(self, mode: str, example: Example, traced: Traced) -> str:
+        """Why both sides were not compared on these inputs; nothing where they were."""
+        view, runs, notes = self.views[id(traced)], len(self.ledger.runs), len(self.ledger.notes)
+        shares = _shares(view, self.ledger.dtype.itemsize * 2)
+        for k in range(shares):
+            # New copies each time: what a model caches on itself in one run would change the next.
+            both = pair(self.model, self.small, self.plan.keep, self.arithmetic, SEED)
+            why = Sides(*both, self.analysis, self.ledger, self.order, self.arithmetic, self.samples, (k, shares)
+                        ).run(mode, example, view)
+            if why:
+                return why
+        return "" if len(self.ledger.runs) > runs else "; ".join(self.ledger.notes[notes:])
+
+    def explore(self) -> dict[Member, str]:
+        """Compare at another length of each dimension that was not; why not, where the original takes none."""
+        captured = self.analysis.captured
+        why: dict[Member, str] = {}
+        pending = left(captured, self.plan.inputs, self.ledger.shapes)
+        lengths = Lengths(self.model, self.plan.inputs)
+        if not pending or lengths.untold():
+            return {}
+        for axis in pending:
+            for way, length, raised in lengths.others(axis):
+                no = f"at {length} the model raises {raised}" if raised else self._at(way, length)
+                if not no:
+                    break
+                why.setdefault(axis.members[0], no)
+            else:
+                why |= dict.fromkeys(axis.members, why[axis.members[0]])
+                continue
+            why.pop(axis.members[0], None)
+        return why
+
+    def _at(self, way: Axis, length: int) -> str:
+        inputs, notes = self.plan.inputs, len(self.ledger.notes)
+        device = next((t.device for t in self.model.parameters()), torch.device("cpu"))
+        example = example_inputs.realise(inputs, device, torch.Generator().manual_seed(SEED),
+                                         resized(dict.fromkeys(way.members, length)), self.arithmetic.wide)
+        try:
+            no = self._declined("eval", example, self.analysis.captured.modes["eval"])
+        except Undecided as error:
+            no = str(error)
+        del self.ledger.notes[notes:]
+        return no
 
 
 def _shares(view: View, itemsize: int) -> int:

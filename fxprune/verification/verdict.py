@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fxprune.ir.methods import provided
+from fxprune.verification.input_dimensions import InputDimension
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Verification:
         dtype: the precision of the comparison.
         runs: what was run: ``("eval", 1)`` is eval mode at batch size 1.
         notes: what could not be compared, and why.
+        shapes: of the input tensors, in each of these runs.
+        claimed: the modes that the result has; in any other it refuses to run, or is only watched (module mode).
+        dimensions: which dimensions of the inputs are free, and which are fixed.
     """
 
     max_error: float
@@ -27,15 +31,20 @@ class Verification:
     dtype: str
     runs: tuple[tuple[str, int], ...]
     notes: tuple[str, ...] = ()
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    claimed: tuple[str, ...] = ()
+    dimensions: tuple[InputDimension, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return self.max_error <= self.tolerance
+        """Whether all was equal, in every mode that the result has."""
+        return self.max_error <= self.tolerance and set(self.claimed) <= {mode for mode, _ in self.runs}
 
     def _repr_html_(self) -> str:
         return str(provided(Verification, "_repr_html_")(self))
 
     def __str__(self) -> str:
         runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in self.runs)
+        never = [mode for mode in self.claimed if mode not in dict(self.runs)]
         return (f"verified: {self.nodes} values compared in {self.dtype} ({runs}), largest relative difference "
-                f"{self.max_error:.1e} at {self.worst!r}")
+                f"{self.max_error:.1e} at {self.worst!r}{'; not compared: ' if never else ''}{', '.join(never)}")

@@ -52,3 +52,17 @@ def test_a_pairing_that_is_wrong_is_not_repeated_by_the_proof(monkeypatch, examp
     monkeypatch.setattr(tracer, "arguments", swapped)
     with pytest.raises(fxprune.VerificationError, match="'[lm]' must equal the masked original"):
         fxprune.compress(net(), example, channels=0.5)
+
+
+class Looked(Weighted):
+    """A length of b is looked up: another one is not known."""
+
+    def forward(self, a, b):
+        return super().forward(a, b.mean(1)) * {5: 2.0}[b.shape[1]]
+
+
+def test_a_fixed_length_is_that_of_its_own_argument():
+    small = fxprune.compress(Looked().eval(), {"b": torch.randn(3, 5, 4), "a": x()}, channels=0.5)
+    assert small(torch.randn(2, 4), torch.randn(2, 5, 4)).shape == (2, 2)
+    with pytest.raises(AssertionError, match="captured with b of size 5 in dimension 1"):
+        small(torch.randn(2, 4), torch.randn(2, 6, 4))

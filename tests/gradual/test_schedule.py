@@ -49,7 +49,7 @@ def test_every_step_keeps_its_share_of_the_first_original(kind):
         grain = max(80, 40 + 6 + 4)
         assert kept * before - grain < getattr(record.after, kind) <= kept * before
     assert record.overall.steps == 4 and getattr(record.overall.before, kind) == before
-    assert fxprune.verify(model, fxprune.apply(model, record.overall.plan), record.overall.plan).ok
+    assert fxprune.verify(model, fxprune.apply(model, record.overall.plan, verify=False), record.overall.plan).ok
 
 
 def test_what_is_no_share_of_the_original_is_refused():

@@ -32,13 +32,13 @@ def test_one_step_gives_what_the_steps_give(program, seed, heads, grouped):
     overall, last = first, None
     for step in range(random.Random(seed).randint(1, 3)):
         try:
-            last = last or fxprune.apply(model, first)
+            last = last or fxprune.apply(model, first, verify=False)
             _, later = drawn(last, seed + step + 1, policy, example)
-            overall, last = overall.then(later, coupling), fxprune.apply(last, later)
+            overall, last = overall.then(later, coupling), fxprune.apply(last, later, verify=False)
         except FxpruneError as refusal:
             note(refusal)
             return
-        once = fxprune.apply(model, overall)
+        once = fxprune.apply(model, overall, verify=False)
         note({name: group.kept for name, group in overall.groups.items()})
         theirs, ours = last.state_dict(), once.state_dict()
         assert set(ours) >= {name for name, _ in model.named_parameters() if name in theirs}
@@ -58,7 +58,7 @@ def test_the_channels_and_the_way_are_kept():
     model, x = chain()
     coupling = fxprune.analyze(model, x)
     first = fxprune.plan(coupling, model, widths={"0": 6, "2": 4})
-    small = fxprune.apply(model, first)
+    small = fxprune.apply(model, first, verify=False)
     later = fxprune.plan(fxprune.analyze(small, x), small, widths={"0": 3})
     overall = first.then(later, coupling)
     assert overall.groups["0"].kept == tuple(first.groups["0"].kept[k] for k in later.groups["0"].kept)
@@ -66,18 +66,19 @@ def test_the_channels_and_the_way_are_kept():
     assert overall.options["steps"] == (first.options, later.options)
     assert overall.groups["0"].scores == first.groups["0"].scores
     assert fxprune.Plan.from_dict(overall.to_dict()) == overall
-    assert fxprune.verify(model, fxprune.apply(model, overall), overall).ok
+    assert fxprune.verify(model, fxprune.apply(model, overall, verify=False), overall).ok
 
 
 def test_orders_are_composed():
     model, x = chain()
     coupling = fxprune.analyze(model, x)
     first = _plan(coupling, model, {"0": [5, 1, 7, 2]})
-    small = fxprune.apply(model, first)
+    small = fxprune.apply(model, first, verify=False)
     later = _plan(fxprune.analyze(small, x), small, {"0": [3, 0]})
     overall = first.then(later, coupling)
     assert overall.groups["0"].kept == (2, 5)
-    torch.testing.assert_close(fxprune.apply(model, overall)(x), fxprune.apply(small, later)(x))
+    once, twice = fxprune.apply(model, overall, verify=False), fxprune.apply(small, later, verify=False)
+    torch.testing.assert_close(once(x), twice(x))
 
 
 def test_a_plan_of_another_model_is_refused():
@@ -105,7 +106,7 @@ def test_what_only_becomes_free_by_the_first_plan_is_no_one_plan():
     model, x, policy = Grouped(), torch.randn(2, 3, 4, 4), Policy(grouped="whole")
     coupling = fxprune.analyze(model, x, policy=policy)
     first = _plan(coupling, model, {"a": [0]})
-    small = fxprune.apply(model, first)
+    small = fxprune.apply(model, first, verify=False)
     assert small.b.groups == 1
     after = fxprune.analyze(small, x, policy=policy)
     later = _plan(after, small, {"a": [1]})

@@ -35,9 +35,10 @@ def test_what_a_batch_norm_makes_twins_merges_exactly():
     plan = fxprune.plan(coupling, model, widths={"0": 5, "3": 3}, criterion="similarity")
     assert {5, 1} - set(plan.groups["0"].kept) and {2, 0} - set(plan.groups["3"].kept)
     before = copy.deepcopy(model.state_dict())
-    small = fxprune.apply(fxprune.merge(model, coupling, plan), plan, weights="any")
+    # Without eps, the norm of a masked channel is 0 / 0, and nothing can be compared.
+    small = fxprune.apply(fxprune.merge(model, coupling, plan), plan, weights="any", verify=False)
     torch.testing.assert_close(small(X), model(X), atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(fxprune.apply(model, plan)(X), model(X), atol=1e-2)
+    assert not torch.allclose(fxprune.apply(model, plan, verify=False)(X), model(X), atol=1e-2)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 

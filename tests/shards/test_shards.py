@@ -108,7 +108,7 @@ def test_the_plan_and_the_slices_are_those_of_the_model_in_memory(coupling, mode
     assert fxprune.Plan.load(tmp_path / "dst" / "plan.json") == plan
     # The small model from its config: the plan on the meta device, and the new weights.
     with torch.device("meta"):
-        empty = fxprune.apply(Language().bfloat16().eval(), plan, TOKENS.to("meta"), weights="any")
+        empty = fxprune.apply(Language().bfloat16().eval(), plan, TOKENS.to("meta"), weights="any", verify=False)
     shapes = {n: p.shape for n, p in empty.named_parameters()}
     assert shapes == {n: t.shape for n, t in found.items()}
 

@@ -74,7 +74,7 @@ def test_what_all_voters_give_up_goes_at_no_loss(name):
                        case.inputs(2))
     coupling = fxprune.analyze(model, example, policy=case.policy)
     plan = planned(model, coupling, zero(model, coupling, shifts=True))
-    found = error(fxprune.apply(model, plan, example), model, example)
+    found = error(fxprune.apply(model, plan, example, verify=False), model, example)
     assert (found > 1e-6) == (name in STATISTICS + CONSTANTS), found
 
 

@@ -57,7 +57,7 @@ def test_what_rounding_does_to_one_value_excuses_no_other(words, change):
     torch.manual_seed(0)
     model = Gated()
     plan = fxprune.plan(fxprune.analyze(model, X), model, channels=0.5)
-    small = damaged(fxprune.apply(model, plan), words, change)
+    small = damaged(fxprune.apply(model, plan, verify=False), words, change)
     with pytest.raises(VerificationError, match=f"node '{words}.*' must equal the masked original to 1e-06"):
         fxprune.verify(model, small, plan)
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import fxprune
+from fxprune.capture.dynamic_sizes import Axis
 from fxprune.ir.example_inputs import describe
-from fxprune.verification.tried_inputs import candidates
+from fxprune.verification.tried_inputs import candidates, given_size, other_sizes
 
 
 class Bags(nn.Module):
@@ -63,7 +64,6 @@ def compressed(model, *example):
 
 
 @pytest.mark.parametrize(("make", "example", "said"), [
-    (Bags, (torch.randint(0, 20, (9,)), torch.tensor([0, 2, 5])), "offsets"),
     (Columns, (torch.cat([torch.randint(1, 4, (4, 3)).float(), torch.rand(4, 2)], 1),), "index out of range"),
     (Packed, (torch.randn(3, 7, 8), torch.tensor([7, 5, 3])), "lengths"),
 ])
@@ -71,7 +71,14 @@ def test_inputs_that_the_original_does_not_take_give_way_to_the_example(make, ex
     proof = compressed(make(), *example)
     (note, *_) = [note for note in proof.notes if "example itself" in note]
     assert "the original does not run in" in note and said in note
-    assert len(proof.runs) == 2 and proof.nodes > 2 and proof.max_error < 1e-12
+    assert {mode for mode, _ in proof.runs} == set(proof.claimed) and proof.nodes > 2 and proof.max_error < 1e-12
+    assert proof.ok
+
+
+def test_a_size_that_random_inputs_fit_is_found():
+    proof = compressed(Bags(), torch.randint(0, 20, (9,)), torch.tensor([0, 2, 5]))
+    ids, offsets = proof.dimensions
+    assert ids.free and offsets.free and {mode for mode, _ in proof.runs} == {"eval", "train"}
 
 
 def test_both_dimensions_of_an_adjacency_matrix_grow():
@@ -83,8 +90,7 @@ def test_what_no_input_shows_is_refused():
     model = Bags().eval()
     example = (torch.randint(0, 20, (9,)), torch.tensor([0, 2, 5]))
     plan = fxprune.plan(fxprune.analyze(model, example), model, channels=0.5)
-    small = fxprune.apply(model, plan, verify=False) if "verify" in fxprune.apply.__code__.co_varnames else \
-        fxprune.apply(model, plan)
+    small = fxprune.apply(model, plan, verify=False)
     relu = next(n for n in small.graph.nodes if n.name == "relu")
     relu.target = "sigmoid"
     small.recompile()
@@ -94,15 +100,20 @@ def test_what_no_input_shows_is_refused():
 
 def test_an_example_is_changed_by_noise_where_it_is_real_valued():
     own = ((torch.ones(3, 4), torch.arange(3)), {})
-    first, noisy, itself = candidates(nn.Linear(4, 2), describe(own), own, False, torch.float64, 0)
+    first, noisy, itself = candidates(nn.Linear(4, 2), describe(own), own, [given_size()], torch.float64, 0)
     assert not torch.equal(first[0][0][0], noisy[0][0][0]) and first[1] == ""
     assert 0.01 < (noisy[0][0][0] - 1).abs().mean() < 0.2 and noisy[0][0][0].dtype is torch.float64
     assert torch.equal(noisy[0][0][1], own[0][1]) and "with noise" in noisy[1]
     assert torch.equal(itself[0][0][0], own[0][0].double()) and itself[0][0][0] is not own[0][0]
 
 
-def test_the_second_batch_is_one_larger():
-    own = ((torch.ones(3, 4), torch.ones(3, 3)), {})
-    shapes = [[tuple(t.shape) for t in example[0]] for example, _ in candidates(nn.Linear(4, 2), describe(own), None,
-                                                                               True, None, 0)]
-    assert shapes == [[(4, 4), (4, 3)], [(4, 4), (4, 4)]]
+def test_other_sizes_are_tried_from_every_dimension_to_none():
+    inputs = describe(((torch.ones(3, 4), torch.ones(3, 3)), {}))
+    axes = [Axis(((0, 0), (1, 0)), 3), Axis(((0, 1),), 4)]
+
+    def shapes(axes):
+        examples = candidates(nn.Linear(4, 2), inputs, None, other_sizes(inputs, axes), None, 0)
+        return [[tuple(t.shape) for t in example[0]] for example, _ in examples]
+
+    assert shapes([]) == [[(4, 4), (4, 3)], [(4, 4), (4, 4)], [(3, 4), (3, 3)]]
+    assert shapes(axes) == [[(4, 5), (4, 3)], [(4, 8), (4, 3)], *shapes([])]
