@@ -53,6 +53,26 @@ def closed_over(model: nn.Module) -> str:
     return ""
 
 
+def shared_names(model: nn.Module) -> dict[str, Any]:
+    """Containers that a hook and the model's own methods find under a name of their file, by words for both."""
+    hooks = [(words, function) for words, hook in _worded(model) for function in [getattr(hook, "__func__", hook)]
+             if isinstance(function, FunctionType)]
+    if not hooks:
+        return {}
+    methods = [value for kind in {type(module): None for _, module in named_modules(model)} for base in kind.__mro__
+               if base.__module__.partition(".")[0] != "torch" for value in vars(base).values()
+               if isinstance(value, FunctionType)]
+    read = {id(value) for method in methods for value in _globals(method).values()}
+    return {f"the hook {words} and the model's own methods share {name!r}": value for words, function in hooks
+            for name, value in _globals(function).items()
+            if isinstance(value, (list, dict, set)) and id(value) in read and function not in methods}
+
+
+def collects(value: Any, memo: Memo) -> bool:
+    """Whether a function closes over a container that a hook's copy writes into, too."""
+    return isinstance(value, (FunctionType, MethodType, partial)) and _reaches(value, memo, set(), (list, dict, set))
+
+
 def left_behind(model: nn.Module) -> list[str]:
     """The hooks of modules that a graph has no node for, in words: what they compute is in the graph, what else they do
     is not. Torch's own do nothing else.
@@ -62,9 +82,16 @@ def left_behind(model: nn.Module) -> list[str]:
     >>> left_behind(net)
     ["'print' of module '0'"]
     """
-    return [f"{_name(hook)!r} of {f'module {name!r}' if name else 'the model'}" for name, module in named_modules(model)
-            if not is_leaf(module) for kind in _HOOKS for hook in getattr(module, kind).values()
+    return [words for words, hook in _worded(model, lambda module: not is_leaf(module))
             if (getattr(hook, "__module__", "") or "").partition(".")[0] != "torch"]
+
+
+def _worded(model: nn.Module, wanted: Callable[[nn.Module], bool] = hooked) -> Iterator[tuple[str, Any]]:
+    """All hooks, and what to call them."""
+    for name, module in named_modules(model):
+        if wanted(module):
+            for hook in (hook for kind in _HOOKS for hook in getattr(module, kind).values()):
+                yield f"{_name(hook)!r} of {f'module {name!r}' if name else 'the model'}", hook
 
 
 def rebound(hook: Any, memo: Memo) -> Any:
@@ -136,12 +163,12 @@ def _shared(value: Any, memo: Memo) -> Any:
     return rebound(value, memo) if _reaches(value, memo, set()) else value
 
 
-def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
-    """Whether it is, or closes over, a module that has a copy."""
+def _reaches(value: Any, memo: Memo, seen: set[int], kinds: Any = nn.Module) -> bool:
+    """Whether it is, or closes over, a module (or what else is asked for) that has a copy."""
     if id(value) in seen:
         return False
     seen.add(id(value))
-    if isinstance(value, nn.Module):
+    if isinstance(value, kinds):
         return id(value) in memo
     held: list[Any] = []
     if isinstance(value, MethodType):
@@ -150,7 +177,7 @@ def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
         held = [value.func, *value.args, *value.keywords.values()]
     elif isinstance(value, FunctionType):
         held = [*closure(value).values(), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-    return any(_reaches(item, memo, seen) for item in held)
+    return any(_reaches(item, memo, seen, kinds) for item in held)
 
 
 def _function(function: FunctionType, memo: Memo, change: Callable[[Any, Memo], Any], names: dict[str, Any]

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxprune.capture.hooks import Memo, closed_over, deepcopied, isolated, rebound
+from fxprune.capture.hooks import (
+    Memo,
+    closed_over,
+    collects,
+    deepcopied,
+    hooked,
+    isolated,
+    rebound,
+    shared_names,
+)
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.errors import InputError
 
@@ -84,6 +93,8 @@ def check_hooks(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     Raises:
         InputError: a deep copy of the model raises what the model itself does not.
     """
+    for words, container in shared_names(model).items():
+        _check_apart(model, args, kwargs, words, container)
     hook = closed_over(model)
     if not hook:
         return
@@ -93,6 +104,27 @@ def check_hooks(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise InputError(f"a copy.deepcopy of the model must run as the model does; {hook} closes over a module of the "
                          f"original, so that the copy raised {type(error).__name__}: {error}. Let the hook be a method "
                          "of the module, or find what it needs through its first argument") from error
+
+
+def _check_apart(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], words: str, container: Any) -> None:
+    """A hook's copy writes into a copy of the container; what the model's methods find in their file stays empty, or
+    holds what an earlier run has left there.
+
+    Raises:
+        InputError: the hook writes into it.
+    """
+    memo: Memo = {}
+    copied = isolated_copy(model, memo)
+    before = _contents(memo[id(container)])
+    _raised(copied, args, kwargs)
+    after = _contents(memo[id(container)])
+    if len(before) != len(after) or any(a is not b for a, b in zip(before, after, strict=True)):
+        raise InputError(f"{words}, a name of their file, which copies of the model cannot tell apart; let the hook "
+                         "write into an attribute of the model")
+
+
+def _contents(container: Any) -> list[Any]:
+    return [*container, *(container.values() if isinstance(container, dict) else ())]
 
 
 def _raised(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
@@ -106,8 +138,12 @@ def _raised(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 def _copied(model: nn.Module, memo: Memo, hook: Callable[[Any, Memo], Any]) -> nn.Module:
     try:
-        for module in _flat(model, memo):
+        modules = _flat(model, memo)
+        for module in modules:
             _fill(module, memo, hook)
+        for module in modules if hook is isolated and any(map(hooked, modules)) else ():
+            state = memo[id(module)].__dict__
+            state.update({name: isolated(value, memo) for name, value in state.items() if collects(value, memo)})
         return memo[id(model)] if id(model) in memo else copy.deepcopy(model, memo)
     except InputError:
         raise

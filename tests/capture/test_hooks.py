@@ -229,3 +229,69 @@ def test_hooks_of_layers_and_hooks_of_torch_need_no_word():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fxprune.compress(model, IMAGE, channels=0.5)
+
+
+GATHERED, SETTINGS = {}, {"scale": 2.0}
+
+
+def gathers(module, args, output):
+    GATHERED["first"] = output
+
+
+def scales(module, args, output):
+    return output * SETTINGS["scale"]
+
+
+class ByName(nn.Module):
+    """Forward finds what a hook has gathered under a name of the file."""
+
+    def __init__(self, hook):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+        self.a.register_forward_hook(hook)
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        return self.c(y + GATHERED["first"] if GATHERED else y * SETTINGS["scale"])
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_what_a_hook_gathers_under_a_name_of_the_file_cannot_be_followed(stale):
+    model = ByName(gathers).eval()
+    GATHERED.clear()
+    if stale:
+        model(IMAGE)
+    try:
+        with pytest.raises(fxprune.InputError, match="hook 'gathers' of module 'a' and .* share 'GATHERED'"):
+            fxprune.compress(model, IMAGE, channels=0.5)
+        assert bool(GATHERED) is stale
+    finally:
+        GATHERED.clear()
+
+
+def test_what_a_hook_only_reads_under_a_name_of_the_file_is_no_obstacle():
+    model = ByName(scales).eval()
+    small = fxprune.compress(model, IMAGE, channels=0.5)
+    reference.assert_agrees(model, small, fxprune.record(small).plan.keep, lambda batch: (torch.randn(batch, 3, 8, 8),))
+
+
+class ByClosure(nn.Module):
+    """A collector in a closure that both the hook and an attribute of the model hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(16, 2, 1)
+        features = {}
+        self.a.register_forward_hook(lambda module, args, output: features.update(a=output))
+        self.features = lambda: features
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        return self.c(torch.cat([y, self.features()["a"]], 1))
+
+
+def test_features_that_a_closure_collects_are_read_by_forward():
+    model = ByClosure().eval()
+    small = fxprune.compress(model, IMAGE, channels=0.5)
+    assert not model.features() and fxprune.record(small).mode == "graph"
+    reference.assert_agrees(model, small, fxprune.record(small).plan.keep, lambda batch: (torch.randn(batch, 3, 8, 8),))
