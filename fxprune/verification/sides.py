@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, running, without_autocast, without_checkpoints
-from fxprune.capture.dispatch import is_wrapped
+from fxprune.capture.dispatch import is_wrapped, outside_modes
 from fxprune.capture.follower import Astray
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.structure import isolated_copy
@@ -179,7 +179,8 @@ class Sides:
                 ref = calls[min(k, len(calls) - 1)].out
                 if isinstance(out, torch.Tensor) and ref is not None and not is_wrapped(out) \
                         and out.dim() == len(ref.shape):
-                    seen(path, k, ref, out)
+                    with outside_modes():  # what is done with it is none of the run's operators
+                        seen(path, k, ref, out)
 
             return after
 

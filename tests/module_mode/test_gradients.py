@@ -53,6 +53,20 @@ class Convolving(nn.Module):
             return torch.autograd.grad(self.c(F.relu(self.b(F.relu(self.a(x))))).square().sum(), x)[0]
 
 
+class Energy(nn.Module):
+    """Few operators, ``detach`` among them: what looks on may add none that the tape knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 16), nn.Linear(16, 1)
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        with torch.enable_grad():
+            energy = self.b(self.a(x).tanh()).sum()
+        return torch.autograd.grad(energy, x)[0]
+
+
 class Transformed(nn.Module):
     def __init__(self, transform):
         super().__init__()
@@ -73,10 +87,11 @@ def energy(function):
 @pytest.mark.parametrize(("make", "inputs", "left"), [
     (Force, atoms, 0.3), (Attending, lambda n: (torch.randn(n, 5, 6),), 0.75),
     (Convolving, lambda n: (torch.randn(n, 3, 8, 8),), 0.35),
+    (Energy, lambda n: (torch.randn(n, 3),), 0.55),
     (lambda: Transformed(torch.func.jacrev), lambda n: (torch.randn(n, 3),), 0.55),
     (lambda: Transformed(lambda f: torch.func.vmap(torch.func.jacrev(f))), lambda n: (torch.randn(n, 3),), 0.55),
     (lambda: Transformed(energy), lambda n: (torch.randn(n, 3),), 0.55),
-], ids=["force", "attention", "convolutions", "jacrev", "vmap", "grad"])
+], ids=["force", "attention", "convolutions", "energy", "jacrev", "vmap", "grad"])
 def test_a_model_that_differentiates_is_pruned(make, inputs, left):
     torch.manual_seed(0)
     model = make().eval()
