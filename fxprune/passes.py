@@ -23,6 +23,7 @@ from fxprune.results import Record, attach, record
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.fixed_lengths import hold
 from fxprune.rewrite.folding import Folded
+from fxprune.rewrite.pretrained_config import settle_config
 from fxprune.rewrite.recovery import recover
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import held_by_python, random_cut, refusals
@@ -111,12 +112,14 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
     graph = analysis.coupling.mode == (form or analysis.coupling.policy.form) == GRAPH
     rewrite = emit if graph else shrink
     small = rewrite(folded.model, analysis, plan)
-    mode = GRAPH if isinstance(small, torch.fx.GraphModule) else MODULE
+    mode = GRAPH if graph else MODULE
     lost = left_behind(folded.model) if mode == GRAPH else []
     if lost:
         warnings.warn(f"the hook {', '.join(lost)} belongs to no layer of torch.nn: what it computes is part of the "
                       "result's graph, and what else it does (collecting, printing, gradients) the result does not "
                       "repeat; register it on one of the result's layers, or pass form=\"module\"", stacklevel=3)
+    if mode == MODULE:
+        settle_config(folded.model, small, plan.keep)
     done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan), mode)
     if recovery is not None:
         assert model is not None and data is not None, "recovery reads the original, and data"

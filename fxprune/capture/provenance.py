@@ -10,6 +10,7 @@ import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,7 @@ from fxprune.capture.sizes import Attribute, Book
 from fxprune.capture.traced import Traced
 from fxprune.errors import CaptureError
 
+_NO_RECORDS = (torch.Tensor, ModuleType, Enum, str, bytes, int, float)
 # How deep in what a module holds a number may lie.
 DEPTH = 4
 
@@ -146,6 +148,8 @@ def _with_addresses(value: Any, at: Attribute, book: Book, depth: int) -> Any:
     if type(value) is dict:
         return inside
     new = copy.copy(value)
+    if new is value or type(new) is not type(value):
+        return value  # one of its kind
     vars(new).update(inside)
     return new
 
@@ -160,7 +164,7 @@ def _same_items(new: Any, old: Any) -> bool:
 
 def is_plain_object(value: Any) -> bool:
     """Whether an object is a mere record of values: a configuration, a namespace, a dataclass."""
-    if not hasattr(value, "__dict__") or callable(value) or isinstance(value, (torch.Tensor, ModuleType)):
+    if not hasattr(value, "__dict__") or callable(value) or isinstance(value, _NO_RECORDS):
         return False
     return not type(value).__module__.startswith(("torch.", "builtins"))
 

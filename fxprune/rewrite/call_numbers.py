@@ -21,6 +21,10 @@ from fxprune.rewrite.pieces import cuts_pieces, piece_numbers
 from fxprune.rewrite.site import LiteralError, Natural, rewritten
 
 
+class ValueMissing(LiteralError):
+    """A call would have to be given a value that Python does not give it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Wanted:
     """A call under a plan.
@@ -54,6 +58,7 @@ class Calls:
         wanted: of the calls that can be rewritten.
         tables: what index buffers must hold.
         refused: the calls that cannot be rewritten.
+        valued: those of them that would have to be given a value besides, as attention its scale.
     """
 
     view: View
@@ -62,6 +67,7 @@ class Calls:
     wanted: list[Wanted] = field(default_factory=list)
     tables: dict[str, torch.Tensor] = field(default_factory=dict)
     refused: dict[Place, str] = field(default_factory=dict)
+    valued: set[Place] = field(default_factory=set)
 
     def equations(self) -> Iterator[Equation]:
         for call in self.wanted:
@@ -128,6 +134,8 @@ def calls_under(view: View, origin: Attributed, tape: int) -> Calls:
             call.numbers.update(_numbers(view, node, calls._table))
         except LiteralError as error:
             calls.refused[node.name] = f"{call}: {error.why}"
+            if isinstance(error, ValueMissing):
+                calls.valued.add(node.name)
         else:
             # An object that is returned is compared as such.
             if position >= 0 and not isinstance(view.traced.added.get(str(node.target)), Returned):
@@ -141,10 +149,11 @@ def _numbers(view: View, node: Node, table: Callable[[torch.Tensor, Node | None]
     _, args, kwargs = rewritten(node, view, table)
     before, after = (dict(numbered(tree, Natural)) for tree in ((node.args, node.kwargs), (args, kwargs)))
     if before.keys() != after.keys():
-        place = next(iter(before.keys() ^ after.keys()))
-        written = f"{place[-1]}={after[place]!r}" if place in after and isinstance(place[-1], str) else \
-            "sizes of unlike parts"
-        raise LiteralError(node.name, f"it would have to be given {written}, which the model's Python does not")
+        added = [path for path in after if path not in before and isinstance(after[path], float)]
+        if added:
+            raise ValueMissing(node.name, f"it would have to be given {added[0][-1]}={after[added[0]]!r}, which the "
+                               "model's Python does not")
+        raise LiteralError(node.name, "it would have to be given other sizes than the model's Python gives it")
     return {path: _value(view, leaf) for path, leaf in after.items()}
 
 

@@ -26,18 +26,29 @@ from fxprune.rewrite.slicing import sliced
 Held = dict[Place, str]
 
 
-def predicted(calls: Calls, values: Mapping[Attribute, int]) -> Held:
-    """Before anything runs: the numbers that no values of attributes bring about."""
-    held: Held = _parts(calls)
+def predicted(calls: Calls, values: Mapping[Attribute, int]) -> tuple[Held, Held]:
+    """Before anything runs: the numbers that no values of attributes bring about.
+
+    Returns:
+        What must be held for mere values, which comes first: with the size of a head, its scale stays; and what must
+        be for the rest.
+    """
+    for_values: Held = {}
+    held = _parts(calls)
+    for name in calls.valued & calls.refused.keys():
+        for_values |= dict.fromkeys(_last(calls, _node(calls, str(name))), calls.refused[name])
     for call in calls.wanted:
         for path, number in call.numbers.items():
             expression = calls.expression(call, path)
             have = calls.origin.outline.numbers.get((call.position, path)) if expression is None else \
                 _number(put_in(expression, calls.length), values)
-            if have != number:
-                held |= _held(calls, call, path, have, number)
-                break
-    return held
+            if have == number:
+                continue
+            last = _last(calls, call.node) if isinstance(number, float) else []
+            for_values |= _frozen(call, _unlike(have, number), last) if last else {}
+            held |= {} if last else _held(calls, call, path, have, number)
+            break
+    return for_values, held
 
 
 def compared(calls: Calls, rerun: Rerun) -> Held:
@@ -89,13 +100,13 @@ def _constant(calls: Calls, call: Wanted, node: Node, rerun: Rerun) -> Held:
 
 
 def _held(calls: Calls, call: Wanted, path: Path, have: Any, number: Any) -> Held:
-    why = f"the model's Python gives it {have!r}, and it would have to be {number!r}"
+    why = _unlike(have, number)
     steps = list(_steps(calls, call, path, number)) if isinstance(number, int) else []
     if steps:
         return {step: f"{call}: {why}" for step in steps}
     read = [place for place in _read(calls, call, path) if calls.shrinks(place)]
     if not isinstance(number, int):
-        return _frozen(call, why, calls.dims(*call.node.all_input_nodes)[:1] or read)
+        return _frozen(call, why, _last(calls, call.node) or read)
     return _frozen(call, why, read or _lengths(calls, call, path, number))
 
 
@@ -103,6 +114,23 @@ def _frozen(call: Wanted, why: str, places: Sequence[TensorDim] = ()) -> Held:
     """These dimensions, or, where there are none, all that arrives at the call."""
     found: Held = {place: f"{call}: {why}" for place in places}
     return found or {call.node.name: f"{call}: {why}"}
+
+
+def _unlike(have: Any, number: Any) -> str:
+    return f"the model's Python gives it {have!r}, and it would have to be {number!r}"
+
+
+def _node(calls: Calls, name: str) -> Node:
+    return next(node for node in calls.view.traced.graph.nodes if node.name == name)
+
+
+def _last(calls: Calls, node: Node) -> list[TensorDim]:
+    """The last dimension of the first tensor that arrives, where it shrinks: values mostly follow that."""
+    for source in node.all_input_nodes:
+        for ref in calls.view.refs(source.name).values():
+            place = TensorDim(calls.tape, ref.id, len(ref.shape) - 1)
+            return [place] if ref.shape and calls.shrinks(place) else []
+    return []
 
 
 def _read(calls: Calls, call: Wanted, path: Path) -> list[TensorDim]:
@@ -148,9 +176,10 @@ def _of_one_attribute(calls: Calls, call: Wanted, path: Path, attribute: Attribu
 def _parts(calls: Calls) -> Held:
     """Parts of one tensor that a single number tells the length of must shrink alike."""
     held = Held()
-    nodes = {node.name: node for node in calls.view.traced.graph.nodes}
     for name, why in list(calls.refused.items()):
-        parts = calls.dims(nodes[str(name)])
+        if name in calls.valued:
+            continue
+        parts = calls.dims(_node(calls, str(name)))
         alike = [InStep(parts[0], place) for place in parts[1:]
                  if calls.size(place) == calls.size(parts[0]) and calls.left(place) != calls.left(parts[0])]
         if alike:

@@ -38,11 +38,13 @@ def formed(model: nn.Module, small: nn.Module, analysis: Analysis, kept: Mapping
     values = solved([equation for calls in graphs for equation in calls.equations()],
                     [fact for calls in graphs for fact in calls.facts()])
     held: Held = {}
+    for_values: Held = {}
     for calls in graphs:
-        held |= calls.refused | _leaves_set(model, small, calls.view) | attention_set(model, small, calls)
-        held |= predicted(calls, values)
-    if held:
-        return _finest(held)
+        first, then = predicted(calls, values)
+        for_values |= first
+        held |= calls.refused | _leaves_set(model, small, calls.view) | attention_set(model, small, calls) | then
+    if for_values or held:
+        return for_values or _finest(held)
     assign(small, values)
     for calls in graphs:
         _tables_set(small, calls.tables)

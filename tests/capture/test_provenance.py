@@ -1,6 +1,7 @@
 """Numbers in a graph say which attributes they are made of."""
 
 import operator
+from enum import Enum
 from types import SimpleNamespace
 
 import torch
@@ -8,7 +9,24 @@ from torch import nn
 
 from fxprune.capture.capturing import capture
 from fxprune.capture.provenance import attributed
-from fxprune.capture.sizes import Apply, Attribute, Dim
+from fxprune.capture.sizes import Apply, Attribute, Dim, Size
+
+
+class Kind(str, Enum):
+    WIDE = "wide"
+
+
+class Single:
+    """There is one, and copies are it."""
+
+    def __init__(self):
+        self.count = 7
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 class Net(nn.Module):
@@ -18,6 +36,7 @@ class Net(nn.Module):
         super().__init__()
         self.lin, self.parts = nn.Linear(8, 12), (4, 8)
         self.shared = SimpleNamespace(inner={"heads": 3}, name="x")
+        self.kind, self.single = Kind.WIDE, Single()
 
     def forward(self, x):
         x.sum()  # dead
@@ -53,7 +72,9 @@ def test_addresses_of_attributes():
     assert str(Attribute("a.b", ("shared", "inner", 0), 3)) == "a.b.shared.inner[0]"
     # The dead call stands in the run, and not among those of the graph.
     assert len(run.positions) == len(run.outline.nodes) - 1 and not run.failed
-    # Nothing of the model was touched.
+    # Nothing of the model was touched, nor what its copies share with it.
+    assert type(model.single.count) is int and \
+        all(type(n) is not Size for n in vars(Kind.WIDE).values())
     assert type(model.parts[0]) is int and "groups" not in vars(model) and type(model.shared.inner["heads"]) is int
 
 

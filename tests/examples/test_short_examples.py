@@ -32,6 +32,15 @@ def test_timm_model(heads, capsys):
     assert "pretrained_cfg['input_size']" in capsys.readouterr().out
 
 
+def test_transformers_llama(capsys, tmp_path):
+    pytest.importorskip("transformers")
+    import transformers_llama
+
+    loaded = transformers_llama.main(["--steps", "2", "--out", str(tmp_path / "small")])
+    assert loaded.config.hidden_size == 32 and loaded.config.num_attention_heads == 2
+    assert "module mode, verified" in capsys.readouterr().out
+
+
 def test_detector(capsys):
     import detector
 
