@@ -32,9 +32,10 @@ SILENT = {"prim::device", "aten::is_same_size", "aten::_has_compatible_shallow_c
           "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_size", "aten::is_pinned",
           "aten::lift_fresh", "aten::detach_", "profiler::_record_function_enter_new",
           "profiler::_record_function_exit"}
-# Torch leaves it out where a tensor is contiguous already, which depends on sizes and backends, so that it is never met
-# for certain: its result is the tensor that it was given.
-SAME = "aten::contiguous"
+# Torch leaves them out, the one where a tensor is contiguous already, which depends on sizes and backends, the other
+# where nobody else holds what an operator has just made. So they are never met for certain: the result is the tensor
+# that they were given.
+SAME = frozenset({"aten::contiguous", "aten::detach"})
 # How a number becomes a tensor where it is written by index, on some devices only.
 NUMBER = "aten::scalar_tensor"
 READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose"}
@@ -118,7 +119,7 @@ class Observer(TorchDispatchMode):
             return args[0] if self.real or args[0].device.type == "meta" else self._constant(func, args[0])
         if name == NUMBER and self.writing and not self.real:
             return self._constant(func, func(*args, **{**kwargs, "device": torch.device("cpu")}))
-        if name == SAME:
+        if name in SAME:
             return self._same(func, *self._on_meta(args, kwargs))
         if how == "skip":
             return args[0] if name == "aten::add_" and not self.real else func(*args, **kwargs)
@@ -285,7 +286,7 @@ def observed(func: Any, args: Any) -> str:
     """What happens with an operator: ``"record"``, ``"skip"``, or ``"decompose"`` where it is a composite without a
     rule."""
     name = facts(func).name
-    if name in SILENT or name in READS or name == SAME or name == "aten::add_" and _counts(args[0]):
+    if name in SILENT or name in READS or name in SAME or name == "aten::add_" and _counts(args[0]):
         return "skip"
     if couple_of(name) is None and func._can_decompose():
         return "decompose"

@@ -35,7 +35,7 @@ class Numbered(ObservedMode):
 
     def skip(self, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
-        if facts(func).name == SAME:
+        if facts(func).name in SAME:
             self.same(args[0], out)
         return out
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fxprune.capture import multihead
-from fxprune.capture.contexts import compiling
+from fxprune.capture.contexts import compiling, running
 from fxprune.capture.follower import Follower
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.randomness import untouched_rng
@@ -103,7 +103,8 @@ def fold(model: nn.Module, analysis: Analysis, plan: Plan, calibration: Any = No
     view, coupling = analysis.views(plan.channels)[0], analysis.coupling
     held = _held(model, coupling, plan)
     sums = _Sums()
-    with untouched_rng(), torch.no_grad(), torch.inference_mode(), multihead.written_out(), \
+    # As in capture: without gradients at all, operators would arrive otherwise.
+    with untouched_rng(), running(analysis.captured.differentiates), multihead.written_out(), \
             compiling(bool(coupling.eager)):
         for args, kwargs in _batches(model, plan, calibration):
             with _Contributions(view, coupling.mode == "graph", sums):

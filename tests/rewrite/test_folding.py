@@ -58,3 +58,23 @@ def test_a_norm_over_channels_drifts_and_says_so():
     small = fxprune.compress(model, torch.randn(3, 5), channels=0.5, fold_constants=True)
     record = fxprune.record(small)
     assert any(entry.inexact > 0 for entry in record.folds) and record.drift > 0
+
+
+class Made(nn.Module):
+    """Torch detaches what is made on the way, or not, as somebody holds it or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        ramp = torch.arange(x.shape[1], dtype=x.dtype)
+        return self.b(self.a(x + ramp).relu()) + torch.zeros(2, dtype=x.dtype).detach()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_that_are_made_on_the_way(dtype):
+    torch.manual_seed(0)
+    model, x = Made().to(dtype).eval(), torch.randn(3, 4, dtype=dtype)
+    small = fxprune.compress(model, x, channels=0.5, fold_constants=True)
+    assert fxprune.record(small).verification.ok and fxprune.record(small).folds[0].into == "b.bias"
