@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from cifar10 import Split, normalise, validation_split
 from cifar10_command import begin, common_options
-from dwgl_recipes import PAPER, ROWS, Recipe, SparseLearning
+from dwgl_recipes import PAPER, ROWS, Recipe
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
 from torch import nn
@@ -38,6 +38,7 @@ from training import AfterStep, Config, evaluate, fit
 import fxprune
 from fxprune.models import cifar_resnet
 from fxprune.training import Ramp
+from fxprune.training.decay import SparseLearning
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 THRESHOLD = 1e-3

@@ -9,11 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-import fxprune
-
 # "52.06 % compression" and "75.34 %" of Zhan et al. 2019, read as MACs: the fractions that are kept.
 PAPER = {20: 0.4794, 56: 0.2466}
 
@@ -57,34 +52,3 @@ ROWS = {
     "sparse-learning": Recipe("sparse-learning", vote="joint", budget="paper"),
     "nested": replace(DIRECTED, ramp=True, family=(0.75, 0.5, 0.25)),
 }
-
-
-class SparseLearning:
-    """Group sparse learning of DepGraph (Fang et al. 2023): every coupled slice decays, weak channels fastest.
-
-    gradient += reg · g_k · w with g_k = 2^{4 (I_max - I_k) / (I_max - I_min)}, I_k the norm of channel k over all of
-    its group's weights, each weight's norms divided by their mean. As a loss term: ½ reg Σ g_k ‖w_k‖², g held constant.
-    """
-
-    def __init__(self, coupling: fxprune.Coupling, strength: float = 5e-4):
-        self.coupling, self.strength = coupling, strength
-
-    def __call__(self, model: nn.Module) -> Tensor:
-        parameters = dict(model.named_parameters())
-        terms = [self._group(group, parameters) for group in self.coupling.prunable.values()]
-        return 0.5 * self.strength * torch.stack(terms).sum()
-
-    def _group(self, group: fxprune.CouplingGroup, parameters: dict[str, nn.Parameter]) -> Tensor:
-        squares = []
-        for member in group.members:
-            if member.name not in parameters or member.name.endswith("bias"):
-                continue
-            index = torch.as_tensor(member.index)
-            rows = parameters[member.name].movedim(member.dim, 0)[index].reshape(len(index), -1).square().sum(1)
-            squares.append(torch.zeros(group.size, device=rows.device)
-                           .index_add(0, torch.as_tensor(member.channel, device=rows.device), rows))
-        with torch.no_grad():
-            importance = torch.stack([s / s.mean().clamp_min(1e-12) for s in squares]).sum(0).sqrt()
-            spread = (importance.max() - importance.min()).clamp_min(1e-12)
-            weight = 2 ** (4 * (importance.max() - importance) / spread)
-        return (weight * torch.stack(squares).sum(0)).sum()

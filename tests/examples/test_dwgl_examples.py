@@ -73,9 +73,8 @@ def test_a_row_needs_its_network(setting, capsys):
 
 
 def test_sparse_learning_is_its_formula():
-    from dwgl_recipes import SparseLearning
-
     import fxprune
+    from fxprune.training.decay import SparseLearning
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
