@@ -35,6 +35,19 @@ def test_a_result_that_is_compressed_again_knows_the_first_original():
     assert len(overall.plan.options["steps"]) == 3
 
 
+@pytest.mark.parametrize("forms", [("module", "module"), ("module", "graph")])
+def test_a_result_of_the_same_class_is_compressed_again(forms, tmp_path):
+    model, x = net()
+    first, second = ({"form": form} for form in forms)
+    small = fxprune.compress(fxprune.compress(model, x, macs=0.7, **first), x, macs=0.5, of="original", **second)
+    overall = fxprune.record(small).overall
+    assert overall.steps == 2 and overall.before.macs == fxprune.record(fxprune.apply(model, overall.plan)).before.macs
+    once = fxprune.apply(model, overall.plan, **second)
+    assert type(once).__name__ == type(small).__name__ and torch.equal(once(x), small(x))
+    fxprune.save(small, tmp_path / "pruned")
+    assert torch.equal(fxprune.load(tmp_path / "pruned", model=net()[0])(x), small(x))
+
+
 def test_apply_keeps_it_as_compress_does():
     model, x = net()
     small = fxprune.compress(model, x, channels=0.5)

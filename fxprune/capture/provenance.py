@@ -120,7 +120,9 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
             break
         yield from ((name, value) for name, value in vars(kind).items()
                     if type(value) is int and not name.startswith("__") and name not in held)
-    yield from ((name, value) for name, value in held.items() if name not in HOLDINGS and name != "training")
+    # What fxprune itself keeps with a result, its record, is none of the model's.
+    yield from ((name, value) for name, value in held.items() if name not in HOLDINGS and name != "training"
+                and type(value).__module__.partition(".")[0] != "fxprune")
 
 
 def _marked(path: str, own: Iterator[tuple[str, Any]], book: Book, inside: bool) -> Mapping[str, Any]:
