@@ -215,7 +215,8 @@ class Sides:
                     with multihead.of_torch(), watched:
                         return self.pruned(*example[0], **example[1])
                 pruned, again = self.pruned, _own(example)
-                compiled = cast(GraphModule, isolated_copy(pruned))
+                # Buffers change as it runs, parameters do not: of a large model one more copy of those would be felt.
+                compiled = cast(GraphModule, isolated_copy(pruned, {id(p): p for p in pruned.parameters()}))
                 out = run_nodes(pruned, example, compare)
                 # The nodes were interpreted; users call the compiled forward, some of them by keyword.
                 args, kwargs = by_keyword(self.full.forward, again)
