@@ -63,7 +63,8 @@ def verification_html(verification: Verification) -> str:
     runs = ", ".join(f"{mode} at batch {batch}" for mode, batch in verification.runs)
     cells = [("largest relative difference", f"{verification.max_error:.1e} at {verification.worst}"),
              ("tolerance", f"{verification.tolerance:.1e}"), ("values compared", f"{verification.nodes:,}"),
-             ("runs", f"{runs}, {verification.dtype}"), *(("note", note) for note in verification.notes)]
+             ("runs", f"{runs}, {verification.dtype}"), *(("input", str(row)) for row in verification.dimensions),
+             *(("note", note) for note in verification.notes)]
     return _block("Verification", "verified" if verification.ok else "not equal", _table(("", ""), cells))
 
 

@@ -1,6 +1,6 @@
 """What a verification found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fxprune.ir.methods import provided
 from fxprune.verification.input_dimensions import InputDimension
@@ -31,9 +31,9 @@ class Verification:
     dtype: str
     runs: tuple[tuple[str, int], ...]
     notes: tuple[str, ...] = ()
-    shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = field(default=(), repr=False)
     claimed: tuple[str, ...] = ()
-    dimensions: tuple[InputDimension, ...] = ()
+    dimensions: tuple[InputDimension, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:

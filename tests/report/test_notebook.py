@@ -39,7 +39,7 @@ def small():
     (lambda r: r.coupling, ["17 coupling groups, 16 prunable", "consumers", "model output"]),
     (lambda r: r.plan, ["tensors cut", "share", "50.0 %", "budget channels=0.5, criterion l2"]),
     (lambda r: r, ["graph mode; verified:", "parameters", "widths of 17 layers"]),
-    (lambda r: r.verification, ["verified", "tolerance", "eval at batch 1"]),
+    (lambda r: r.verification, ["verified", "tolerance", "eval at batch 1", "input[2] free (4, 5)"]),
 ])
 def test_html(small, pick, words):
     value = pick(fxprune.record(small))
