@@ -7,6 +7,8 @@ from fxprune.capture.observer import NUMBER
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Call, Tape
 
+# What checks and texts of messages ask of a tensor; capture does without them.
+ASIDE = {NUMBER, "aten::_is_all_true", "aten::detach"}
 # How far a run that data steers may skip along the tape.
 AHEAD = 50
 
@@ -40,7 +42,7 @@ class Follower(ObservedMode):
         if self.position < len(self.calls) and self.calls[self.position].op == name:
             self.position += 1
             return self.calls[self.position - 1]
-        if name == NUMBER or not any("Tensor" in str(returned.type) for returned in func._schema.returns):
+        if name in ASIDE or not any("Tensor" in str(returned.type) for returned in func._schema.returns):
             return None
         if self.strict:
             expected = self.calls[self.position].op if self.position < len(self.calls) else "the end"

@@ -5,7 +5,6 @@ calls becomes a node, every leaf module a ``call_module``; parameters are found 
 and not stand-ins, all Python works on them; sizes are ints that carry their expression (`fxprune.capture.sizes`).
 """
 
-import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,12 +22,12 @@ from fxprune.capture.call_forms import bare, frames, holds_tensors, is_leaf, spe
 from fxprune.capture.call_signature import placeholder
 from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
+from fxprune.capture.message_texts import UNKNOWN, in_message
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
 from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, TRAINING, instead, replaced
-from fxprune.capture.sizes import Book, Dim, line, plain
-from fxprune.capture.torch_functions import ASSERT
+from fxprune.capture.sizes import Book, Dim, plain
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
@@ -41,6 +40,8 @@ _TENSOR_PROPERTIES = {"T", "mT", "H", "mH", "real", "imag"}
 _DEVICES = {f"is_{kind}": kind for kind in ("cpu", "cuda", "meta", "mps", "xpu")}
 # What reads contents without an operator.
 _READS = {"numpy", "tolist", "__array__", "__dlpack__"}
+# What reads contents to check them, or to say what they are.
+_CHECKING = {"_is_all_true", "__format__", "__repr__"}
 _LENGTHS = {"numel": None, "nelement": None, "__len__": 0}
 # Our own Python, as that of attention, uses sizes as sizes only.
 _OURS = os.path.dirname(__file__) + os.sep
@@ -124,6 +125,9 @@ class Tracer(Writer, TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
             return self._property(func, args[0])
+        if name in _CHECKING and self.observer.known(args[0]) is None:
+            self._start()
+            return self._checked(args[0]) if name == "_is_all_true" else self._text(name)
         if name in ("size", *_LENGTHS) and isinstance(args[0], torch.Tensor):
             return self._length(func, name, args, kwargs)
         start = self._start()
@@ -135,8 +139,7 @@ class Tracer(Writer, TorchFunctionMode):
         self.observer.writing = name == "__setitem__"
         out = self._run(lambda: func(*plain_args, **bare(kwargs)))
         if name in _READS and self.observer.known(args[0]) is None:
-            raise CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
-                               "that its graph depends on the data")
+            raise self._steered(name)
         if self.observer.finiteness and self.observer.finiteness.asked:
             self._asserted(args[0], out)
         if name != "__setitem__" and not holds_tensors(out) and not any(map(writes, self.observer.tape.calls[start:])):
@@ -144,13 +147,15 @@ class Tracer(Writer, TorchFunctionMode):
         kind, target, args = spelling(func, name, args)
         return self._made(out, start, kind, target, args, kwargs)
 
-    def _asserted(self, tensor: torch.Tensor, value: Any) -> None:
-        """Python has read ``value`` of a tensor, and went the way of finite values."""
-        assert self.observer.finiteness is not None, "only then anything is assumed"
-        self.observer.finiteness.asked = False
-        holds = self.graph.call_function(operator.eq, (self._tensor_node(tensor), value))
-        self.graph.call_function(ASSERT, (holds, "fxprune: captured where all values are finite, which the model asks "
-                                          f"for ({line(self.observer.source)}); they overflow here"))
+    def _text(self, name: str) -> str:
+        """What a tensor looks like in a message, whatever it holds."""
+        if not in_message(user_frame()):
+            raise self._steered(name)
+        return UNKNOWN
+
+    def _steered(self, name: str) -> CaptureError:
+        return CaptureError(f"the model reads a tensor's contents in Python ({name} at {self.observer.source}), so "
+                            "that its graph depends on the data")
 
     def _direct(self, record: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
         """An operator that no function of torch was called for: a scripted function's, a constructor's."""

@@ -13,11 +13,13 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from fxprune.capture.call_forms import PLAIN, frames, is_record
+from fxprune.capture.dispatch import outside_modes
 from fxprune.capture.graph_nodes import create_node
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.objects import taken_apart
 from fxprune.capture.observer import Observer
-from fxprune.capture.sizes import Apply, Attribute, Dim, Fraction, Size
+from fxprune.capture.sizes import Apply, Attribute, Dim, Fraction, Size, line
+from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import CaptureError
 from fxprune.ir.tape import Call, refs
 from fxprune.ir.trees import tensors_in
@@ -145,6 +147,26 @@ class Writer:
             raise CaptureError("a tensor is used that was computed out of the tracer's sight, as by a hook of a layer "
                                f"of torch.nn (at {self.observer.source})")
         return tensor
+
+    def _asserted(self, tensor: torch.Tensor, value: Any) -> None:
+        """Python has read ``value`` of a tensor, and went the way of finite values."""
+        assert self.observer.finiteness is not None, "only then anything is assumed"
+        self.observer.finiteness.asked = False
+        holds = self.graph.call_function(operator.eq, (self._tensor_node(tensor), value))
+        self.graph.call_function(ASSERT, (holds, "fxprune: captured where all values are finite, which the model asks "
+                                          f"for ({line(self.observer.source)}); they overflow here"))
+
+    def _checked(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``torch._check_tensor_all``: the graph asserts what the model checks, and goes on as the model does."""
+        holds = self.graph.call_method("all", (self._tensor_node(tensor),))
+        self.graph.call_function(ASSERT, (holds, "fxprune: captured where a check of the model's own holds "
+                                          f"({line(self.observer.source)}), and it fails here"))
+        with outside_modes():
+            value = tensor.all() if self.observer.real else torch.ones((), dtype=torch.bool)
+        if not self.observer.real:
+            return self.observer.adopt(value)
+        self.observer.know(value, value)
+        return value
 
     def _item_node(self, origin: Origin) -> Node:
         node = origin.node

@@ -15,6 +15,7 @@ from fxprune.ir.units import Closure, Reason, Vector
 from fxprune.rules.bugs import Bug, failed, frozen_by
 from fxprune.rules.op import Notes, Op
 from fxprune.rules.registry import Couple, Operand, couple_of
+from fxprune.rules.repeats import repeated_dims
 
 # How often frozen choices are turned round before the analysis settles.
 ROUNDS = 4
@@ -88,6 +89,7 @@ class _Run:
         self.calls: list[Call] = []
         self.weights: set[int] = set()
         self.read: set[int] = set()
+        self.repeated: dict[int, frozenset[int]] = {}
         self.bugs: dict[Bug, None] = {}
 
     def all(self, tapes: Sequence[Tape]) -> Replay:
@@ -103,7 +105,7 @@ class _Run:
 
     def _tape(self, tape: Tape) -> dict[int, tuple[Vector, ...]]:
         dims: dict[int, tuple[Vector, ...]] = {}
-        self.weights, self.read = set(tape.params), tape.tensors_read
+        self.weights, self.read, self.repeated = set(tape.params), tape.tensors_read, {}
         for call in tape.calls:
             self.calls.append(call)
             self._call(tape, call, dims)
@@ -116,7 +118,8 @@ class _Run:
     def _call(self, tape: Tape, call: Call, dims: dict[int, tuple[Vector, ...]]) -> None:
         def operand(ref: Ref) -> Operand:
             return Operand(self._vectors(tape, ref, dims), tape.values.get(ref.id), ref.id in tape.params,
-                           ref.id in self.weights, ref.id in tape.masks)
+                           ref.id in self.weights, ref.id in tape.masks,
+                           self.repeated.get(ref.id, frozenset()))
 
         outs = list(refs(call.outs))
         place = (call.node, call.source)
@@ -129,6 +132,7 @@ class _Run:
         for ref, vectors in zip(outs, results, strict=True):
             dims[ref.id] = tuple(vectors)
         self._weigh(operands, outs)
+        self.repeated |= {ref.id: repeated_dims(call.op, operands, ref.shape) for ref in outs}
         why = self.frozen.get(call.node) or self.frozen.get(len(self.calls) - 1)
         if why:
             # What arrives is held; a call that only makes something holds what it makes.

@@ -215,9 +215,32 @@ def index_put(op, x, indices, values, *args, **kwargs):
     return x.vectors
 
 
+@register_rule("aten::masked_scatter")
+def masked_scatter(op, x, mask, source):
+    """Elements of the source, in order, go where the mask says. Trailing dims along which the mask is the same are
+    written as a whole, so that they run along with the source's: features in place of tokens."""
+    whole = 0
+    while whole < min(len(x), len(mask), len(source)) and _same_along(mask, len(mask) - 1 - whole) \
+            and len(source[-1 - whole]) == len(x[-1 - whole]):
+        whole += 1
+    if not whole:
+        return op.unknown(x, mask, source, why="masked_scatter reads positions from the data")[0]
+    for part in (x, mask, source):
+        freeze_dims(op, part, range(len(part) - whole), BY_INDEX)
+    for d in range(-whole, 0):
+        op.tie(x[d], source[d])
+        if len(mask[d]) > 1:
+            op.tie(x[d], mask[d])
+    return (*(op.fixed(len(v)) for v in x.vectors[:-whole]), *x.vectors[-whole:])
+
+
+def _same_along(mask: Operand, dim: int) -> bool:
+    return len(mask[dim]) == 1 or dim in mask.repeated
+
+
 # The length, or every element of the result, depends on the data or on memory order: nothing that reaches them may go.
 OPAQUE = """
-nonzero nonzero_static argwhere masked_select masked_scatter take put unique_dim unique_consecutive _unique _unique2
+nonzero nonzero_static argwhere masked_select take put unique_dim unique_consecutive _unique _unique2
 bincount histc histogram searchsorted multinomial segment_reduce
 """.split()
 

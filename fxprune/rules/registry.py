@@ -36,6 +36,7 @@ class Operand:
         value: its contents, where they are known integers.
         is_param: whether it is a parameter or buffer itself.
         is_weight: whether it is one, or made from such alone.
+        repeated: the dims along which it is the same throughout, since it was expanded there.
         is_mask: whether it holds booleans, and so covers all of its dims where it is an index.
     """
 
@@ -44,6 +45,7 @@ class Operand:
     is_param: bool = False
     is_weight: bool = False
     is_mask: bool = False
+    repeated: frozenset[int] = frozenset()
 
     def __getitem__(self, dim: int) -> Vector:
         return self.vectors[dim]

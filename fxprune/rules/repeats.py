@@ -1,5 +1,6 @@
 """Repeating: a dimension that is broadcast, laid out again and again, or repeated index by index."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,25 @@ def _repeated(op, x: Operand, d: int, n: int):
 def expand_as(op, x, other):
     """A repeated dimension has the length of the other tensor's."""
     return broadcast(op, x, other)
+
+
+# What a tensor stays the same under, and so the same along its dims.
+_UNTOUCHED = {f"aten::{name}" for name in ("to", "_to_copy", "clone", "alias", "detach", "logical_not", "bitwise_not")}
+_SPREAD = {f"aten::{name}" for name in ("expand", "expand_copy", "expand_as", "broadcast_to")}
+
+
+def repeated_dims(op: str, operands: Sequence[Operand], shape: Sequence[int]) -> frozenset[int]:
+    """The dims of an output along which it is the same throughout, as far as expanding made it so.
+
+    >>> mask = Operand((np.arange(4), np.arange(1)))
+    >>> repeated_dims("aten::expand", [mask], (4, 8))
+    frozenset({1})
+    """
+    if op not in _SPREAD | _UNTOUCHED or not operands:
+        return frozenset()
+    new = len(shape) - len(operands[0])
+    spread = {d for d, n in enumerate(shape) if n > 1 and (d < new or len(operands[0][d - new]) == 1)}
+    return frozenset(d + new for d in operands[0].repeated) | (spread if op in _SPREAD else set())
 
 
 def _copies(site: Any, target: Any, args: Any, kwargs: Any) -> Call:

@@ -76,6 +76,9 @@ class Sides:
                 expected, values = self._reference(example, view)
                 rounding = self._rounding(copies, example, view, expected, values)
             except Astray as error:
+                raised = self._raised(example)
+                if raised:
+                    return f"the original does not run in {context}: {raised}"
                 if not isinstance(self.pruned, GraphModule) and view.traced.fixed:
                     # A graph asserts the sizes that it was captured at; the model's own class takes others, unproven.
                     return f"not compared in {context}: {error}"

@@ -153,6 +153,10 @@ GATHERS = [
     image("index_fill channels", lambda net, x: x.index_fill(1, torch.tensor([0, 2]), 0.0)),
     image("index_put", lambda net, x: x.index_put((torch.tensor([0, 1]),), x[0] * 2)),
     image("masked_scatter", lambda net, x: x.masked_scatter(x > 0, x), prunable=False),
+    tokens("masked_scatter of tokens", lambda net, x: torch.zeros_like(x).masked_scatter(
+        x.mean(-1, keepdim=True) > 0, x)),
+    tokens("masked_scatter by an expanded mask", lambda net, x: torch.zeros_like(x).masked_scatter(
+        ~(x.mean(-1) > 0).unsqueeze(-1).expand_as(x), 2 * x)),
     image("masked_select", lambda net, x: x + torch.masked_select(x, x > 0).mean(), prunable=False),
     image("take", lambda net, x: x + x.take(torch.tensor([0, 5])).sum(), prunable=False),
     image("put", lambda net, x: x.put(torch.tensor([0, 5]), torch.zeros(2).to(x.dtype)), prunable=False),

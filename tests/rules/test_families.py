@@ -1,5 +1,7 @@
 """Elementwise operators, reductions, normalisations, gathers, positions and constants."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import Bench
@@ -203,6 +205,21 @@ def test_a_mask_covers_its_own_dims_whatever_it_holds():
     x = bench.free(2, 5, 3)
     out = bench.run("index", (7, 3), x, [bench.mask(2, 5)])
     assert bench.frozen(x[0]) and bench.frozen(x[1]) and out[1] is x[2] and not bench.frozen(x[2])
+
+
+def test_what_a_mask_selects_as_a_whole_runs_along():
+    bench = Bench()
+    x, source = bench.free(2, 5, 8), bench.free(7, 8)
+    out = bench.run("masked_scatter", (2, 5, 8), x, bench.mask(2, 5, 1), source)
+    assert bench.tied(x[2], source[1]) and out[2] is x[2] and bench.of(x[2]) == list(range(8))
+    assert all(bench.frozen(v) for v in (x[0], x[1], source[0]))
+    expanded = replace(bench.free(2, 5, 8), is_mask=True, repeated=frozenset({2}))
+    bench.run("masked_scatter", (2, 5, 8), x, expanded, source)
+    assert bench.tied(expanded[2], x[2]) and bench.frozen(expanded[1])
+    for mask, values in ((bench.mask(2, 5, 8), bench.free(7, 8)), (bench.mask(2, 5, 1), bench.free(56))):
+        y = bench.free(2, 5, 8)
+        bench.run("masked_scatter", (2, 5, 8), y, mask, values)
+        assert bench.why(y[2]) == bench.why(values[-1]) == "masked_scatter reads positions from the data"
 
 
 def test_an_index_is_broadcast_over_what_it_is_taken_along():

@@ -302,3 +302,15 @@ def masked_tokens_are_replaced():
 def windows_side_by_side():
     """A window whose stride is its length is a split of the dimension."""
     return Net(lambda m, x: m.head(m.a(x).unfold(-1, 4, 4).sum(-1)), a=nn.Linear(10, 12), head=nn.Linear(3, 2))
+
+
+@case("table", lambda batch: (torch.arange(batch * 4).reshape(batch, 4) % 5, torch.randn(batch * 2, 6)))
+def features_in_place_of_tokens():
+    """Of each four or five tokens some make place for features, in order; channels run along."""
+
+    def run(m, tokens, features):
+        mask = (tokens < 2).unsqueeze(-1)
+        y = m.table(tokens)
+        return m.head(y.masked_scatter(mask.expand_as(y), m.a(features)))
+
+    return Net(run, table=nn.Embedding(5, 8), a=nn.Linear(6, 8), head=nn.Linear(8, 3))
