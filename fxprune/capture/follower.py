@@ -7,8 +7,8 @@ from fxprune.capture.observer import NUMBER
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Call, Tape
 
-# What checks and texts of messages ask of a tensor; capture does without them.
-ASIDE = {NUMBER, "aten::_is_all_true", "aten::detach"}
+# What checks ask of a tensor; capture does without it.
+ASIDE = {NUMBER, "aten::_is_all_true"}
 # How far a run that data steers may skip along the tape.
 AHEAD = 50
 
