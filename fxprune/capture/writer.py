@@ -89,6 +89,9 @@ class Writer:
             return self._dtype_node(value)
         if isinstance(value, (np.ndarray, np.generic)):
             return value.tolist()
+        if isinstance(value, torch.Generator):
+            raise CaptureError(f"the model draws numbers with its own torch.Generator ({self.observer.source}), which "
+                               "a graph cannot hold; draw them without generator=")
         if isinstance(value, slice):
             return slice(*map(self._argument, (value.start, value.stop, value.step)))
         if isinstance(value, dict):

@@ -153,3 +153,23 @@ def test_a_generator_that_is_not_drawn_from_is_no_obstacle():
     small = fxprune.compress(nn.Sequential(Owner(np.random.default_rng(0), lambda net: random_free), nn.Linear(2, 2)),
                              torch.randn(2, 6), channels=0.5, verify=False)
     assert small.train()(torch.randn(2, 6)).shape == (2, 2)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.generator = nn.Linear(6, 8), nn.Linear(8, 2), torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        return self.b(y * (torch.rand(len(y), 1, generator=self.generator) > 0.5) if self.training else y)
+
+
+def test_a_generator_of_torch_that_the_model_owns_is_refused_by_name():
+    model = Own().eval()
+    before = model.generator.get_state()
+    small = fxprune.compress(model, torch.randn(2, 6), channels=0.5)
+    assert torch.equal(model.generator.get_state(), before)
+    assert "draws numbers with its own torch.Generator" in " ".join(fxprune.record(small).verification.notes)
+    with pytest.raises(AssertionError, match="could not be captured in training mode.*draw them without generator="):
+        small.train()(torch.randn(2, 6))
