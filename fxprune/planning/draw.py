@@ -118,8 +118,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
                "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **clock}
-    options |= {"per": choice.per} if choice.per else {}
-    options |= {"uniform": True} if uniform else {}
+    options |= ({"per": choice.per} if choice.per else {}) | ({"uniform": True} if uniform else {})
     chosen_policy = {name: said for name, said in asdict(coupling.policy).items() if said is not None}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=chosen_policy,

@@ -173,6 +173,13 @@ def test_without_optuna_it_says_what_to_install(net, coupling, nearness, monkeyp
     assert studies.HEARTBEAT < studies.GRACE
 
 
+def test_the_result_has_the_form_that_the_coupling_was_analysed_for(net, nearness):
+    coupling = fxprune.analyze(net, torch.zeros(2, 6), form="module")
+    found = fxprune.search(net, coupling, nearness, budget={"params": 0.6}, trials=2, seed=0)
+    small = found.module()
+    assert type(small) is type(net) and fxprune.record(small).verification.ok and nearness(small) == found.best.value
+
+
 def test_the_model_is_only_read(net, coupling, nearness):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     fxprune.search(net, coupling, nearness, budget={"macs": 0.5}, trials=2)
