@@ -1,0 +1,63 @@
+"""Results with ultralytics' own API."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import fxprune
+
+ultralytics = pytest.importorskip("ultralytics")
+pytestmark = pytest.mark.slow
+IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def yolo():
+    torch.manual_seed(0)
+    yolo = ultralytics.YOLO("yolov8n.yaml", verbose=False)
+    yolo.model = fxprune.compress(yolo.model.eval(), torch.randn(1, 3, 64, 64), channels=0.5, form="module")
+    return yolo
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_predict_save_and_load(yolo, tmp_path):
+    record = fxprune.record(yolo.model)
+    assert type(yolo.model).__name__ == "DetectionModel" and record.verification.ok
+    assert record.after.params < 0.4 * record.before.params
+    assert len(yolo.predict(IMAGE, imgsz=64, verbose=False)) == 1
+    yolo.save(tmp_path / "small.pt")
+    again = ultralytics.YOLO(tmp_path / "small.pt")
+    assert parameters(again.model) == parameters(yolo.model) < 1_100_000
+    assert len(again.predict(IMAGE, imgsz=64, verbose=False)) == 1
+
+
+def test_fused_layers_compute_the_same(yolo):
+    small, x = copy.deepcopy(yolo.model).eval(), torch.rand(1, 3, 64, 64)
+    wanted = small(x)[0]
+    fused = small.fuse(verbose=False)
+    assert torch.allclose(fused(x)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_blocks_run_as_their_exporter_lets_them(yolo):
+    small, x = copy.deepcopy(yolo.model).eval(), torch.rand(1, 3, 64, 64)
+    wanted = small(x)[0]
+    for block in small.modules():
+        if hasattr(block, "forward_split"):
+            block.c = block.cv1.conv.out_channels // 2
+            block.forward = block.forward_split
+    assert torch.allclose(small(x)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_onnx(yolo, tmp_path):
+    pytest.importorskip("onnx")
+    for block in yolo.model.modules():
+        if hasattr(block, "forward_split"):
+            block.c = block.cv1.conv.out_channels // 2
+    yolo.save(tmp_path / "small.pt")
+    written = ultralytics.YOLO(tmp_path / "small.pt").export(format="onnx", imgsz=64, verbose=False, simplify=False)
+    assert str(written).endswith(".onnx")
