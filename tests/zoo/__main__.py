@@ -7,6 +7,7 @@ rows whose model matches a pattern (``failed`` stands for those that failed).
 import argparse
 import json
 import warnings
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,11 @@ def main() -> None:
     # Imported once, before the processes part.
     import timm  # noqa: F401
     import torchvision  # noqa: F401
+
+    with suppress(ImportError):
+        import diffusers  # noqa: F401
+    with suppress(ImportError):
+        import transformers.models.llama.modeling_llama  # noqa: F401
 
     known = [] if not options.rows.exists() else [json.loads(line) for line in options.rows.read_text().splitlines()]
     kept = [row for row in known if not (options.again and _matches(row, options.again))]

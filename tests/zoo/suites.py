@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from tests.zoo import packages
+from tests.zoo.configured import diffusers_models, transformers_models
 
-Case = tuple[nn.Module, tuple[Any, ...]]
+Case = tuple[nn.Module, tuple[Any, ...] | dict[str, Any]]
 
 DETECTORS = ("fasterrcnn", "fcos", "keypointrcnn", "maskrcnn", "retinanet", "ssd")
 # Structure does not depend on the size of a picture, and verification in double precision takes its time: torchvision's
@@ -74,4 +75,6 @@ SUITES: dict[str, tuple[Callable[[], list[str]], Callable[[str], Case]]] = {
     "timm": (timm_names, build_timm),
     "beyond": (beyond_names, build_beyond),
     "packages": (packages.names, packages.build),
+    "transformers": (transformers_models.names, transformers_models.build),
+    "diffusers": (diffusers_models.names, diffusers_models.build),
 }

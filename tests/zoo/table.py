@@ -7,7 +7,7 @@ from typing import Any
 
 Row = dict[str, Any]
 HEAD = ("model", "mode", "groups", "channels", "frozen", "top reason", "params (M)", "kept", "MACs (G)", "error",
-        "capture", "coupling", "rewrite", "verify", "MB")
+        "free dimensions", "trained", "capture", "coupling", "rewrite", "verify", "MB")
 PASSES = ("capture", "coupling", "rewrite")
 PREFACE = """# The zoo
 
@@ -18,7 +18,10 @@ every group and at random unequal widths; times are processor seconds on one thr
 is the process's peak. timm's models get their own input size; torchvision's get 64 × 64 pictures unless their layers
 fix another size, since structure does not depend on it (MACs are those of that size). *beyond* are small nets of
 other kinds, written or configured for this; *packages* are ultralytics' and segmentation-models-pytorch's own
-(``pip install`` them first).
+(``pip install`` them first). *transformers* and *diffusers* are architectures of these packages from small
+configurations, with the inputs that their forward is called with. *Free dimensions* are those of the inputs that were
+proven at two lengths, of all (older rows do not say). *Trained* says whether the result ran forward and
+backward in training mode.
 """
 
 
@@ -63,7 +66,18 @@ def cells(row: Row) -> list[str]:
     verify = f"{row['seconds']['verify']:.1f}" if "error" in row else ""
     return [row["model"], row["mode"], str(row["groups"]), str(row["channels"]), f"{row['frozen']:.0%}", reason,
             scaled(row["params"], 1e6), f"{kept(row):.1%}", scaled(row["macs"], 1e9),
-            f"{row['error']:.1e}" if "error" in row else "", *seconds, verify, str(row["memory"])]
+            f"{row['error']:.1e}" if "error" in row else "", _free(row), _trained(row), *seconds, verify,
+            str(row["memory"])]
+
+
+def _free(row: Row) -> str:
+    """Of the inputs' dimensions those that were proven at two lengths."""
+    return "{} of {}".format(*row["free"]) if "free" in row else ""
+
+
+def _trained(row: Row) -> str:
+    """Whether the result was run forward and backward in training mode (older rows were, or they would have failed)."""
+    return "no" if row.get("untrained") else "yes"
 
 
 def scaled(pair: list[int], unit: float) -> str:

@@ -1,0 +1,1 @@
+"""Architectures of transformers and diffusers from configurations of small sizes: no weights, no download."""

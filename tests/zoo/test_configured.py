@@ -1,0 +1,54 @@
+"""Architectures from configurations: each can be built, and a few of each package are compressed and verified."""
+
+import pytest
+import torch
+
+from tests.zoo.configured import diffusers_models, transformers_models
+from tests.zoo.configured.options import INPUTS, OPTIONS
+from tests.zoo.measure import measure
+
+
+def compressed(model, inputs):
+    row = measure(model, inputs, verify=True)
+    assert row["mode"] == "graph", row["why"]
+    assert row["params"][1] < 0.6 * row["params"][0]
+    assert row["untrained"] == "" and "train" in str(row["runs"])
+
+
+@pytest.mark.parametrize("name", ["llama", "t5", "llava", "qwen2_moe"])
+def test_transformers(name):
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    compressed(*transformers_models.build(name))
+
+
+@pytest.mark.parametrize("name", ["unet_2d", "sd3"])
+def test_diffusers(name):
+    pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    compressed(*diffusers_models.build(name))
+
+
+def test_options_belong_to_what_is_listed():
+    pytest.importorskip("transformers")
+    listed = set(transformers_models.names())
+    assert len(listed) + len(diffusers_models.MODELS) >= 120
+    assert not (OPTIONS.keys() | INPUTS.keys()) - listed
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", transformers_models.names())
+def test_every_one_of_transformers_runs(name):
+    torch.manual_seed(0)
+    model, inputs = transformers_models.build(name)
+    with torch.no_grad():
+        model.eval()(**inputs)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", diffusers_models.names())
+def test_every_one_of_diffusers_runs(name):
+    torch.manual_seed(0)
+    model, inputs = diffusers_models.build(name)
+    with torch.no_grad():
+        model.eval()(**inputs)
