@@ -156,8 +156,8 @@ class Observer(TorchDispatchMode):
             self._learn(out, value)
         elif not constant:
             self._forget(func, args, out)
-            if all(id(t) in self._drawn or id(t) in self._known for t in tensors):
-                self._drawn.update(map(id, leaves(out, torch.Tensor)))
+            if all(id(t) in self._known or self.ref(t).id in self._drawn for t in tensors):
+                self._drawn.update(self.ref(t).id for t in leaves(out, torch.Tensor))
             if self.finiteness and not facts(func).random and not facts(func).mutable:
                 self.finiteness.follow(facts(func).name, func, args, kwargs, out)
         return out
@@ -210,7 +210,7 @@ class Observer(TorchDispatchMode):
 
     def data_dependent(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A value that depends on the input's contents steers Python."""
-        if all(id(t) in self._drawn for t in leaves((args, kwargs), torch.Tensor)):
+        if all(self.ref(t).id in self._drawn for t in leaves((args, kwargs), torch.Tensor)):
             raise CaptureError(f"the model decides in Python by a number that it draws ({self.source}), as LayerDrop "
                                "does, and a graph takes one way; set its probability to 0 before compressing")
         raise CaptureError(f"the model reads a tensor's contents in Python ({func._schema.name} at {self.source}), "
