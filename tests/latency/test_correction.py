@@ -203,7 +203,8 @@ def test_nearly_steady_times_are_measured_until_they_are(net, fake, target):
     ({"latency_ms": 0}, r"latency_ms must be milliseconds above zero, got 0; write latency_ms=12\.0"),
     ({"latency_ms": "a"}, r"latency_ms must be milliseconds above zero, got 'a'"),
     ({"latency": 0.5, "latency_ms": 3}, r"exactly one of .* got latency=0\.5 and latency_ms=3"),
-    ({"latency": 0.5, "channels": 0.5}, r"latency= may have macs= and params= beside it, got channels=; drop one"),
+    ({"latency": 0.5, "channels": 0.5},
+     r"latency= may have macs=, params= and channels= by pattern beside it, got channels=; drop one"),
     ({"latency": 0.5, "macs": 2}, r"macs must be the fraction kept, in \(0, 1\], got 2"),
 ])
 def test_budgets_that_make_no_sense(net, fake, target, options, message):

@@ -45,7 +45,8 @@ def test_a_budget_without_a_table_measures_one(net, fake, capsys):
 @pytest.mark.parametrize(("typed", "message"), [
     (["--table", "table.json"], "--table is what a time is kept by, and no time is asked; write --latency 0.5"),
     (["--latency", "2"], "latency must be the fraction kept, in (0, 1], got 2"),
-    (["--latency", "0.5", "--channels", "0.5"], "latency= may have macs= and params= beside it, got channels="),
+    (["--latency", "0.5", "--channels", "0.5"],
+     "latency= may have macs=, params= and channels= by pattern beside it, got channels="),
     (["--latency", "0.5", "--runner", "./bench"], "runner must say where the model's file goes, got './bench'"),
 ])
 def test_refusals(net, fake, typed, message, capsys):
