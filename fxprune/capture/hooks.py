@@ -34,6 +34,11 @@ def hooked(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in _HOOKS)
 
 
+def any_hooked(model: nn.Module) -> bool:
+    """Whether any of its modules is."""
+    return any(hooked(module) for _, module in named_modules(model))
+
+
 def closed_over(model: nn.Module) -> str:
     """The first hook whose closure refers to a module of the model, in words; ``""`` where there is none.
 

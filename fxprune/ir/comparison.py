@@ -14,7 +14,7 @@ def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
     >>> identical(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")]))
     True
     """
-    return a.shape == b.shape and a.dtype == b.dtype and bool(_same(a, b).all())
+    return a.shape == b.shape and a.dtype == b.dtype and (torch.equal(a, b) or bool(_same(a, b).all()))
 
 
 def difference(reference: torch.Tensor, got: torch.Tensor, least: float = 1e-30) -> float:
@@ -31,6 +31,9 @@ def difference(reference: torch.Tensor, got: torch.Tensor, least: float = 1e-30)
         return float((reference != got).any())
     if reference.dtype.itemsize < 4:
         reference, got = reference.float(), got.float()  # halves cannot hold the bounds below
+    apart, scale = (float(torch.linalg.vector_norm(t, torch.inf)) for t in (reference - got, reference))
+    if apart + scale < LOWEST:  # all are numbers, as they mostly are
+        return apart / max(scale, least)
     if not reference.is_complex():
         # What a mask fills in is as low as its dtype goes: lower than anything else, and equal.
         reference, got = reference.clamp(-LOWEST, LOWEST), got.clamp(-LOWEST, LOWEST)

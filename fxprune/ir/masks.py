@@ -1,8 +1,10 @@
 """Small facts about which indices of a dimension are kept."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
+import torch
 
 
 def remaining_groups(kept: np.ndarray, groups: int) -> int:
@@ -14,6 +16,26 @@ def remaining_groups(kept: np.ndarray, groups: int) -> int:
     1
     """
     return int(kept.reshape(groups, -1).any(1).sum())
+
+
+@lru_cache(maxsize=256)
+def index_of(kept: tuple[int, ...]) -> torch.Tensor:
+    """Indices as a tensor: a convolution, its bias and the four tensors of its batch norm are cut alike."""
+    with torch.inference_mode(False):
+        return torch.tensor(kept, dtype=torch.long)
+
+
+@lru_cache(maxsize=256)
+def index_of_rest(kept: tuple[int, ...], length: int) -> torch.Tensor:
+    """Those of ``length`` that are not kept.
+
+    >>> index_of_rest((0, 2), 4)
+    tensor([1, 3])
+    """
+    gone = np.ones(length, bool)
+    gone[list(kept)] = False
+    with torch.inference_mode(False):
+        return torch.from_numpy(gone.nonzero()[0])
 
 
 def fitted(mask: np.ndarray, length: int) -> np.ndarray:

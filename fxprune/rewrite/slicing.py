@@ -1,13 +1,13 @@
 """New parameters and buffers: the kept indices of the old ones. Nothing emitted shares storage with the original."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
 from fxprune.capture.model_walk import aliases, named_tensors
+from fxprune.ir.masks import index_of
 
 # Elements from which a tensor is large, and the rows of it that are cut at a time.
 LARGE, ROWS = 1 << 20, 64
@@ -15,7 +15,7 @@ LARGE, ROWS = 1 << 20, 64
 
 def sliced(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     """A new tensor with only the kept indices of the given dimensions, in their order; the memory format stays."""
-    out = _picked(tensor.detach(), {dim: _index(tuple(kept)).to(tensor.device) for dim, kept in keep.items()})
+    out = _picked(tensor.detach(), {dim: index_of(tuple(kept)).to(tensor.device) for dim, kept in keep.items()})
     if out.dim() == 4 and _channels_last(tensor):
         return out.clone(memory_format=torch.channels_last)
     return out.clone() if not keep or out.data_ptr() == tensor.data_ptr() else out.contiguous()
@@ -33,12 +33,6 @@ def _picked(tensor: torch.Tensor, keep: dict[int, torch.Tensor]) -> torch.Tensor
     for start in range(0, len(out), ROWS):
         out[start:start + ROWS] = _picked(tensor.index_select(0, keep[0][start:start + ROWS]), rest)
     return out
-
-
-@lru_cache(maxsize=256)
-def _index(indices: tuple[int, ...]) -> torch.Tensor:
-    """A convolution, its bias and the four tensors of its batch norm are cut alike."""
-    return torch.tensor(indices, dtype=torch.long)
 
 
 def _channels_last(tensor: torch.Tensor) -> bool:

@@ -56,6 +56,10 @@ class Arithmetic:
             return type(value)(map(self.widened, value))
         return value
 
+    def stored_as(self, dtype: torch.dtype) -> torch.dtype:
+        """In which dtype weights of this one lie."""
+        return dtype if self.stored else self._dtype(dtype)
+
     def _dtype(self, dtype: torch.dtype) -> torch.dtype:
         if self.wide is None or not dtype.is_floating_point and not dtype.is_complex:
             return dtype

@@ -1,4 +1,5 @@
-"""Random operators made deterministic, alike on both sides: their streams would differ, since their sizes do."""
+"""Random operators made deterministic, alike on both sides: their streams would differ, since their sizes do. And
+convolutions that would take long."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import torch
 
 from fxprune.capture.dispatch import operator_name
+from fxprune.verification.depthwise import convolve
 
 Handler = Callable[[Any, Any, Any], Any]
 
@@ -60,6 +62,7 @@ HANDLERS: dict[str, Handler] = {
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "rrelu": _rrelu,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolve),
 }
 
 

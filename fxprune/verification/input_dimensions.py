@@ -68,7 +68,7 @@ def input_dimensions(captured: Captured, inputs: Inputs, compared: Sequence[Shap
     labels, rows = list(captured.modes["eval"].tape.inputs.values()), []
     for number, spec in enumerate(example_inputs.specs(inputs)):
         for dim, length in enumerate(spec.shape):
-            lengths = tuple(dict.fromkeys((length, *(shapes[number][dim] for shapes in compared))))
+            lengths = tuple(dict.fromkeys(shapes[number][dim] for shapes in compared))
             reason = "" if len(lengths) > 1 else held.get((number, dim), UNKNOWN)
             rows.append(InputDimension(labels[number], dim, length, lengths, reason))
     return tuple(rows)
@@ -128,9 +128,8 @@ class Lengths:
 
 def left(captured: Captured, inputs: Inputs, compared: Sequence[Shapes]) -> list[Axis]:
     """The dimensions that may be free, and were compared at one length only."""
-    shapes = [_shapes(inputs), *compared]
     return [axis for axis in axes_of(captured, inputs)
-            if len({shape[axis.members[0][0]][axis.members[0][1]] for shape in shapes}) == 1]
+            if len({shape[axis.members[0][0]][axis.members[0][1]] for shape in compared}) == 1]
 
 
 def _shapes(inputs: Inputs) -> Shapes:

@@ -1,24 +1,31 @@
 """The two sides of a verification: the masked original and the pruned module, with the same random weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from fxprune.capture.hooks import any_hooked
 from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.comparison import identical
+from fxprune.ir.masks import index_of, index_of_rest
+from fxprune.ir.tape import Tape, writes
 from fxprune.verification.arithmetic import Arithmetic
 
 Keep = Mapping[str, Mapping[int, Any]]
+# Random numbers are drawn once and laid out periodically: rows of a weight are seldom multiples of a prime, so that
+# they differ. Each tensor begins elsewhere.
+PERIOD, STRIDE = 65521, 7919
 
 
 def picked(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     """The kept indices of the given dimensions, in their order."""
     for dim, indices in keep.items():
-        tensor = tensor[(slice(None),) * dim + (torch.tensor(indices, dtype=torch.long, device=tensor.device),)]
+        tensor = tensor.index_select(dim, index_of(tuple(indices)).to(tensor.device))
     return tensor
 
 
@@ -47,51 +54,104 @@ def _is_index(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point() and not tensor.is_complex()
 
 
-def pair(model: nn.Module, small: nn.Module, keep: Keep, arithmetic: Arithmetic, seed: int
+@dataclass
+class Laid:
+    """What pairs of one model share: random weights that no run writes into, and the pruned module that holds them."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    pruned: nn.Module | None = None
+
+
+def pair(model: nn.Module, small: nn.Module, keep: Keep, arithmetic: Arithmetic, seed: int, laid: Laid | None = None
          ) -> tuple[nn.Module, nn.Module]:
-    """Copies of both with the same random weights, so that nothing is zero by accident; in the original's, what the
-    plan removes is set to zero on both sides of every layer."""
-    full, pruned = isolated_copy(model), isolated_copy(small)
-    if not arithmetic.stored:
-        _cast(full, arithmetic)
-        _cast(pruned, arithmetic)
-    generator = torch.Generator().manual_seed(seed)
-    tensors, targets = dict(named_tensors(full)), dict(named_tensors(pruned))
+    """Both with the same random weights, so that nothing is zero by accident; in the original's, what the plan removes
+    is set to zero on both sides of every layer. The weights themselves are never copied.
+
+    Args:
+        laid: what an earlier pair has left here is taken again, for as much as no run may have changed it.
+    """
+    laid = laid or Laid()
+    pool = torch.randn(PERIOD, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).repeat(2)
+    originals, given = dict(named_tensors(model)), dict(named_tensors(small))
+    targets = {} if laid.pruned is None else dict(named_tensors(laid.pruned))
+    memo: dict[int, Any] = {}
+    cut: dict[int, Any] = {}  # likewise, of the small one's tensors
     with torch.no_grad():
-        for first, names in aliases(full).items():
-            _randomise(first, tensors[first], generator)
-            for name in names:
-                if name in targets and not _is_index(targets[name]):
-                    targets[name].copy_(picked(tensors[first], keep.get(first, {})))
-        for first in aliases(full):
-            for dim, indices in keep.get(first, {}).items():
-                _mask(tensors[first], dim, indices)
-    return full, pruned
+        for number, (first, names) in enumerate(aliases(model).items()):
+            like, kept = originals[first], keep.get(first, {})
+            if first in laid.tensors:
+                memo[id(like)] = laid.tensors[first]
+                continue
+            tensor = _random(first, like, arithmetic.stored_as(like.dtype), pool, number)
+            for name in given.keys() & set(names):
+                part = given[name].detach().clone() if _is_index(given[name]) else picked(tensor, kept)
+                if name in targets:
+                    targets[name].copy_(part)
+                cut.setdefault(id(given[name]), _as(part if kept else part.clone(), given[name]))
+            for dim, indices in kept.items():
+                _mask(tensor, dim, indices)
+            memo[id(like)] = _as(tensor, like)
+    if laid.pruned is None:
+        for tensor in given.values():
+            kind = arithmetic.stored_as(tensor.dtype)
+            cut.setdefault(id(tensor), _as(tensor.detach().to(kind, copy=True), tensor))
+        laid.pruned = isolated_copy(small, cut)
+    laid.tensors = {name: memo[id(t)] for name, t in originals.items() if isinstance(t, nn.Parameter)}
+    return isolated_copy(model, memo), laid.pruned
 
 
-def _cast(module: nn.Module, arithmetic: Arithmetic) -> None:
-    """In place, complex ones to complex."""
-    for _, tensor in named_tensors(module):
-        tensor.data = arithmetic.widened(tensor.data)
+def _as(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A parameter for a parameter."""
+    return nn.Parameter(values, like.requires_grad) if isinstance(like, nn.Parameter) else values
 
 
-def _randomise(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None:
-    if _is_index(tensor):
-        return
+def changed_by(tape: Tape) -> set[str]:
+    """The parameters and buffers that a run writes into, as far as its operators say; batch norms do not."""
+    return {tape.params[number] for call in tape.calls for number in writes(call) if number in tape.params}
+
+
+def written_into(pruned: nn.Module, tape: Tape) -> Callable[[], nn.Module]:
+    """Call before a run of an emitted module; what it gives brings the module back to where it was. Only what a run may
+    write into is copied; with hooks, which may hold anything, the module is."""
+    if any_hooked(pruned):
+        fresh = isolated_copy(pruned)
+        return lambda: fresh
+    written = changed_by(tape)
+    before = {name: tensor.detach().clone() for name, tensor in named_tensors(pruned)
+              if name in written or not isinstance(tensor, nn.Parameter)}
+
+    def restore() -> nn.Module:
+        with torch.no_grad():
+            for name, tensor in named_tensors(pruned):
+                if name in before:
+                    tensor.copy_(before[name])
+        return pruned
+
+    return restore
+
+
+def _random(name: str, like: torch.Tensor, dtype: torch.dtype, pool: torch.Tensor, number: int) -> torch.Tensor:
+    """In place of a parameter or a running statistic; of anything else a copy."""
     leaf = name.rpartition(".")[2]
-    if isinstance(tensor, nn.Parameter):
-        kind = torch.complex64 if tensor.is_complex() else torch.float32
-        values = torch.randn(tensor.shape, generator=generator, dtype=kind)
-        fan = max(tensor.numel() // max(tensor.shape[0], 1), 1) if tensor.dim() > 1 else 4
-        tensor.copy_(values * fan ** -0.5 + (1.0 if tensor.dim() == 1 and leaf == "weight" else 0.0))
-    elif leaf == "running_mean":
-        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    elif leaf == "running_var":
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    if _is_index(like) or not isinstance(like, nn.Parameter) and leaf not in ("running_mean", "running_var"):
+        return like.detach().clone().to(dtype)
+    start = number * STRIDE % PERIOD
+    values = pool[start:start + min(PERIOD, like.numel())]
+    if isinstance(like, nn.Parameter):
+        fan = max(like.numel() // max(like.shape[0], 1), 1) if like.dim() > 1 else 4
+        values = values * fan ** -0.5 + (1.0 if like.dim() == 1 and leaf == "weight" else 0.0)
+        values = torch.complex(values, values.flip(0)) if dtype.is_complex else values
+    else:
+        values = values * 0.1 if leaf == "running_mean" else values.abs() * 0.5 + 0.5
+    out = torch.empty(like.shape, dtype=dtype, device=like.device)
+    flat, values = out.view(-1), values.to(out)
+    whole = len(flat) - len(flat) % PERIOD
+    if whole:
+        flat[:whole].view(-1, PERIOD).copy_(values)
+    flat[whole:].copy_(values[:len(flat) - whole])
+    return out if like.is_contiguous() else torch.empty_like(like, dtype=dtype, requires_grad=False).copy_(out)
 
 
 def _mask(tensor: torch.Tensor, dim: int, kept: Any) -> None:
-    gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-    gone[torch.tensor(kept, dtype=torch.long, device=tensor.device)] = False
     if not _is_index(tensor):
-        tensor[(slice(None),) * dim + (gone,)] = 0
+        tensor.index_fill_(dim, index_of_rest(tuple(kept), tensor.shape[dim]).to(tensor.device), 0)

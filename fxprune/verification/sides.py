@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +29,8 @@ from fxprune.verification.kept_part import kept_part
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.masked import Computing, Masked
 from fxprune.verification.nodes import by_keyword, run_nodes
-from fxprune.verification.undecided import Undecided
+from fxprune.verification.prepare import written_into
+from fxprune.verification.undecided import Stalled, Undecided
 
 _UNCAPTURED = object()
 _OUTPUT = ""  # in place of a node's name
@@ -218,12 +219,14 @@ class Sides:
                     with multihead.of_torch(), watched:
                         return self.pruned(*example[0], **example[1])
                 pruned, again = self.pruned, _own(example)
-                # Buffers change as it runs, parameters do not: of a large model one more copy of those would be felt.
-                compiled = cast(GraphModule, isolated_copy(pruned, {id(p): p for p in pruned.parameters()}))
+                restore = written_into(pruned, view.tape)
                 out = run_nodes(pruned, example, compare)
-                # The nodes were interpreted; users call the compiled forward, some of them by keyword.
-                args, kwargs = by_keyword(self.full.forward, again)
-                _compare_outputs(out, compiled(*args, **kwargs), self.ledger, f"{context}, called", rounding)
+                if id(view.traced) not in self.ledger.called:
+                    # The nodes were interpreted; users call the graph's code, some of them by keyword.
+                    args, kwargs = by_keyword(self.full.forward, again)
+                    called = restore()(*args, **kwargs)
+                    _compare_outputs(out, called, self.ledger, f"{context}, called", rounding)
+                    self.ledger.called.add(id(view.traced))
                 return out
         except VerificationError:
             raise
@@ -231,12 +234,12 @@ class Sides:
             if str(error).startswith("fxprune: captured"):
                 self.ledger.notes.append(f"{context}: {str(error).splitlines()[0]}")
                 return _UNCAPTURED
-            raise Undecided(f"the result must run where the original does ({context}): {error}") from error
+            raise Stalled(f"the result must run where the original does ({context}): {error}") from error
         except Exception as error:
             if not self._captured_runs(example, view):
                 self.ledger.notes.append(f"{context}: a size in the model's Python holds it to the captured batch size")
                 return _UNCAPTURED
-            raise Undecided(f"the result must run where the original does ({context}), and raised "
+            raise Stalled(f"the result must run where the original does ({context}), and raised "
                               f"{type(error).__name__}: {error}") from error
 
     def _captured_runs(self, example: Example, view: View) -> bool:
@@ -250,8 +253,9 @@ class Sides:
         parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
         meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
         try:
-            run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta,
-                      lambda name, value: None)
+            with Computing(self.arithmetic.run):  # its weights are the model's own, and the inputs may be wider
+                run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta,
+                          lambda name, value: None)
         except Exception:
             return False
         return True

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from fxprune.capture.capturing import GRAPH, MODULE
 from fxprune.capture.dynamic_sizes import Axis, Member
+from fxprune.capture.hooks import any_hooked
+from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.traced import Traced
 from fxprune.coupling.analysis import Analysis
@@ -27,18 +30,20 @@ from fxprune.verification.arithmetic import Arithmetic
 from fxprune.verification.channel_order import Order
 from fxprune.verification.input_dimensions import Lengths, axes_of, input_dimensions, left, resized
 from fxprune.verification.ledger import Ledger
-from fxprune.verification.prepare import check_weights, pair
+from fxprune.verification.prepare import Laid, changed_by, check_weights, pair
+from fxprune.verification.run_sizes import small_sizes
 from fxprune.verification.sides import SAMPLES, Sides
 from fxprune.verification.tried_inputs import EVERY, GIVEN, candidates, given_size, other_sizes, planned
-from fxprune.verification.undecided import Undecided
+from fxprune.verification.undecided import Stalled, Undecided
 from fxprune.verification.verdict import Verification
 
 # Beyond this many parameters weights stay stored as they are, and single precision is tried first.
 DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, **ROUNDING}
 SEED = 20190
-# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself.
-HELD = 4 << 30
+# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself: no more than
+# the first, and of small models no less than the second. In between, half of what the weights take.
+HELD, FEW = 4 << 30, 1 << 28
 
 
 def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) -> Verification:
@@ -117,6 +122,7 @@ class _Comparison:
     ledger: Ledger
 
     def __post_init__(self) -> None:
+        self.laid = Laid()
         self.order = Order(self.analysis.coupling, self.plan)
         self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels)}
 
@@ -125,7 +131,9 @@ class _Comparison:
         captured, why, notes = self.analysis.captured, "", len(self.ledger.notes)
         traced = captured.ways[variation] if variation else captured.modes[mode]
         inputs = self.plan.inputs
-        changes = other_sizes(inputs, axes_of(captured, inputs)) if second else [given_size()]
+        axes = axes_of(captured, inputs)
+        changes = [*((change, EVERY) for change in small_sizes(axes, second)),
+                   *(other_sizes(inputs, axes) if second else [given_size()])]
         for example, how in candidates(self.model, inputs, captured.example, changes, self.arithmetic.wide, seed):
             if how == GIVEN and any(ran == mode for ran, _ in self.ledger.runs):
                 break  # it was compared at these in another run
@@ -133,7 +141,7 @@ class _Comparison:
             try:
                 no = self._declined(mode, example, traced)
             except Undecided as error:
-                if how != EVERY:
+                if how != EVERY or isinstance(error, Stalled):
                     raise
                 no = str(error)
             why = why or no
@@ -147,10 +155,12 @@ class _Comparison:
     def _declined(self, mode: str, example: Example, traced: Traced) -> str:
         """Why both sides were not compared on these inputs; nothing where they were."""
         view, runs, notes = self.views[id(traced)], len(self.ledger.runs), len(self.ledger.notes)
-        shares = _shares(view, self.ledger.dtype.itemsize * 2)
+        shares = self._shares(view, example)
         for k in range(shares):
-            # New copies each time: what a model caches on itself in one run would change the next.
-            both = pair(self.model, self.small, self.plan.keep, self.arithmetic, SEED)
+            # The original is copied each time: what it caches on itself in one run would change the next.
+            both = pair(self.model, self.small, self.plan.keep, self.arithmetic, SEED, self.laid)
+            if not isinstance(self.small, GraphModule) or any_hooked(self.small) or changed_by(view.tape):
+                self.laid = Laid()  # what Python, or a write, will leave there is not known
             why = Sides(*both, self.analysis, self.ledger, self.order, self.arithmetic, self.samples, (k, shares)
                         ).run(mode, example, view)
             if why:
@@ -189,8 +199,11 @@ class _Comparison:
         del self.ledger.notes[notes:]
         return no
 
-
-def _shares(view: View, itemsize: int) -> int:
-    """In how many runs the nodes are compared, so that no more than ``HELD`` bytes of their values are kept at once."""
-    values = {ref.id: ref for refs in view.tape.nodes.values() for ref in refs.values()}
-    return max(1, -(-sum(math.prod(view.lengths(ref)) for ref in values.values()) * itemsize // HELD))
+    def _shares(self, view: View, example: Example) -> int:
+        """In how many runs the nodes are compared, so that few of their values are kept at once."""
+        values = {ref.id: ref for refs in view.tape.nodes.values() for ref in refs.values()}
+        captured = sum(math.prod(spec.shape) for spec in example_inputs.specs(self.plan.inputs))
+        now = sum(t.numel() for t in tree_iter(example) if isinstance(t, torch.Tensor))
+        count = sum(math.prod(view.lengths(ref)) for ref in values.values()) * now // max(captured, 1)
+        weights = sum(t.numel() * t.element_size() for t in self.model.parameters())
+        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, weights // 2))))
