@@ -50,11 +50,13 @@ def add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument("--form", choices=("graph", "module"), default="graph",
                          help="the result: a graph, or a smaller copy of the model's own class, for which what its "
                          "Python fixes stays (%(default)s)")
+    command.add_argument("--keep-output", action="append", dest="outputs", metavar="NAME", help="this output keeps its "
+                         "size, and others may shrink; repeat it for several; all keep theirs if left out")
 
 
 def policy(options: argparse.Namespace) -> fxprune.Policy:
     """The policy that the options ask for."""
-    return fxprune.Policy(heads=options.heads, grouped=options.grouped, form=options.form)
+    return fxprune.Policy(heads=options.heads, grouped=options.grouped, form=options.form, outputs=options.outputs)
 
 
 def built(options: argparse.Namespace) -> Loaded:

@@ -35,7 +35,7 @@ special_logit div divide float_power floor_divide fmod pow remainder true_divide
 
 # Copies and conversions; what lends only its dtype or device is no operand: `converted`, below.
 COPIES = """
-_to_copy alias alias_copy clone detach detach_copy lift_fresh lift_fresh_copy pin_memory
+_to_copy alias alias_copy clone detach_copy lift_fresh lift_fresh_copy pin_memory
 """.split()
 
 DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout rrelu".split()

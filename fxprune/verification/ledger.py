@@ -1,7 +1,7 @@
 """What was compared, and how well it agreed."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -54,6 +54,14 @@ class Ledger:
             raise self._kind(reference, error).at(
                 where, f"node {where!r} must equal the masked original to {tolerance:g}, and differs by {error:.3g} "
                 f"({context}); the result is wrong and was not returned")
+
+    def copy(self) -> "Ledger":
+        """What it says now."""
+        return replace(self, runs=[*self.runs], called={*self.called}, shapes=[*self.shapes], notes=[*self.notes])
+
+    def restore(self, before: "Ledger") -> None:
+        """Say again what it said then."""
+        vars(self).update(vars(before.copy()))
 
     @staticmethod
     def _kind(reference: torch.Tensor, error: float) -> type[VerificationError]:

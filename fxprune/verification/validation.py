@@ -138,12 +138,7 @@ class _Comparison:
             if how == GIVEN and any(ran == mode for ran, _ in self.ledger.runs):
                 break  # it was compared at these in another run
             example = example_inputs.varied(example, variation) if variation else example
-            try:
-                no = self._declined(mode, example, traced)
-            except Undecided as error:
-                if how != EVERY or isinstance(error, Stalled):
-                    raise
-                no = str(error)
+            no = self._tried(mode, example, traced) if how == EVERY else self._declined(mode, example, traced)
             why = why or no
             if not no:
                 del self.ledger.notes[notes:]
@@ -151,6 +146,20 @@ class _Comparison:
                 return
         del self.ledger.notes[notes:]
         self.ledger.notes.append(why)
+
+    def _tried(self, mode: str, example: Example, traced: Traced) -> str:
+        """As `_declined`, of lengths that need not be: where the result is another one there, it may not have them. A
+        difference is a difference once it is known what rounding does; a larger batch must never make one."""
+        before = self.ledger.copy()
+        try:
+            return self._declined(mode, example, traced)
+        except Stalled:
+            raise
+        except VerificationError as error:
+            if not self.samples and not isinstance(error, Undecided):
+                raise
+            self.ledger.restore(before)
+            return f"at other lengths the result is another one, first at {error.node or 'output'!r}"
 
     def _declined(self, mode: str, example: Example, traced: Traced) -> str:
         """Why both sides were not compared on these inputs; nothing where they were."""
@@ -193,8 +202,8 @@ class _Comparison:
         example = example_inputs.realise(inputs, device, torch.Generator().manual_seed(SEED),
                                          resized(dict.fromkeys(way.members, length)), self.arithmetic.wide)
         try:
-            no = self._declined("eval", example, self.analysis.captured.modes["eval"])
-        except Undecided as error:
+            no = self._tried("eval", example, self.analysis.captured.modes["eval"])
+        except Stalled as error:
             no = str(error)
         del self.ledger.notes[notes:]
         return no

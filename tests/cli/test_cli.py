@@ -21,7 +21,8 @@ from fxprune.cli.main import main, parser
 from fxprune.models.named import load
 
 # What takes tensors or functions, which no command line can spell.
-PYTHON_ONLY = {"model", "calibration", "train", "penalty"}
+# What a folder holds is compressed further by --steps, which says --of for it.
+PYTHON_ONLY = {"model", "calibration", "train", "penalty", "of"}
 
 NET = '''
 import torch

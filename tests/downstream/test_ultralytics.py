@@ -8,7 +8,10 @@ import torch
 
 import fxprune
 
-ultralytics = pytest.importorskip("ultralytics")
+# It changes how arrays and tensors are printed, which the doctests of this process rely on.
+with np.printoptions():
+    ultralytics = pytest.importorskip("ultralytics")
+torch.set_printoptions(profile="default")
 pytestmark = pytest.mark.slow
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 

@@ -111,3 +111,29 @@ def test_apply_and_load_verify_as_compress_does(tmp_path, monkeypatch):
         empty = flat()
     with pytest.raises(fxprune.InputError, match="meta device; pass verify=False"):
         fxprune.apply(empty, plan, weights="any")
+
+
+class Reshaped(nn.Module):
+    """At twice the positions an image of each batch becomes two, with channels and positions mixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mlp, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 6), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        y = self.mlp(self.stem(x).flatten(2).transpose(1, 2))
+        return self.head(y.transpose(1, 2).reshape(-1, 6, 4, 4))
+
+
+def test_where_the_result_is_another_one_at_other_lengths_it_refuses_them():
+    torch.manual_seed(0)
+    model = Reshaped()
+    small = fxprune.compress(model, torch.randn(2, 3, 4, 4), channels=0.5)
+    table = {d.dim: d for d in fxprune.record(small).dimensions}
+    assert table[0].free and fxprune.record(small).verification.ok
+    for dim in (2, 3):
+        assert table[dim].why == "at other lengths the result is another one, first at 'reshape'" and table[dim].asserted
+    assert model(torch.randn(2, 3, 8, 4)).shape == (4, 2, 4, 4)
+    with pytest.raises(AssertionError, match="captured with x of size 4 in dimension 2, which is fixed: at other lengths"):
+        small(torch.randn(2, 3, 8, 4))
+    assert small(torch.randn(5, 3, 4, 4)).shape == (5, 2, 4, 4)
