@@ -25,11 +25,8 @@ class SPP(ChannelDecay):
 
     An update: scores h ← decay · h + L1 norm, p ← clip(p − Δ(rank of h), 0, 1) with the increments of
     `fxprune.training.decay.incremental`, and a forward and a backward pass with the channels masked by Bernoulli(p).
-    The weights are restored before the optimizer moves them.
-
-        with penalty.masked(model):
-            loss(model(x), y).backward()
-        optimizer.step()
+    The weights are restored before the optimizer moves them: ``with penalty.masked(model):
+    loss(model(x), y).backward()``, then ``optimizer.step()``.
 
     Args:
         coupling: `fxprune.analyze` of the model.
