@@ -11,10 +11,12 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fxprune.errors import CaptureError
 from fxprune.ir import trees
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -152,20 +154,20 @@ def plain(value: Any) -> Any:
 
 def leaves(expression: Any) -> Iterator[Dim]:
     """The tensor dimensions that an expression reads."""
-    if isinstance(expression, Dim):
-        yield expression
-    elif isinstance(expression, Apply):
-        for arg in expression.args:
-            yield from leaves(arg)
+    return _inside(expression, Dim)
 
 
 def attributes_in(expression: Any) -> Iterator[Attribute]:
     """The attributes of modules that an expression reads."""
-    if isinstance(expression, Attribute):
+    return _inside(expression, Attribute)
+
+
+def _inside(expression: Any, kind: type[T]) -> Iterator[T]:
+    if isinstance(expression, kind):
         yield expression
     elif isinstance(expression, Apply):
         for arg in expression.args:
-            yield from attributes_in(arg)
+            yield from _inside(arg, kind)
 
 
 def renumbered(expression: Any, change: Callable[[int], int]) -> Any:

@@ -228,7 +228,8 @@ def test_hooks_of_layers_and_hooks_of_torch_need_no_word():
     nn.utils.parametrizations.weight_norm(model[1][1])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        fxprune.compress(model, IMAGE, channels=0.5)
+        small = fxprune.compress(model, IMAGE, channels=0.5)
+    assert fxprune.record(small).verification.ok
 
 
 GATHERED, SETTINGS = {}, {"scale": 2.0}

@@ -1,12 +1,9 @@
 """Data that is split over ranks: the statistics of all parts, the same bits on every rank, and no rank left waiting."""
 
-import os
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import run
 from torch import nn
 
 import fxprune
@@ -45,24 +42,6 @@ def part(rank):
 
 def everything(world):
     return [batch for rank in range(world) for batch in part(rank)]
-
-
-def worker(rank, world, port, check, folder):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    torch.save(check(rank, world), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def run(world, check, folder):
-    """What ``check`` gives on every rank."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    mp.spawn(worker, (world, port, check, str(folder)), nprocs=world)
-    return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(world)]
 
 
 def results(data):

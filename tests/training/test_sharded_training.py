@@ -1,15 +1,13 @@
 """FSDP2 and HSDP on gloo: twenty steps on several processes are those of one, to 1e-6; resumed on another number."""
 
 import functools
-import os
-import socket
 from unittest import mock
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-import torch.multiprocessing as mp
 from penalty_nets import residual
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -62,22 +60,14 @@ def distance(a, b):
     return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
 
 
-def worker(rank, world, port, checks, folder):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+def checked(checks, folder, rank, world):
     share = slice(rank * 8 // world, (rank + 1) * 8 // world)
     for check in checks:
-        check(share, folder)
-    dist.barrier()
-    dist.destroy_process_group()
+        check(share, str(folder))
 
 
 def run(world, checks, folder):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    mp.spawn(worker, (world, port, checks, str(folder)), nprocs=world)
+    processes.run(world, functools.partial(checked, checks, folder), folder)
 
 
 def same_as_one_process(share, folder, only=tuple(PENALTIES)):

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from fxprune.errors import InputError
+from fxprune.ir.groups import CouplingGroup
 from fxprune.planning.selection import Wanted
 from fxprune.training.arguments import number
 from fxprune.training.decay.channel_decay import ChannelDecay, Rates
@@ -38,6 +39,17 @@ def increments(count: int, going: int, peak: float) -> np.ndarray:
     turn = -math.log(TURN) / alpha
     return np.where(rank < turn, peak * np.exp(-alpha * rank),
                     2 * TURN * peak - peak * np.exp(-alpha * (2 * turn - rank)))
+
+
+def how_many_go(groups: Mapping[str, CouplingGroup], channels: float) -> dict[str, int]:
+    """Of each group, where this fraction of its channels is kept, and at least one.
+
+    Raises:
+        InputError: no fraction.
+    """
+    if isinstance(channels, bool) or not isinstance(channels, (int, float)) or not 0 < channels < 1:
+        raise InputError(f"channels must be the fraction to keep, in (0, 1), got {channels!r}; write channels=0.5")
+    return {name: group.size - max(1, round(channels * group.size)) for name, group in groups.items()}
 
 
 class Ranking:
@@ -79,11 +91,9 @@ class IncReg(ChannelDecay):
     def __init__(self, coupling: "Coupling", channels: float = 0.5, peak: float = 2.5e-4, target: float | None = None,
                  groups: Wanted = "auto"):
         super().__init__(coupling, groups)
-        if isinstance(channels, bool) or not isinstance(channels, (int, float)) or not 0 < channels < 1:
-            raise InputError(f"channels must be the fraction to keep, in (0, 1), got {channels!r}; write channels=0.5")
         self.peak = number("peak", peak, "peak=2.5e-4", positive=True)
         self.target = 1e4 * peak if target is None else number("target", target, "target=2.5", positive=True)
-        self.going = {name: group.size - max(1, round(channels * group.size)) for name, group in self.groups.items()}
+        self.going = how_many_go(self.groups, channels)
         self._rates = {name: np.zeros(group.size) for name, group in self.groups.items()}
         self._ranking = Ranking()
 

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxprune.errors import InputError
 from fxprune.planning.selection import Wanted
 from fxprune.training.arguments import number
 from fxprune.training.decay.channel_decay import ChannelDecay
-from fxprune.training.decay.incremental import increments
+from fxprune.training.decay.incremental import how_many_go, increments
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -43,11 +42,9 @@ class SPP(ChannelDecay):
     def __init__(self, coupling: "Coupling", channels: float = 0.5, peak: float = 0.05, decay: float = 0.99,
                  seed: int = 0, groups: Wanted = "auto"):
         super().__init__(coupling, groups)
-        if isinstance(channels, bool) or not isinstance(channels, (int, float)) or not 0 < channels < 1:
-            raise InputError(f"channels must be the fraction to keep, in (0, 1), got {channels!r}; write channels=0.5")
         self.peak = number("peak", peak, "peak=0.05", positive=True)
         self.decay = number("decay", decay, "decay=0.99")
-        self.going = {name: group.size - max(1, round(channels * group.size)) for name, group in self.groups.items()}
+        self.going = how_many_go(self.groups, channels)
         self.probability = {name: np.ones(group.size) for name, group in self.groups.items()}
         self._scores = {name: np.zeros(group.size) for name, group in self.groups.items()}
         self._generator = np.random.default_rng(seed)
