@@ -10,6 +10,7 @@ from torch import nn
 from fxprune.capture.contexts import compiling
 from fxprune.capture.dtypes import cast
 from fxprune.capture.dynamic_sizes import settle
+from fxprune.capture.example import VARIATIONS, check, describe, varied
 from fxprune.capture.liveness import drop_dead
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.observer import Observer
@@ -93,7 +94,7 @@ def capture(model: nn.Module, example: Any = None) -> Captured:
         return _capture(model, example_, example)
     if example is not None:
         normal = example_inputs.normalise(example)
-        return replace(_capture(model, normal, example_inputs.describe(normal)), example=normal)
+        return replace(_capture(model, normal, describe(normal)), example=normal)
     return _inferred(model)
 
 
@@ -102,7 +103,7 @@ def _inferred(model: nn.Module) -> Captured:
     for guess, words in candidates(model):
         shape = tuple(next(iter(tree_iter(guess))).shape)
         try:
-            described = example_inputs.describe(guess, f"shape {shape} from {words}")
+            described = describe(guess, f"shape {shape} from {words}")
             return _capture(model, guess, _with_range(model, described))
         except FxpruneError as error:
             tried.append((shape, error))
@@ -125,7 +126,7 @@ def _with_range(model: nn.Module, described: Inputs) -> Inputs:
 
 def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
     arguments(model, example)  # must fit forward, before anything is run
-    example_inputs.check(model, example)
+    check(model, example)
     bugs: list[Bug] = []
     with untouched_rng():
         check_hooks(model, *example)
@@ -147,7 +148,8 @@ def _capture(model: nn.Module, example: Example, described: Inputs) -> Captured:
         except Exception as error:
             bugs += own_bugs(error)
             why = f"{type(error).__name__}: {error}" if not isinstance(error, CaptureError) else str(error)
-        return replace(_watched(model, example, described, why), bugs=tuple(dict.fromkeys(bugs)))
+        watched = _watched(model, example, described, why)
+        return replace(watched, bugs=tuple(dict.fromkeys((*bugs, *watched.bugs))))
 
 
 def _compiling(model: nn.Module, described: Inputs, why: str) -> Captured | None:
@@ -267,25 +269,28 @@ def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
 
 def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:
     """The last resort: only watch the model run, and run again on other values where some layers were not called."""
+    bugs: list[Bug] = []
     try:
         (root, traced), differentiates = _run(model, example), False
-    except Exception:
+    except Exception as error:
+        bugs += own_bugs(error)
         try:
             (root, traced), differentiates = _run(model, example, differentiates=True), True
         except Exception as error:
             raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: "
                                f"{error}") from error
     captured = Captured(root, {"eval": traced}, described, MODULE, why, differentiates=differentiates)
-    for variation in example_inputs.VARIATIONS:
+    for variation in VARIATIONS:
         if not captured.unreached:
             break
         try:
-            _, traced = _run(model, example_inputs.varied(example, variation), differentiates)
-        except Exception:  # not every input is one that the model can take
+            _, traced = _run(model, varied(example, variation), differentiates)
+        except Exception as error:  # not every input is one that the model can take
+            bugs += own_bugs(error)
             continue
         if set(traced.tape.modules) & set(captured.unreached):
             captured = replace(captured, ways={**captured.ways, variation: traced})
-    return captured
+    return replace(captured, bugs=tuple(bugs))
 
 
 def _run(model: nn.Module, example: Example, differentiates: bool = False) -> tuple[nn.Module, Traced]:

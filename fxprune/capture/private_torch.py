@@ -15,13 +15,11 @@ class Private:
         name: where it is found: a module, a class or an instance of it, and attributes.
         use: what for.
         without: what breaks.
-        elsewhere: files outside of ``capture/`` that use it, which stand below that folder or name a type.
     """
 
     name: str
     use: str
     without: str
-    elsewhere: tuple[str, ...] = ()
 
 
 PRIVATE = (
@@ -56,9 +54,8 @@ PRIVATE = (
     Private("torch.utils._python_dispatch.TorchDispatchMode", "sees every operator", "capture, verification"),
     Private("torch.utils._python_dispatch._disable_current_modes", "runs what the modes shall not see",
             "constants of a model, verification"),
-    Private("torch.utils._pytree.tree_iter", "nested inputs and outputs, registered containers included", "every pass",
-            ("ir/example_inputs.py",)),
-    Private("torch.utils._pytree.tree_map_only", "likewise", "every pass", ("ir/example_inputs.py",)),
+    Private("torch.utils._pytree.tree_iter", "nested inputs and outputs, registered containers included", "every pass"),
+    Private("torch.utils._pytree.tree_map_only", "likewise", "every pass"),
     Private("torch.utils._pytree.tree_map", "likewise", "exported programs"),
     Private("torch.utils._pytree.tree_flatten", "likewise", "verification"),
     Private("torch.utils._pytree.tree_unflatten", "likewise", "verification, exported programs"),

@@ -9,9 +9,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fxprune.api import analyze
+from fxprune.capture.example import describe
 from fxprune.capture.pytrees import tree_map_only
 from fxprune.errors import InputError
-from fxprune.ir.example_inputs import Inputs, TensorSpec, describe, normalise, realise, specs
+from fxprune.ir.example_inputs import Inputs, TensorSpec, normalise, realise, specs
 from fxprune.latency.clock import Comparison, compare
 from fxprune.report.rows import inputs_in_words
 from fxprune.results import Size

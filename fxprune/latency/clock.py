@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fxprune.capture.example import check
 from fxprune.capture.pytrees import tree_iter
 from fxprune.errors import InputError
-from fxprune.ir.example_inputs import Example, check, normalise
+from fxprune.ir.example_inputs import Example, normalise
 from fxprune.results import found_record
 
 

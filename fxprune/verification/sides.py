@@ -1,5 +1,7 @@
 """Run both sides of a verification, and compare them node by node."""
 
+import copy
+import functools
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -244,18 +246,18 @@ class Sides:
 
     def _captured_runs(self, example: Example, view: View) -> bool:
         """Whether the captured graph, before any pruning, takes these inputs: what numpy or C code made of a size is a
-        number in it."""
+        number in it. On the kind of tensors that it was captured on: others may stop it for reasons of their own."""
         if not isinstance(self.pruned, GraphModule):
             return True
-        traced, root = view.traced, self.analysis.captured.root
+        traced, captured = view.traced, self.analysis.captured
         known = {**traced.constants, **traced.added}
         targets = {node.target for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
-        parts = {target: known[target] if target in known else _attribute(root, target) for target in targets}
-        meta = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
+        parts = {target: known[target] if target in known else _attribute(captured.root, target) for target in targets}
+        own = copy.deepcopy if captured.real else functools.partial(tree_map_only, torch.Tensor, _on_meta)
+        parts, example = own((parts, example))
         try:
             with Computing(self.arithmetic.run):  # its weights are the model's own, and the inputs may be wider
-                run_nodes(GraphModule(tree_map_only(torch.Tensor, _on_meta, parts), traced.graph), meta,
-                          lambda name, value: None)
+                run_nodes(GraphModule(parts, traced.graph), example, lambda name, value: None)
         except Exception:
             return False
         return True

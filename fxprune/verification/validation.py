@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from fxprune.capture.capturing import GRAPH, MODULE
 from fxprune.capture.dynamic_sizes import Axis, Member
+from fxprune.capture.example import varied
 from fxprune.capture.hooks import any_hooked
 from fxprune.capture.pytrees import tree_iter
 from fxprune.capture.randomness import untouched_rng
@@ -137,7 +138,7 @@ class _Comparison:
         for example, how in candidates(self.model, inputs, captured.example, changes, self.arithmetic.wide, seed):
             if how == GIVEN and any(ran == mode for ran, _ in self.ledger.runs):
                 break  # it was compared at these in another run
-            example = example_inputs.varied(example, variation) if variation else example
+            example = varied(example, variation) if variation else example
             no = self._tried(mode, example, traced) if how == EVERY else self._declined(mode, example, traced)
             why = why or no
             if not no:

@@ -6,7 +6,7 @@ from torch import nn
 
 import fxprune
 from fxprune.capture.dynamic_sizes import Axis
-from fxprune.ir.example_inputs import describe
+from fxprune.capture.example import describe
 from fxprune.verification.tried_inputs import candidates, given_size, other_sizes
 
 
