@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
-from fxprune.capture.contexts import restore_grad, switch_grad
+from fxprune.capture.contexts import is_about_gradients
 from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
 from fxprune.errors import FxpruneError, UnsupportedError
 from fxprune.ir.call_arguments import arguments
@@ -125,7 +125,7 @@ def _export(small: GraphModule, example: Example, dynamic: Any) -> ExportedProgr
 
 def _plain(copied: Any) -> GraphModule:
     """It does not switch gradients on and off, which only matters to training, and returns what a program can hold."""
-    for node in reversed([node for node in copied.graph.nodes if node.target in (switch_grad, restore_grad)]):
+    for node in reversed(list(filter(is_about_gradients, copied.graph.nodes))):
         copied.graph.erase_node(node)
     drop_records(copied.graph)
     drop_named_tuples(copied.graph)

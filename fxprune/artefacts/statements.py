@@ -14,7 +14,7 @@ from torch.fx import Graph, Node
 from fxprune.artefacts.assertions import assertions
 from fxprune.artefacts.source_values import bracketed, function, is_name, literal
 from fxprune.capture.constant_arguments import as_captured
-from fxprune.capture.contexts import CONTEXTS, enter_autocast, exit_autocast, switch_grad
+from fxprune.capture.contexts import CONTEXTS, enter_autocast, enter_inference, exit_region, switch_grad
 from fxprune.capture.torch_functions import ASSERT
 from fxprune.errors import UnsupportedError
 
@@ -109,13 +109,13 @@ class Statements:
                 self._free.append(name)
 
     def _context(self, node: Node) -> Iterator[str]:
-        """``torch.no_grad`` and ``torch.autocast`` begin and end as calls of their own."""
+        """``torch.no_grad``, ``torch.inference_mode`` and ``torch.autocast`` begin and end as calls of their own."""
         values = list(map(self._value, node.args))
-        if node.target is exit_autocast:
+        if node.target is exit_region:
             yield f"{values[0]}.__exit__(None, None, None)"
-        elif node.target is enter_autocast:
-            name = self._name(node, [])
-            yield f"{name} = torch.autocast({', '.join(values[:4])})"
+        elif node.target in (enter_autocast, enter_inference):
+            name, kind = self._name(node, []), "autocast" if node.target is enter_autocast else "inference_mode"
+            yield f"{name} = torch.{kind}({', '.join(values[:-1])})"
             yield f"{name}.__enter__()"
         else:
             if node.target is switch_grad and node.users:

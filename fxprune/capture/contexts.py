@@ -1,4 +1,5 @@
-"""``torch.no_grad()`` and ``torch.autocast`` in a model's forward: they enclose calls, and a graph is a list of calls.
+"""``torch.no_grad()``, ``torch.inference_mode()`` and ``torch.autocast`` in a model's forward: they enclose calls, and
+a graph is a list of calls.
 
 Entering and leaving become calls of their own. Each takes a tensor that it does not use: ``torch.fx`` records a call of
 a wrapped function only if it has a traced argument, and unpickling a ``GraphModule`` traces it again.
@@ -17,17 +18,20 @@ from fxprune.capture.patches import (
     CHECKPOINT,
     COMPILING,
     ENTER_AUTOCAST,
+    ENTER_INFERENCE,
     EXIT_AUTOCAST,
+    EXIT_INFERENCE,
     Patch,
     Replacement,
     instead,
     replaced,
 )
+from fxprune.ir.normal_tensors import NormalTensors
 
 
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.entered: list[torch.autocast] = []
+        self.entered: list[torch.autocast | torch.inference_mode] = []
 
 
 _HERE = _Thread()
@@ -50,7 +54,7 @@ def restore_grad(before: bool, unused: Any = None) -> None:
 @wrap
 def enter_autocast(device_type: str, dtype: torch.dtype | None, enabled: bool, cache: bool | None, unused: Any = None
                    ) -> torch.autocast:
-    """From here on operators choose their precision, until `exit_autocast`."""
+    """From here on operators choose their precision, until `exit_region`."""
     context = torch.autocast(device_type, dtype, enabled, cache)
     context.__enter__()
     _HERE.entered.append(context)
@@ -58,18 +62,33 @@ def enter_autocast(device_type: str, dtype: torch.dtype | None, enabled: bool, c
 
 
 @wrap
-def exit_autocast(context: torch.autocast, unused: Any = None) -> None:
-    """The end of what `enter_autocast` began."""
+def enter_inference(enabled: bool, unused: Any = None) -> torch.inference_mode:
+    """From here on tensors are those of inference mode, or are not, until `exit_region`."""
+    context = torch.inference_mode(enabled)
+    context.__enter__()
+    _HERE.entered.append(context)
+    return context
+
+
+@wrap
+def exit_region(context: torch.autocast | torch.inference_mode, unused: Any = None) -> None:
+    """The end of what `enter_autocast` or `enter_inference` began."""
     if context in _HERE.entered:
         _HERE.entered.remove(context)
     context.__exit__(None, None, None)
 
 
-CONTEXTS = (switch_grad, restore_grad, enter_autocast, exit_autocast)
+CONTEXTS = (switch_grad, restore_grad, enter_autocast, enter_inference, exit_region)
 
 
 def is_context(node: Node) -> bool:
     return node.op == "call_function" and node.target in CONTEXTS
+
+
+def is_about_gradients(node: Node) -> bool:
+    """Whether a call only says whether gradients are recorded, which changes no value."""
+    opening = node.args[0] if node.target is exit_region else node
+    return getattr(opening, "target", None) in (switch_grad, restore_grad, enter_inference)
 
 
 def restoring(forward: Callable[..., Any], graph: Graph) -> Callable[..., Any]:
@@ -83,28 +102,48 @@ def restoring(forward: Callable[..., Any], graph: Graph) -> Callable[..., Any]:
         try:
             return forward(*args, **kwargs)
         except BaseException:
-            torch.set_grad_enabled(before)
             while len(_HERE.entered) > depth:
-                exit_autocast(_HERE.entered[-1])
+                exit_region(_HERE.entered[-1])
+            torch.set_grad_enabled(before)
             raise
 
     return restored
 
 
-def recorded_autocast(record: Callable[..., Node]) -> dict[Patch, Replacement]:
-    """Let ``torch.autocast`` call ``record(function, *args)`` as it is entered and left."""
-    nodes: dict[int, Node] = {}
+def recorded_regions(record: Callable[..., Node]) -> dict[Patch, Replacement]:
+    """Let ``torch.autocast`` and ``torch.inference_mode`` call ``record(function, *args)`` as they begin and end.
 
-    def entered(enter: Any, context: torch.autocast) -> Any:
+    Inference mode is that of the capture throughout; what Python may ask for is whether gradients are recorded."""
+    nodes: dict[int, tuple[Node, bool]] = {}
+
+    def autocast(enter: Any, context: torch.autocast) -> Any:
         nodes[id(context)] = record(enter_autocast, context.device, context.fast_dtype, context._enabled,
-                                    context._cache_enabled)
+                                    context._cache_enabled), False
         return enter(context)
 
-    def left(leave: Any, context: torch.autocast, *error: Any) -> Any:
-        record(exit_autocast, nodes.pop(id(context)))
+    def cast(leave: Any, context: torch.autocast, *error: Any) -> Any:
+        record(exit_region, nodes.pop(id(context))[0])
         return leave(context, *error)
 
-    return {ENTER_AUTOCAST: entered, EXIT_AUTOCAST: left}
+    def inference(enter: Any, context: torch.inference_mode) -> Any:
+        if isinstance(context, NormalTensors):
+            return enter(context)
+        nodes[id(context)] = record(enter_inference, context.mode), torch.is_grad_enabled()
+        return _record_gradients(not context.mode)
+
+    def inferred(leave: Any, context: torch.inference_mode, *error: Any) -> Any:
+        if isinstance(context, NormalTensors):
+            return leave(context, *error)
+        node, before = nodes.pop(id(context))
+        record(exit_region, node)
+        return _record_gradients(before)
+
+    return {ENTER_AUTOCAST: autocast, EXIT_AUTOCAST: cast, ENTER_INFERENCE: inference, EXIT_INFERENCE: inferred}
+
+
+def _record_gradients(enabled: bool) -> None:
+    with torch._C.DisableTorchFunction():
+        torch._C._set_grad_enabled(enabled)
 
 
 def compiling(wanted: bool) -> AbstractContextManager[Any]:
@@ -125,10 +164,14 @@ def without_checkpoints() -> AbstractContextManager[Any]:
     return replaced(UNCHECKED)
 
 
-def without_autocast() -> AbstractContextManager[Any]:
-    """Regions of mixed precision are entered by nobody: every operator takes its operands as they are."""
+def without_regions() -> AbstractContextManager[Any]:
+    """Regions of mixed precision and of inference mode are entered by nobody: every operator takes its operands as they
+    are, in the mode of the run."""
+    def passed(original: Any, context: Any, *error: Any) -> Any:
+        return original(context, *error) if isinstance(context, NormalTensors) else None
+
     return replaced({ENTER_AUTOCAST: instead(lambda context: context),
-                     EXIT_AUTOCAST: instead(lambda context, *error: False)})
+                     **dict.fromkeys((EXIT_AUTOCAST, ENTER_INFERENCE, EXIT_INFERENCE), passed)})
 
 
 def running(differentiates: bool) -> AbstractContextManager[Any]:

@@ -21,6 +21,7 @@ from fxprune.capture.finiteness import Finiteness
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.quick_shapes import quick
 from fxprune.errors import CaptureError
+from fxprune.ir.normal_tensors import NormalTensors
 from fxprune.ir.tape import Call, Ref, Tape
 from fxprune.ir.trees import leaves, mapped, named_tensors_in
 from fxprune.rules.registry import couple_of
@@ -237,7 +238,7 @@ class Observer(TorchDispatchMode):
         """A meta tensor that stands for a constant."""
         if id(real) not in self._adopted:
             # A view of the one must be possible where one of the other is: not of a tensor of inference mode.
-            with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.inference_mode(False):
+            with torch._C.DisableTorchFunction(), _disable_current_modes(), NormalTensors():
                 meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
                 self.know(meta, real.detach().cpu().clone())
             self._adopted[id(real)] = (real, meta)

@@ -75,6 +75,8 @@ MODULE_CALL = Patch(nn.Module, "__call__", "modules become nodes of the graph, o
 APPLY = Patch(torch.autograd.Function, "apply", "a user's autograd function stays one, with its own backward")
 ENTER_AUTOCAST = Patch(torch.autocast, "__enter__", "regions of mixed precision stand in the graph")
 EXIT_AUTOCAST = Patch(torch.autocast, "__exit__", "regions of mixed precision stand in the graph")
+ENTER_INFERENCE = Patch(torch.inference_mode, "__enter__", "regions of inference mode stand in the graph")
+EXIT_INFERENCE = Patch(torch.inference_mode, "__exit__", "regions of inference mode stand in the graph")
 ATTENTION = Patch(nn.MultiheadAttention, "forward", "attention is written out, so that its heads can be pruned")
 FAST_PATH = Patch(torch.backends.mha, "get_fastpath_enabled", "transformer layers run operator by operator")
 OVERRIDDEN = Patch(nn.functional, "has_torch_function", "functions that are entered run their own Python")
@@ -82,8 +84,8 @@ BATCH_SIZE = Patch(nn.functional, "_verify_batch_size", "batch norm in training 
 COMPILING = Patch(torch.compiler, "is_compiling", "libraries ask it before they read data")
 CHECKPOINT = Patch(checkpoint, _CHECKPOINTING, "checkpointed functions simply run")
 TRAINING = Attribute(nn.Module, "training", "a model that does not ask for its mode has one graph for both")
-PATCHES = (MODULE_CALL, APPLY, ENTER_AUTOCAST, EXIT_AUTOCAST, ATTENTION, FAST_PATH, OVERRIDDEN, BATCH_SIZE, COMPILING,
-           CHECKPOINT, TRAINING)
+PATCHES = (MODULE_CALL, APPLY, ENTER_AUTOCAST, EXIT_AUTOCAST, ENTER_INFERENCE, EXIT_INFERENCE, ATTENTION, FAST_PATH,
+           OVERRIDDEN, BATCH_SIZE, COMPILING, CHECKPOINT, TRAINING)
 
 _CLASS_METHODS = (classmethod, types.ClassMethodDescriptorType)
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from fxprune.capture.call_forms import bare, frames, holds_tensors, is_leaf, spelling, user_frame, user_line
 from fxprune.capture.call_signature import placeholder
-from fxprune.capture.contexts import UNCHECKED, recorded_autocast, restore_grad, switch_grad
+from fxprune.capture.contexts import UNCHECKED, recorded_regions, restore_grad, switch_grad
 from fxprune.capture.hooks import hooked
 from fxprune.capture.message_texts import UNKNOWN, in_message
 from fxprune.capture.model_walk import named_modules
@@ -338,6 +338,6 @@ class Tracer(Writer, TorchFunctionMode):
 
         replacements = {MODULE_CALL: call, APPLY: applied, TRAINING: training,
                         BATCH_SIZE: instead(lambda size: None), **WRITTEN_OUT, **UNCHECKED,
-                        **recorded_autocast(self._context)}
-        with replaced(replacements), torch.inference_mode(), torch.enable_grad():
+                        **recorded_regions(self._context)}
+        with torch.inference_mode(), torch.enable_grad(), replaced(replacements):
             yield

@@ -6,6 +6,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from fxprune.ir.normal_tensors import NormalTensors
+
 
 def remaining_groups(kept: np.ndarray, groups: int) -> int:
     """How many of equal groups still have a channel.
@@ -21,7 +23,7 @@ def remaining_groups(kept: np.ndarray, groups: int) -> int:
 @lru_cache(maxsize=256)
 def index_of(kept: tuple[int, ...]) -> torch.Tensor:
     """Indices as a tensor: a convolution, its bias and the four tensors of its batch norm are cut alike."""
-    with torch.inference_mode(False):
+    with NormalTensors():
         return torch.tensor(kept, dtype=torch.long)
 
 
@@ -34,7 +36,7 @@ def index_of_rest(kept: tuple[int, ...], length: int) -> torch.Tensor:
     """
     gone = np.ones(length, bool)
     gone[list(kept)] = False
-    with torch.inference_mode(False):
+    with NormalTensors():
         return torch.from_numpy(gone.nonzero()[0])
 
 

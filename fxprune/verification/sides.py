@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fxprune.capture import multihead
-from fxprune.capture.contexts import compiling, running, without_autocast, without_checkpoints
+from fxprune.capture.contexts import compiling, running, without_checkpoints, without_regions
 from fxprune.capture.dispatch import is_wrapped, outside_modes
 from fxprune.capture.follower import Astray
 from fxprune.capture.pytrees import tree_iter, tree_map_only
@@ -73,7 +73,7 @@ class Sides:
             if not differentiates:  # TorchScript records gradients of what requires them, inference mode or not
                 module.requires_grad_(False)
         with running(differentiates), multihead.written_out(), without_checkpoints(), \
-                without_autocast(), compiling(bool(self.analysis.coupling.eager)):
+                without_regions(), compiling(bool(self.analysis.coupling.eager)):
             try:
                 copies = [isolated_copy(self.full) for _ in range(self.samples)]
                 expected, values = self._reference(example, view)
