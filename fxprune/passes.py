@@ -20,6 +20,7 @@ from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.results import Record, attach, record
+from fxprune.rewrite.declared_widths import settle_widths
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.fixed_lengths import hold
 from fxprune.rewrite.folding import Folded
@@ -119,6 +120,7 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
                       "result's graph, and what else it does (collecting, printing, gradients) the result does not "
                       "repeat; register it on one of the result's layers, or pass form=\"module\"", stacklevel=3)
     if mode == MODULE:
+        settle_widths(folded.model, small, analysis.coupling.inputs)
         settle_config(folded.model, small, plan.keep)
     done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan), mode)
     if recovery is not None:

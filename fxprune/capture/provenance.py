@@ -101,15 +101,22 @@ def _identity(traced: Traced, node: Node) -> tuple[Any, ...]:
 
 
 def _marker(inside: bool | None) -> Callable[[nn.Module, Book], None]:
-    def mark(root: nn.Module, book: Book) -> None:
-        if inside is not None:
-            seen: set[int] = set()
-            for path, module in named_modules(root):
-                if not is_leaf(module) and id(module) not in seen:
-                    seen.add(id(module))
-                    vars(module).update(_marked(path, _own(module), book, inside))
+    return lambda root, book: None if inside is None else mark(root, book, inside)
 
-    return mark
+
+def mark(root: nn.Module, book: Book, inside: bool = True) -> None:
+    """Let every integer that a copy's modules hold remember its address.
+
+    Args:
+        root: is changed.
+        book: makes those integers.
+        inside: those in objects that modules hold, too.
+    """
+    seen: set[int] = set()
+    for path, module in named_modules(root):
+        if not is_leaf(module) and id(module) not in seen:
+            seen.add(id(module))
+            vars(module).update(_marked(path, _own(module), book, inside))
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,12 @@ def assign(small: nn.Module, values: Mapping[Attribute, int]) -> None:
         vars(module)[name] = held
 
 
+def number_at(root: nn.Module, attribute: Attribute) -> Any:
+    """What an attribute is now."""
+    first, *rest = attribute.keys
+    return _at(getattr(root.get_submodule(attribute.module), first), tuple(rest))
+
+
 def _at(held: Any, keys: tuple[Any, ...]) -> Any:
     for key in keys:
         held = vars(held)[key] if hasattr(held, "__dict__") else held[key]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from fxprune.capture.model_walk import named_modules
 from fxprune.capture.retracing import retraced
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.replay import InStep
@@ -19,7 +20,7 @@ from fxprune.rewrite.attribute_values import solved
 from fxprune.rewrite.call_numbers import calls_under
 from fxprune.rewrite.holding import Held, compared, predicted
 from fxprune.rewrite.module_attributes import assign
-from fxprune.rewrite.module_sizes import remembered
+from fxprune.rewrite.module_sizes import remembered, remembered_uncalled
 
 
 def formed(model: nn.Module, small: nn.Module, analysis: Analysis, kept: Mapping[str, Any]) -> Held:
@@ -80,6 +81,9 @@ def _leaves_set(model: nn.Module, small: nn.Module, view: View) -> Held:
             held[node.name] = f"{node.target}: a module that is called twice would have to serve two widths"
         seen.add(id(module))
         vars(module).update(changed)
+    for _, module in named_modules(small):
+        if id(module) not in seen:
+            vars(module).update(remembered_uncalled(module))
     return held
 
 

@@ -123,3 +123,21 @@ def remembered(module: nn.Module, sliced: nn.Module, into: list[np.ndarray], out
         return {}
     values = entry(Surroundings(module, sliced, into, out))
     return {name: value for name, value in values.items() if getattr(sliced, name) != value}
+
+
+# Of layers whose weight others read, without calling the layer.
+BY_WEIGHT: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("out_features", "in_features"), nn.Embedding: ("num_embeddings", "embedding_dim")}
+
+
+def remembered_uncalled(sliced: nn.Module) -> dict[str, Any]:
+    """What the weight of a layer says that nothing calls.
+
+    >>> layer = nn.Linear(4, 2)
+    >>> layer.weight = nn.Parameter(layer.weight[:, :3])
+    >>> remembered_uncalled(layer)
+    {'in_features': 3}
+    """
+    names = next((BY_WEIGHT[kind] for kind in type(sliced).__mro__ if kind in BY_WEIGHT), ())
+    lengths = zip(names, sliced.weight.shape if names else (), strict=True)  # type: ignore[arg-type]
+    return {name: length for name, length in lengths if getattr(sliced, name) != length}

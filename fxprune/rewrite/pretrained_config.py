@@ -1,12 +1,11 @@
 """The configuration that says a smaller model: found, and proven by building from it.
 
-transformers and diffusers build a model from a configuration, and `from_pretrained` builds it anew. So widths must be
-what a configuration can say. Its integers that equal an old width are changed until the class, built on the meta
-device, has exactly the result's tensors, and every number that its modules hold is the result's: the same shapes with
-another count of heads, or another scale, would be another model.
+transformers, diffusers and classes with huggingface_hub's mixin build a model from a configuration, and
+`from_pretrained` builds it anew. So widths must be what a configuration can say. Its integers that equal an old width
+are changed until the class, built on the meta device, has exactly the result's tensors, and every number that its
+modules hold is the result's: the same shapes with another count of heads, or another scale, would be another model.
 """
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,11 +18,10 @@ from fxprune.capture.holdings import HOLDINGS, transient_buffers
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.randomness import untouched_rng
 from fxprune.errors import UnsupportedError
+from fxprune.rewrite.configurations import Field, Package, package_of
 
 # How many models are built to find one.
 TRIES = 200
-# A field of a configuration: names, and indices in lists.
-Field = tuple[Any, ...]
 
 
 class Refusal:
@@ -51,22 +49,21 @@ def settle_config(model: nn.Module, small: nn.Module, cut: Iterable[str]) -> Non
         small: its smaller copy.
         cut: names of the tensors that were cut.
     """
-    if not _configured(model):
+    package = package_of(model)
+    if package is None:
         return
     transient = {f"{path}.{name}".lstrip(".") for path, module in named_modules(model)
                  for name in transient_buffers(module)}
     lost = sorted(transient.intersection(cut))
-    found, left = (None, [f"{lost[0]} is computed anew, whole"]) if lost else _found(model, small)
+    found, left = (None, [f"{lost[0]} is computed anew, whole"]) if lost else _found(model, small, package)
     if found is None or found.built is None:
         more = f" (and {len(left) - 3} more)" if len(left) > 3 else ""
         vars(small)["save_pretrained"] = Refusal(
-            f"save_pretrained writes what a configuration says, and none of {type(model.config).__name__} says this "
+            f"save_pretrained writes what a configuration says, and none of {package.name(model)} says this "
             f"result: {'; '.join(left[:3])}{more}. Pass uniform=True and policy=fxprune.Policy(heads=\"whole\") to "
             "fxprune.compress, or write fxprune.save(small, folder)")
         return
-    for owner in {id(module.config): module.config for _, module in named_modules(small)
-                  if type(getattr(module, "config", None)) is type(small.config)}.values():
-        _take_over(owner, found.changes)
+    package.state(small, found.changes)
     for path, module in named_modules(small):
         _complete(module, found.built.get_submodule(path), model.get_submodule(path))
 
@@ -80,24 +77,21 @@ class Candidate:
     left: list[str]
 
 
-def _configured(model: nn.Module) -> bool:
-    return hasattr(model, "save_pretrained") and hasattr(getattr(model, "config", None), "to_dict")
-
-
-def _found(model: nn.Module, small: nn.Module) -> tuple[Candidate | None, list[str]]:
+def _found(model: nn.Module, small: nn.Module, package: Package) -> tuple[Candidate | None, list[str]]:
     """The candidate that is exactly the result, or what stands in the way of the nearest.
 
     One field is changed at a time, or two where one alone brings nothing nearer: a width and its number of heads.
     """
-    options = [(field, value) for field, values in _options(model, small).items() for value in (None, *values)]
-    nearest = _tried(model, small, {})
+    options = [(field, value) for field, values in _options(model, small, package).items() for value in (None, *values)]
+    nearest = _tried(model, small, package, {})
     steps: list[tuple[tuple[Field, Any], ...]] = [(option,) for option in options]
     tries, refused = 0, ""
     while nearest.left and tries < TRIES:
         for step in steps:
             tries += 1
             changes = {**nearest.changes, **dict(step)}
-            tried = _tried(model, small, {field: value for field, value in changes.items() if value is not None})
+            said = {field: value for field, value in changes.items() if value is not None}
+            tried = _tried(model, small, package, said)
             refused = tried.left[0] if tried.built is None else refused
             if len(tried.left) < len(nearest.left) and tried.built is not None:
                 nearest, steps = tried, [(option,) for option in options]
@@ -109,20 +103,17 @@ def _found(model: nn.Module, small: nn.Module) -> tuple[Candidate | None, list[s
     return (None, [*filter(None, [refused]), *nearest.left]) if nearest.left else (nearest, [])
 
 
-def _tried(model: nn.Module, small: nn.Module, changes: Mapping[Field, Any]) -> Candidate:
-    config = copy.deepcopy(model.config)
-    _take_over(config, changes)
+def _tried(model: nn.Module, small: nn.Module, package: Package, changes: Mapping[Field, Any]) -> Candidate:
     try:
         with untouched_rng(), torch.device("meta"), torch.no_grad():
-            getattr(config, "validate", lambda: None)()
-            built: nn.Module = type(model)(config)
+            built = package.build(model, changes)
     except Exception as error:  # not every combination of numbers makes a model
         why = " ".join(str(error).split())
         return Candidate(changes, None, [f"{type(error).__name__}: {why}"])
     return Candidate(changes, built, list(_differences(model, small, built)))
 
 
-def _options(model: nn.Module, small: nn.Module) -> dict[Field, list[int]]:
+def _options(model: nn.Module, small: nn.Module, package: Package) -> dict[Field, list[int]]:
     """The configuration's integers that equal an old width, a number that a module holds, or how often one goes into
     the other (heads into a width), and what those have become."""
     originals, before = dict(named_tensors(model)), dict(named_modules(model))
@@ -135,7 +126,7 @@ def _options(model: nn.Module, small: nn.Module) -> dict[Field, list[int]]:
         old = _integers(before[path])
         became |= {(old[name], number) for name, number in _integers(module).items() if name in old}
     found = {}
-    for field, number in _fields(model.config.to_dict(), ()):  # type: ignore[operator,union-attr]
+    for field, number in _fields(package.fields(model), ()):
         values = sorted({new for old, new in became if old == number and 0 < new != number})
         if values:
             found[field] = values
@@ -154,22 +145,6 @@ def _fields(config: Mapping[str, Any], path: Field) -> Iterator[tuple[Field, int
             yield from _fields({key: item for key, item in value.items() if isinstance(key, str)}, (*path, name))
         elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
             yield from (((*path, name, index), item) for index, item in enumerate(value))
-
-
-def _take_over(config: Any, changes: Mapping[Field, Any]) -> None:
-    for field, value in changes.items():
-        *path, last = field
-        owner = config
-        for key in path[:-1] if isinstance(last, int) else path:
-            owner = getattr(owner, key) if hasattr(owner, str(key)) else owner[key]
-        if isinstance(last, int):
-            items = list(getattr(owner, path[-1]))
-            items[last] = value
-            setattr(owner, path[-1], type(getattr(owner, path[-1]))(items))
-        elif isinstance(owner, dict):
-            owner[last] = value
-        else:
-            setattr(owner, last, value)
 
 
 def _differences(model: nn.Module, small: nn.Module, built: nn.Module) -> Iterator[str]:
