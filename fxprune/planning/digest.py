@@ -9,6 +9,7 @@ import torch
 from fxprune.capture.model_walk import named_tensors
 from fxprune.errors import InputError
 from fxprune.ir.signature import dtype_name
+from fxprune.planning.whole_weights import whole
 
 # Bytes from which a tensor is large, and the 64-bit words of a row.
 LARGE, ROW = 1 << 18, 4096
@@ -19,7 +20,7 @@ def digest_of(model: torch.nn.Module) -> str:
     ``state_dict`` order. It guards against the wrong checkpoint, not against malice, and is read at memory speed.
 
     Bytes, not values, so that every dtype counts (bfloat16, float8) and -0.0 differs from 0.0. The device and the
-    memory format do not count.
+    memory format do not count, nor whether ranks hold shards of them (all ranks must call).
 
     Raises:
         InputError: a tensor has no bytes to read (meta device, sparse).
@@ -28,7 +29,7 @@ def digest_of(model: torch.nn.Module) -> str:
     >>> digest_of(a) == digest_of(b), b.load_state_dict(a.state_dict()), digest_of(a) == digest_of(b)
     (False, <All keys matched successfully>, True)
     """
-    lines = [f"{name} {line_of(name, t)}" for name, t in named_tensors(model)]
+    lines = [f"{name} {line_of(name, whole(t))}" for name, t in named_tensors(model)]
     return f"sha256:{hashlib.sha256(chr(10).join(lines).encode(errors='surrogatepass')).hexdigest()}"
 
 

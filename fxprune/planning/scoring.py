@@ -16,6 +16,7 @@ from fxprune.planning.criteria import Criterion, group_scores, name_of, needs, r
 from fxprune.planning.split_data import Ranks, SplitData
 from fxprune.planning.statistics import READ, gather
 from fxprune.planning.vote import vote as voted
+from fxprune.planning.whole_weights import WholeWeights, whole
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -86,8 +87,8 @@ def score_groups(groups: Collection[CouplingGroup], model: torch.nn.Module, crit
     return {group.name: voted(group_scores(criterion, group, tensors), vote) for group in groups}
 
 
-def checked_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers by name.
+def checked_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    """All parameters and buffers by name; those of a sharded model are gathered when they are asked for.
 
     Raises:
         InputError: weights that are not finite.
@@ -95,9 +96,9 @@ def checked_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     for name, parameter in model.named_parameters():
         if not parameter.is_meta and not _finite(parameter.detach()):
             raise InputError(f"weights must be finite to be scored, but {name!r} holds "
-                             f"{int((~torch.isfinite(parameter)).sum())} infinite or NaN values; load a checkpoint "
-                             "that did not diverge")
-    return {name: tensor.detach() for name, tensor in named_tensors(model)}
+                             f"{int(whole((~torch.isfinite(parameter)).sum()))} infinite or NaN values; load a "
+                             "checkpoint that did not diverge")
+    return WholeWeights({name: tensor.detach() for name, tensor in named_tensors(model)})
 
 
 def check_model(coupling: "Coupling", model: torch.nn.Module, what: str = "plan") -> None:
@@ -114,4 +115,4 @@ def check_model(coupling: "Coupling", model: torch.nn.Module, what: str = "plan"
 
 def _finite(tensor: torch.Tensor) -> bool:
     """The sum is finite if all are; the exact test is several times as slow, and needed only if it is not."""
-    return cmath.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+    return cmath.isfinite(whole(tensor.sum()).item()) or bool(whole(torch.isfinite(tensor).all()))

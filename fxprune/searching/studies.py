@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Seconds: a worker that has not been heard of for so long is dead, and what it did is tried again.
 HEARTBEAT, GRACE = 30, 90
 RETRIES = 3
+# Seconds that a proxy is waited for.
+ANSWERS = 20
 IDENTITY = "fxprune"
 
 
@@ -49,23 +51,37 @@ def storage_of(storage: Any) -> Any:
                          "journal:///path/search.log or grpc://host:port")
     kind, _, rest = storage.partition("://")
     try:
-        if kind == "journal":
-            from optuna.storages.journal import JournalFileBackend
-
-            return optuna.storages.JournalStorage(JournalFileBackend(rest))
-        if kind == "grpc":
-            host, _, port = rest.rpartition(":")
-            return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
         with warnings.catch_warnings():
-            # Heartbeats are called experimental; without them a killed worker's trial is lost.
+            # Heartbeats and the proxy are called experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                storage, engine_kwargs={"connect_args": {"timeout": 60}} if kind == "sqlite" else None,
-                heartbeat_interval=HEARTBEAT, grace_period=GRACE,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES))
+            return _OPENED.get(kind, _database)(optuna, storage, rest)
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise InputError(f"storage {storage!r} could not be opened: {type(error).__name__}: {words}") from error
+
+
+def _journal(optuna: Any, storage: str, path: str) -> Any:
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(path))
+
+
+def _proxy(optuna: Any, storage: str, address: str) -> Any:
+    host, _, port = address.rpartition(":")
+    proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    proxy.wait_server_ready(timeout=ANSWERS)  # else the first trial finds that nobody is there
+    return proxy
+
+
+def _database(optuna: Any, storage: str, _: str) -> Any:
+    """With heartbeats: without them a killed worker's trial is lost."""
+    options = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None
+    return optuna.storages.RDBStorage(
+        storage, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES))
+
+
+_OPENED = {"journal": _journal, "grpc": _proxy}
 
 
 def study_of(name: str | None, storage: Any, directions: Sequence[str], identity: Mapping[str, Any], sampler: Any,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,38 @@ def test_a_killed_worker_loses_no_trial(place, monkeypatch):
     assert after[2].state.name == "FAIL" and sum(t.state.name == "COMPLETE" for t in after) == 4
     again = next(t for t in after[3:] if t.params == before[2].params)
     assert again.user_attrs["plan"] == before[2].user_attrs["plan"]
+
+
+PROXY = """
+import sys
+import optuna
+database, port = sys.argv[1:]
+optuna.storages.run_grpc_proxy_server(optuna.storages.RDBStorage(database), host="127.0.0.1", port=int(port))
+"""
+
+
+def test_two_workers_share_a_search_through_a_proxy(place):
+    pytest.importorskip("grpc")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    shared = ["--storage", f"grpc://127.0.0.1:{port}"]
+    server = subprocess.Popen([sys.executable, "-c", PROXY, f"sqlite:///{place}/search.db", str(port)],
+                              stderr=subprocess.DEVNULL)
+    try:
+        assert main(words(place, "evaluate", *shared, "--trials", "6", "--workers", "2")) == 0
+    finally:
+        server.kill()
+        server.wait()
+    done = [t for t in study(place).trials if t.state.name == "COMPLETE"]
+    assert len(done) in (6, 7) and len(set((place / "log").read_text().split())) == 2
+
+
+def test_a_proxy_that_is_not_there(place, monkeypatch, capsys):
+    pytest.importorskip("grpc")
+    monkeypatch.setattr(studies, "ANSWERS", 0.1)
+    assert main(words(place, "evaluate", "--storage", "grpc://127.0.0.1:9", "--trials", "1")) == 2
+    assert "storage 'grpc://127.0.0.1:9' could not be opened" in capsys.readouterr().err
 
 
 def test_workers_need_a_storage_and_their_failure_is_told(place, capfd):

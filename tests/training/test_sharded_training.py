@@ -1,5 +1,6 @@
 """FSDP2 and HSDP on gloo: twenty steps on several processes are those of one, to 1e-6; resumed on another number."""
 
+import contextlib
 import functools
 from unittest import mock
 
@@ -15,7 +16,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from fxprune import DWGL, Ramp, analyze
 from fxprune.errors import InputError, PlanError
 from fxprune.planning.draw import plan
+from fxprune.planning.whole_weights import whole
+from fxprune.training.decay import SPP, AutoBalanced, GReg1, IncReg, SparseLearning
 from fxprune.training.ranks import check_ranks
+from fxprune.training.structured_sparsity import depth_wise, shape_wise
+from fxprune.training.unstructured import SoftSharing
 
 OPTIMIZERS = {"sgd": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
               "adamw": lambda p: torch.optim.AdamW(p, 1e-3)}
@@ -127,6 +132,65 @@ def a_rank_that_differs(share, folder):
         check_ranks(plan(coupling, model, macs=0.5), model)
 
 
+def decays(coupling):
+    drawn = plan(coupling, residual(), channels=0.5, criterion="l1")
+    return {"sparse learning": SparseLearning(coupling, 0.05), "growing": GReg1(coupling, drawn, step=0.01, every=2),
+            "incremental": IncReg(coupling, 0.5, peak=0.01), "balanced": AutoBalanced(coupling, drawn, 0.05),
+            "probabilistic": SPP(coupling, 0.5, peak=0.2)}
+
+
+def decayed(model, penalty, optimizer, form, share, steps=8):
+    for step in range(steps):
+        x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(step)).double()[share]
+        with penalty.masked(model) if isinstance(penalty, SPP) else contextlib.nullcontext():
+            loss = model(x).square().mean()
+            (loss + penalty(model) if form == "loss" else loss).backward()
+        if form == "gradients":
+            penalty.add_(model)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def decays_are_those_of_one_process(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for name in decays(coupling):
+        for form in ("none",) if name == "probabilistic" else ("gradients", "loss"):
+            alone, many, one, several = residual().double().eval(), sharded(), *(decays(coupling)[name] for _ in "12")
+            decayed(alone, one, OPTIMIZERS["sgd"](alone.parameters()), form, slice(None))
+            decayed(many, several, OPTIMIZERS["sgd"](many.parameters()), form, share)
+            assert distance(full(many), full(alone)) < 1e-6, (name, form)
+            assert several.state_dict().keys() == one.state_dict().keys()
+
+
+def terms_are_those_of_one_process(share, folder):
+    """Plain terms of a loss: their values, and what they pull at."""
+    branches = ["one.conv*", "two.conv*"]
+    for term in (shape_wise, functools.partial(depth_wise, branches=branches), SoftSharing(4).double()):
+        alone, many = residual().double().eval(), sharded()
+        expected, value = term(alone), term(many)
+        torch.testing.assert_close(whole(value.detach()), expected.detach(), rtol=1e-9, atol=0)
+        expected.backward()
+        value.backward()
+        assert distance(gradients(many), gradients(alone)) < 1e-9
+    assert term.quantise_(many) == term.quantise_(alone)
+    assert distance(full(many), full(alone)) < 1e-9
+
+
+def gradients(model):
+    return {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+
+
+def a_plan_of_shards(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    many = sharded(dtype=torch.float32)
+    assert plan(coupling, many, macs=0.5) == plan(coupling, residual(), macs=0.5)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            many.one.conv1.weight.to_local().fill_(float("nan"))
+    with pytest.raises(InputError, match="'one.conv1.weight' holds .* infinite or NaN values"):
+        plan(coupling, many, macs=0.5)
+
+
 def hybrid(share, folder):
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
     coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
@@ -185,7 +249,8 @@ def resumed(share, folder):
 
 def test_two_processes(tmp_path):
     quick = functools.partial(same_as_one_process, only=("with scales",))
-    run(2, [quick, silent_where_filters_are_local, mixed_precision, a_rank_that_differs], tmp_path)
+    run(2, [quick, silent_where_filters_are_local, mixed_precision, a_rank_that_differs, a_plan_of_shards,
+            decays_are_those_of_one_process, terms_are_those_of_one_process], tmp_path)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from fxprune.coupling.scales import scale_names
 from fxprune.errors import InputError
 from fxprune.planning.scoring import score_groups
 from fxprune.planning.selection import Wanted
+from fxprune.planning.whole_weights import whole
 from fxprune.training.arguments import check_coupling, float_parameters, selected
 from fxprune.training.block_set import BlockSet
 from fxprune.training.terms import joint_term
@@ -57,21 +58,22 @@ class ChannelDecay:
         raise NotImplementedError
 
     def add_(self, model: nn.Module) -> None:
-        """Add λ_k · w to the gradients, where there are any."""
+        """Add λ_k · w to the gradients, where there are any; of a sharded model, to those of its shards."""
         for tensor, pull in self._pulls(model):
             if tensor.grad is not None:
                 tensor.grad.add_(pull)
 
     def __call__(self, model: nn.Module) -> Tensor:
         """½ Σ λ_k ‖W_k‖², a scalar whose gradient is that of `add_`."""
-        value = torch.stack([(tensor * pull).sum() for tensor, pull in self._pulls(model)]).sum()
+        value = torch.stack([whole((tensor * pull).sum()) for tensor, pull in self._pulls(model)]).sum()
         return value - value.detach() / 2
 
     @torch.no_grad()
     def _pulls(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         """Parameters, and λ_k · w for each."""
-        rates, blocks = self.rates(model), self._blocks
-        tensors = blocks.parameters(model)
+        blocks = self._blocks
+        tensors = blocks.parameters(model)  # first of all, since it makes shards of what a forward pass has gathered
+        rates = self.rates(model)
         layout, _ = blocks.layout(tensors)
         factors = np.concatenate([rates[term.group] for term in blocks.terms])
         pulls = layout.scaled(tensors, torch.from_numpy(factors).to(layout.device, layout.dtype))

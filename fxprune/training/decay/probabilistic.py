@@ -52,9 +52,9 @@ class SPP(ChannelDecay):
     @contextmanager
     def masked(self, model: nn.Module) -> Iterator[dict[str, np.ndarray]]:
         """The model with a draw of its channels; gives which are there. Its weights are as before afterwards."""
+        tensors = self._blocks.parameters(model)  # of a sharded model, its shards: what `_advance` is to see
         self._advance(model)
         there = {name: self._generator.random(len(p)) < p for name, p in self.probability.items()}
-        tensors = self._blocks.parameters(model)
         layout, _ = self._blocks.layout(tensors)
         kept = [tensor.detach().clone() for tensor in tensors]
         factors = np.concatenate([there[term.group].astype(np.float64) for term in self._blocks.terms])

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fxprune.errors import InputError
+from fxprune.planning.whole_weights import whole
 from fxprune.training.arguments import number
+from fxprune.training.sharding import local
 
 # Shape and rate of the Gamma distributions over precisions: of the component at zero, and of the others.
 ZERO, OTHERS = (5e3, 2.0), (250.0, 0.1)
@@ -66,9 +68,10 @@ class SoftSharing(nn.Module):
         return torch.cat([others.new_full((1,), math.log(self.at_zero)), others])
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The loss term over all parameters of at least two dimensions."""
+        """The loss term over all parameters of at least two dimensions; shards are gathered, a tensor at a time, so
+        that the mixture's own gradients are the same on every rank."""
         parts = [self._log_joint(chunk).logsumexp(1).sum() for p in _weights(model) for chunk in
-                 p.reshape(-1).split(CHUNK)]
+                 torch.split(whole(p).reshape(-1), CHUNK)]
         return -self.strength * torch.stack(parts).sum() - self._log_prior()
 
     @torch.no_grad()
@@ -79,7 +82,7 @@ class SoftSharing(nn.Module):
         """
         means, variances, logs = _merged(self.all_means, (-self.log_precisions).exp(), self.log_proportions)
         for parameter in _weights(model):
-            for chunk in parameter.view(-1).split(CHUNK):
+            for chunk in torch.split(local(parameter).view(-1), CHUNK):
                 nearest = (logs + _log_normal(chunk, means, variances)).argmax(1)
                 chunk.copy_(means[nearest])
         return len(means)
