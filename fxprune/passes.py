@@ -1,6 +1,7 @@
 """What the public functions are made of: the analysis of a model, and the module that a plan makes of it."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
+from fxprune.coupling.replay import Place
 from fxprune.errors import InputError, VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
@@ -46,8 +48,13 @@ def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | N
     _check_outputs(captured, policy)
     if MODULE in (policy.form, form):
         captured = traced_back(model, captured)
+    return refined(model, captured, policy)
+
+
+def refined(model: nn.Module, captured: Captured, policy: Policy, held: Mapping[Place, str] | None = None) -> Analysis:
+    """The analysis of a capture; ``held`` is frozen or tied besides what a random plan may not cut."""
     trials = (refusals, held_by_python, changed_values) if policy.form == MODULE else (refusals, changed_values)
-    return refine(model, captured, policy, trials)
+    return refine(model, captured, policy, trials, held)
 
 
 def _check_outputs(captured: Captured, policy: Policy) -> None:

@@ -25,7 +25,8 @@ Refused = dict[Place, str]
 Trial = Callable[[nn.Module, Analysis], Refused]
 
 
-def refine(model: nn.Module, captured: Captured, policy: Policy, trials: Sequence[Trial]) -> Analysis:
+def refine(model: nn.Module, captured: Captured, policy: Policy, trials: Sequence[Trial],
+           held: Mapping[Place, str] | None = None) -> Analysis:
     """The analysis in which all that a random plan may not cut is frozen, with the reason.
 
     Args:
@@ -33,11 +34,12 @@ def refine(model: nn.Module, captured: Captured, policy: Policy, trials: Sequenc
         captured: of this model.
         policy: how splits into heads and groups are pruned.
         trials: each tries a random plan and says what it refuses; a later one is asked where those before are content.
+        held: what is frozen or tied from the start, with the reason.
 
     Raises:
         CaptureError: after many rounds there is still something that is refused.
     """
-    frozen = _held(model, captured)
+    frozen = _held(model, captured) | dict(held or {})
     for _ in range(TRIALS):
         analysis = couple(model, captured, policy, frozen)
         found = next(filter(None, (trial(model, analysis) for trial in trials)), {})

@@ -36,10 +36,11 @@ class Transformer(nn.Module):
         return self.head(x.reshape(x.shape[0], -1, 16).mean(1))
 
 
+FORMS = ("graph", "module")
 NETS = {"convolutional": (Convolutional, (3, 8, 8)), "transformer": (Transformer, (7, 6))}
 
 
-def compressed(name: str) -> tuple[nn.Module, torch.Tensor]:
+def compressed(name: str, form: str = "graph") -> tuple[nn.Module, torch.Tensor]:
     """In inference mode, with statistics that are not the initial ones, and inputs of a batch of four."""
     torch.manual_seed(0)
     build, shape = NETS[name]
@@ -47,4 +48,4 @@ def compressed(name: str) -> tuple[nn.Module, torch.Tensor]:
     with torch.no_grad():
         for _ in range(3):
             model.train()(torch.randn(8, *shape))
-    return fxprune.compress(model.eval(), torch.randn(2, *shape), channels=0.5), torch.randn(4, *shape)
+    return fxprune.compress(model.eval(), torch.randn(2, *shape), channels=0.5, form=form), torch.randn(4, *shape)

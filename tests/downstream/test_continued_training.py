@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from downstream_nets import NETS, compressed
+from downstream_nets import FORMS, NETS, compressed
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,11 +16,12 @@ from fxprune.training.accelerate import Proximal
 from fxprune.training.lightning import ProximalCallback
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, 0.05, momentum=0.9),
                                   lambda p: torch.optim.AdamW(p, 0.01)], ids=["SGD", "AdamW"])
-def test_training_goes_on(name, make):
-    small, x = compressed(name)
+def test_training_goes_on(name, make, form):
+    small, x = compressed(name, form)
     small.train()
     labels = torch.arange(len(x)) % 3
     optimizer, losses = make(small.parameters()), []

@@ -1,20 +1,21 @@
-"""A compressed model is exported, compiled, traced and copied as any other, and computes the same there."""
+"""A compressed model of either form is exported, compiled, traced and copied as any other, and computes the same."""
 
 import copy
 import io
 import pickle
+from itertools import product
 
 import pytest
 import torch
-from downstream_nets import NETS, compressed
+from downstream_nets import FORMS, NETS, compressed
 from torch import nn
 
 import fxprune
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=product(NETS, FORMS), ids="-".join)
 def net(request):
-    return compressed(request.param)
+    return compressed(*request.param)
 
 
 def same(a, b, tolerance=1e-5):

@@ -195,3 +195,38 @@ def test_pickles_load_without_fxprune(tmp_path):
 def test_a_form_that_is_none():
     with pytest.raises(fxprune.InputError, match=r"Policy\(form=\) must be 'graph' or 'module', got 'copy'"):
         fxprune.compress(Net(), X, form="copy")
+
+
+class Even(nn.Module):
+    """Of an odd width there is no ``self.width`` that its Python makes the right number of; a trial's cut is even."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 12
+        self.into, self.mid, self.out = nn.Linear(6, 12), nn.Linear(12, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.into(x).view(len(x), self.width // 2 * 2)
+        return self.out(self.mid(x).relu())
+
+
+@pytest.mark.parametrize("budget, mid", [({"channels": 0.4}, 7), ({"macs": 0.4}, 3)])
+def test_a_plan_that_the_form_cannot_carry_out_is_drawn_again(budget, mid):
+    torch.manual_seed(0)
+    model, x = Even().eval(), torch.randn(2, 6)
+    assert fxprune.record(fxprune.compress(model, x, **budget)).after.widths["into"] % 2
+    small = fxprune.compress(model, x, form="module", **budget)
+    record = fxprune.record(small)
+    assert record.after.widths == {"into": 12, "mid": mid, "out": 3} and record.verification.ok
+    assert record.after.macs <= budget.get("macs", 1) * record.before.macs
+    assert "the model's Python gives it 12, and it would have to be" in record.coupling.report()
+    assert fxprune.verify(model, small, record.plan).ok
+
+
+def test_widths_that_are_said_are_not_drawn_again():
+    model, x = Even().eval(), torch.randn(2, 6)
+    with pytest.raises(fxprune.errors.FormError, match="gives it 12, and it would have to be 5"):
+        fxprune.compress(model, x, widths={"into": 5}, form="module")
+    plan = fxprune.plan(fxprune.analyze(model, x), model, channels=0.4)
+    with pytest.raises(fxprune.errors.FormError, match="gives it 12, and it would have to be 5"):
+        fxprune.apply(model, plan, form="module")
