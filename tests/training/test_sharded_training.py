@@ -1,6 +1,7 @@
 """FSDP2 and HSDP on gloo: twenty steps on several processes are those of one, to 1e-6; resumed on another number."""
 
 import contextlib
+import dataclasses
 import functools
 from unittest import mock
 
@@ -130,6 +131,10 @@ def a_rank_that_differs(share, folder):
             model.fc.bias.add_(1)
     with pytest.raises(PlanError, match="rank 1 differs from rank 0 in its weights and its plan; broadcast"):
         check_ranks(plan(coupling, model, macs=0.5), model)
+    drawn = plan(coupling, residual(), macs=0.5)
+    other = dataclasses.replace(drawn, versions={**drawn.versions, "torch": "1.0"}) if dist.get_rank() else drawn
+    with pytest.raises(PlanError, match="rank 1 differs from rank 0 in .*its versions; broadcast"):
+        check_ranks(other, residual())
 
 
 def decays(coupling):
