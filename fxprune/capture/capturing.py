@@ -12,6 +12,7 @@ from fxprune.capture.dtypes import cast
 from fxprune.capture.dynamic_sizes import settle
 from fxprune.capture.example import VARIATIONS, check, describe, varied
 from fxprune.capture.liveness import drop_dead
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.observer import Observer
 from fxprune.capture.own_errors import own_bugs
@@ -202,7 +203,8 @@ def _trace(model: nn.Module, observer: Observer, training: bool, example: Exampl
     root.requires_grad_(False)  # TorchScript records gradients of what requires them, inference mode or not
     args, kwargs = _own(example)
     introduce(observer, root, contents, (args, kwargs))
-    traced = Tracer(root, observer, _device(model)).trace(args, kwargs)
+    with fresh_caches(model):
+        traced = Tracer(root, observer, _device(model)).trace(args, kwargs)
     # A parameter that is not the model's own (a closure's) cannot be sliced with it: its tensor is of unknown origin.
     for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
@@ -298,7 +300,8 @@ def _run(model: nn.Module, example: Example, differentiates: bool = False) -> tu
     root, observer = isolated_copy(model).eval(), Watcher()
     example = _own(example)
     introduce(observer, root, {}, example)
-    return root, watch(root, observer, example, differentiates)
+    with fresh_caches(model):
+        return root, watch(root, observer, example, differentiates)
 
 
 def _device(model: nn.Module) -> torch.device:

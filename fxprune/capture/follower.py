@@ -34,12 +34,21 @@ class Follower(ObservedMode):
         """Run the operator."""
         return func(*args, **kwargs)
 
-    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
-        return self.handle(self._call(func), func, args, kwargs)
+    def fits(self, call: Call, args: Any, kwargs: Any) -> bool:
+        """Whether these operands may be that call's, where data may have led to another one of the same operator."""
+        return True
 
-    def _call(self, func: Any) -> Call | None:
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return self.handle(self._call(func, args, kwargs), func, args, kwargs)
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Call | None:
         name = func._schema.name
-        if self.position < len(self.calls) and self.calls[self.position].op == name:
+
+        def met(position: int) -> bool:
+            call = self.calls[position]
+            return call.op == name and (self.strict or self.fits(call, args, kwargs))
+
+        if self.position < len(self.calls) and met(self.position):
             self.position += 1
             return self.calls[self.position - 1]
         if name in ASIDE or not any("Tensor" in str(returned.type) for returned in func._schema.returns):
@@ -49,7 +58,7 @@ class Follower(ObservedMode):
             raise Astray(f"the model must run as it was captured: operator {self.position} was {expected} then, and is "
                          f"{name} now")
         near = range(self.position, min(self.position + AHEAD, len(self.calls)))
-        found = next((i for i in near if self.calls[i].op == name), None)
+        found = next(filter(met, near), None)
         if found is None:
             return None
         self.position = found + 1

@@ -80,7 +80,7 @@ def owned(model: nn.Module) -> dict[str, Any]:
             continue
         where = f"module {path!r}" if path else "the model"
         places = [(name, value, where) for name, value in vars(module).items() if name not in _HOLDINGS]
-        places += [(name, scope.get(name), kind.__module__) for name, scope in _scopes(kind)]
+        places += [(name, scope.get(name), kind.__module__) for name, scope in scopes(kind)]
         for name, value, at in places:
             for number, generator in enumerate(_inside(value, DEPTH, seen)):
                 found[f"its own generator ({name!r} of {at}{f', no. {number + 1}' if number else ''})"] = generator
@@ -88,7 +88,7 @@ def owned(model: nn.Module) -> dict[str, Any]:
 
 
 @cache
-def _scopes(kind: type) -> list[tuple[str, Mapping[str, Any]]]:
+def scopes(kind: type) -> list[tuple[str, Mapping[str, Any]]]:
     """What a module's class, and its methods by the names of their file, may find a generator under."""
     found: dict[tuple[str, int], tuple[str, Mapping[str, Any]]] = {}
     for base in kind.__mro__:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fxprune.capture.capturing import Captured, introduce
 from fxprune.capture.contexts import compiling
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.observer import Observer
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.sizes import Book
@@ -53,7 +54,7 @@ def retraced(model: nn.Module, captured: Captured, mode: str, device: torch.devi
     introduce(observer, root, contents, (args, kwargs))
     tracer = Tracer(root, observer, device)
     prepare(root, tracer.book)
-    with untouched_rng(), compiling(bool(captured.eager)):
+    with untouched_rng(), fresh_caches(model), compiling(bool(captured.eager)):
         try:
             return Rerun(tracer.trace(args, kwargs))
         except Exception as error:

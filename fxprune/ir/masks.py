@@ -49,6 +49,16 @@ def fitted(mask: np.ndarray, length: int) -> np.ndarray:
     if len(mask) == length:
         return mask
     period = math.gcd(len(mask), length)
-    if not (mask.reshape(-1, period) == mask[:period]).all():
+    if not fits(mask, length):
         raise ValueError(f"a mask of {len(mask)} indices has no pattern that fits {length}")
     return np.resize(mask[:period], length)
+
+
+def fits(mask: np.ndarray, length: int) -> bool:
+    """Whether `fitted` knows what is kept of so many.
+
+    >>> fits(np.array([True, False, True, False]), 6), fits(np.array([True, False, False, False]), 6)
+    (True, False)
+    """
+    period = math.gcd(len(mask), length)
+    return len(mask) == length or bool(period) and bool((mask.reshape(-1, period) == mask[:period]).all())

@@ -18,6 +18,7 @@ from torch import nn
 from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, running
 from fxprune.capture.follower import Follower
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import deep_copy, isolated_copy
@@ -104,7 +105,7 @@ def fold(model: nn.Module, analysis: Analysis, plan: Plan, calibration: Any = No
     held = _held(model, coupling, plan)
     sums = _Sums()
     # As in capture: without gradients at all, operators would arrive otherwise.
-    with untouched_rng(), running(analysis.captured.differentiates), multihead.written_out(), \
+    with untouched_rng(), fresh_caches(model), running(analysis.captured.differentiates), multihead.written_out(), \
             compiling(bool(coupling.eager)):
         for args, kwargs in _batches(model, plan, calibration):
             with _Contributions(view, coupling.mode == "graph", sums):

@@ -8,7 +8,7 @@ modules hold is the result's: the same shapes with another count of heads, or an
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import torch
@@ -87,7 +87,7 @@ def _found(model: nn.Module, small: nn.Module, package: Package) -> tuple[Candid
     steps: list[tuple[tuple[Field, Any], ...]] = [(option,) for option in options]
     tries, refused = 0, ""
     while nearest.left and tries < TRIES:
-        for step in steps:
+        for step in islice(steps, TRIES - tries):
             tries += 1
             changes = {**nearest.changes, **dict(step)}
             said = {field: value for field, value in changes.items() if value is not None}

@@ -14,6 +14,7 @@ from torch import nn
 from fxprune.capture import multihead
 from fxprune.capture.contexts import running
 from fxprune.capture.follower import Astray, Follower
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.model_walk import aliases
 from fxprune.capture.observer import results
 from fxprune.capture.pytrees import tree_map_only
@@ -130,7 +131,7 @@ def _lockstep(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any], vie
     keep = compose(coupling.groups, kept, coupling.signature, aliases(model))
     small = isolated_copy(model, slice_all(model, keep)).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    with untouched_rng(), running(analysis.captured.differentiates), multihead.unfused():
+    with untouched_rng(), fresh_caches(model), running(analysis.captured.differentiates), multihead.unfused():
         example = analysis.captured.example or example_inputs.realise(coupling.inputs, device,
                                                                       torch.Generator().manual_seed(0))
         try:

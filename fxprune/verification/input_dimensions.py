@@ -8,6 +8,7 @@ from torch import nn
 
 from fxprune.capture.capturing import GRAPH, Captured
 from fxprune.capture.dynamic_sizes import Axis, Member, contracted, free_axes, ways
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.structure import structural_copy
 from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Inputs, TensorSpec
@@ -109,7 +110,7 @@ class Lengths:
         root, _ = structural_copy(self.model)
         args, kwargs = example_inputs.realise(self.inputs, "meta", change=resized(lengths))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), fresh_caches(self.model):
                 root.eval()(*args, **kwargs)
         except Exception as error:  # whatever a model raises, it does not take these lengths
             return f"{type(error).__name__}: {str(error)[:120]}"

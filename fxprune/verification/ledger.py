@@ -18,6 +18,7 @@ class Ledger:
     Args:
         tolerance: that of the comparison's dtype. A value of a lower one has that one's, and no other value has.
         called: the graphs whose code was called as users do; once each, since a graph has one code.
+        astray: whether data led the last run of the original to an operator that mixes channels, past its tape.
         error, allowed, worst: the difference that came closest to what was allowed there.
     """
 
@@ -28,6 +29,7 @@ class Ledger:
     count: int = 0
     worst: str = ""
     runs: list[tuple[str, int]] = field(default_factory=list)
+    astray: bool = False
     called: set[int] = field(default_factory=set)
     shapes: list[tuple[tuple[int, ...], ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

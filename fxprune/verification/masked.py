@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fxprune.capture.dispatch import TorchDispatchMode
+from fxprune.capture.dispatch import TorchDispatchMode, operator_name
 from fxprune.capture.follower import Follower
 from fxprune.capture.observer import results
 from fxprune.capture.pytrees import tree_flatten, tree_unflatten
 from fxprune.coupling.view import View
-from fxprune.ir.masks import fitted
+from fxprune.ir.masks import fits, fitted
 from fxprune.ir.tape import Call, Ref, refs
+from fxprune.ir.trees import leaves
 from fxprune.rules.bugs import failed
 from fxprune.rules.registry import Rule, rule_for
 from fxprune.verification.arithmetic import Run
@@ -51,9 +52,18 @@ class Masked(Follower):
         self.view, self.done, self.run = view, done, run
         self.live = {id(call) for call in view.tape.calls}
         self.values: dict[int, torch.Tensor] = {}
+        self.astray = False  # at an operator that mixes channels, of which the tape cannot tell which are kept
+
+    def fits(self, call: Call, args: Any, kwargs: Any) -> bool:
+        tensors, known = leaves((args, kwargs), torch.Tensor), list(refs((call.args, call.kwargs)))
+        return list(map(torch.Tensor.dim, tensors)) == [len(ref.shape) for ref in known] and all(
+            fits(mask, length) for tensor, ref in zip(tensors, known, strict=True)
+            for mask, length in zip(self.view.masks(ref), tensor.shape, strict=True))
 
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
         if call is None:
+            rule = rule_for(operator_name(func))
+            self.astray = self.astray or rule is not None and bool(rule.mixes)
             return self.run(func, args, kwargs)
         # Of a call of which nothing comes, nothing is known of its operands.
         live = id(call) in self.live

@@ -16,6 +16,7 @@ from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, running, without_checkpoints, without_regions
 from fxprune.capture.dispatch import is_wrapped, outside_modes
 from fxprune.capture.follower import Astray
+from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
@@ -72,7 +73,7 @@ class Sides:
             module.train(mode == "train")
             if not differentiates:  # TorchScript records gradients of what requires them, inference mode or not
                 module.requires_grad_(False)
-        with running(differentiates), multihead.written_out(), without_checkpoints(), \
+        with running(differentiates), multihead.written_out(), without_checkpoints(), fresh_caches(self.full), \
                 without_regions(), compiling(bool(self.analysis.coupling.eager)):
             try:
                 copies = [isolated_copy(self.full) for _ in range(self.samples)]
@@ -161,8 +162,10 @@ class Sides:
 
         args, kwargs = _own(example)
         watched = nullcontext() if strict else self._modules(full, view, called)
-        with Masked(view, done, run, strict=strict), watched:
-            return full(*args, **kwargs)
+        with Masked(view, done, run, strict=strict) as masked, watched:
+            out = full(*args, **kwargs)
+        self.ledger.astray = masked.astray
+        return out
 
     def _raised(self, example: Example) -> str:
         """What the original, unwatched, raises on these inputs in this mode; nothing where it takes them."""

@@ -139,7 +139,7 @@ class _Comparison:
             if how == GIVEN and any(ran == mode for ran, _ in self.ledger.runs):
                 break  # it was compared at these in another run
             example = varied(example, variation) if variation else example
-            no = self._tried(mode, example, traced) if how == EVERY else self._declined(mode, example, traced)
+            no = self._tried(mode, example, traced) if how == EVERY else self._led(mode, example, traced)
             why = why or no
             if not no:
                 del self.ledger.notes[notes:]
@@ -147,6 +147,21 @@ class _Comparison:
                 return
         del self.ledger.notes[notes:]
         self.ledger.notes.append(why)
+
+    def _led(self, mode: str, example: Example, traced: Traced) -> str:
+        """As `_declined`; in module mode data may lead along another of the ways that were recorded, or along none,
+        where it is not known which channels an operator should mix."""
+        why = ""
+        for way in (traced, *(other for other in self.analysis.captured.ways.values() if other is not traced)):
+            before = self.ledger.copy()
+            try:
+                return self._declined(mode, example, way)
+            except VerificationError as error:
+                if not self.ledger.astray:
+                    raise
+                self.ledger.restore(before)
+                why = why or f"data lead past what was recorded ({mode} mode): {error}"
+        return why
 
     def _tried(self, mode: str, example: Example, traced: Traced) -> str:
         """As `_declined`, of lengths that need not be: where the result is another one there, it may not have them. A
