@@ -1,5 +1,6 @@
 """How calls are written in a graph, and the bare values that they are made with."""
 
+import contextlib
 import dataclasses
 import operator
 import os
@@ -16,6 +17,8 @@ from fxprune.capture.sizes import Fraction, Size, plain
 
 _LIBRARY = (os.path.join(*torch.__path__, ""), os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
             "<")
+# Where torch's contexts enclose the functions that they decorate.
+_DECORATING = torch.no_grad.__call__.__code__.co_filename
 # Modules of torch.nn whose Python is entered: their parts are what is pruned.
 _ENTERED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
             nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
@@ -99,6 +102,19 @@ def user_frame() -> types.FrameType:
     while frame is not None and _of_library(frame.f_code.co_filename):
         frame = frame.f_back
     return frame or sys._getframe(1)
+
+
+def entering_file() -> str:
+    """The file whose ``with``, or whose decorated function, is being entered through what this package has replaced."""
+    frame = next(frame for frame in frames() if frame.f_code.co_filename != contextlib.__file__
+                 and not frame.f_code.co_filename.startswith(_LIBRARY[1]))
+    if frame.f_code.co_filename == _DECORATING:
+        return getattr(getattr(frame.f_locals.get("func"), "__code__", None), "co_filename", "")
+    return frame.f_code.co_filename
+
+
+def is_of_torch(file: str) -> bool:
+    return file.startswith(_LIBRARY[0])
 
 
 def user_line() -> str:

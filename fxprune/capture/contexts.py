@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node, wrap
 
+from fxprune.capture.call_forms import entering_file, is_of_torch
 from fxprune.capture.patches import (
     CHECKPOINT,
     COMPILING,
@@ -35,6 +36,10 @@ class _Thread(threading.local):
 
 
 _HERE = _Thread()
+
+
+class _Region(torch.inference_mode):
+    """A graph's own, whoever runs it."""
 
 
 @wrap
@@ -64,7 +69,7 @@ def enter_autocast(device_type: str, dtype: torch.dtype | None, enabled: bool, c
 @wrap
 def enter_inference(enabled: bool, unused: Any = None) -> torch.inference_mode:
     """From here on tensors are those of inference mode, or are not, until `exit_region`."""
-    context = torch.inference_mode(enabled)
+    context = _Region(enabled)
     context.__enter__()
     _HERE.entered.append(context)
     return context
@@ -126,19 +131,24 @@ def recorded_regions(record: Callable[..., Node]) -> dict[Patch, Replacement]:
         return leave(context, *error)
 
     def inference(enter: Any, context: torch.inference_mode) -> Any:
-        if isinstance(context, NormalTensors):
+        if _is_inner(context):
             return enter(context)
         nodes[id(context)] = record(enter_inference, context.mode), torch.is_grad_enabled()
         return _record_gradients(not context.mode)
 
     def inferred(leave: Any, context: torch.inference_mode, *error: Any) -> Any:
-        if isinstance(context, NormalTensors):
+        if id(context) not in nodes:
             return leave(context, *error)
         node, before = nodes.pop(id(context))
         record(exit_region, node)
         return _record_gradients(before)
 
     return {ENTER_AUTOCAST: autocast, EXIT_AUTOCAST: cast, ENTER_INFERENCE: inference, EXIT_INFERENCE: inferred}
+
+
+def _is_inner(context: torch.inference_mode) -> bool:
+    """Whether it is entered by this package, or by torch inside of a function (`torch.func`), and by no model."""
+    return isinstance(context, NormalTensors) or not isinstance(context, _Region) and is_of_torch(entering_file())
 
 
 def _record_gradients(enabled: bool) -> None:
@@ -167,11 +177,23 @@ def without_checkpoints() -> AbstractContextManager[Any]:
 def without_regions() -> AbstractContextManager[Any]:
     """Regions of mixed precision and of inference mode are entered by nobody: every operator takes its operands as they
     are, in the mode of the run."""
-    def passed(original: Any, context: Any, *error: Any) -> Any:
-        return original(context, *error) if isinstance(context, NormalTensors) else None
+    inner: set[int] = set()
+
+    def entered(enter: Any, context: torch.inference_mode) -> Any:
+        if not _is_inner(context):
+            return None
+        inner.add(id(context))
+        return enter(context)
+
+    def left(leave: Any, context: torch.inference_mode, *error: Any) -> Any:
+        if id(context) not in inner:
+            return None
+        inner.discard(id(context))
+        return leave(context, *error)
 
     return replaced({ENTER_AUTOCAST: instead(lambda context: context),
-                     **dict.fromkeys((EXIT_AUTOCAST, ENTER_INFERENCE, EXIT_INFERENCE), passed)})
+                     EXIT_AUTOCAST: instead(lambda context, *error: False),
+                     ENTER_INFERENCE: entered, EXIT_INFERENCE: left})
 
 
 def running(differentiates: bool) -> AbstractContextManager[Any]:
