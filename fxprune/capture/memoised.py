@@ -1,4 +1,5 @@
-"""Functions that remember what they have given (``functools.lru_cache``): their caches outlive the run that filled them.
+"""Functions that remember what they have given (``functools.lru_cache``): their caches outlive the run that filled
+them.
 
 A run under our eyes must not find what an earlier one has left, which no graph computes, and must leave nothing: the
 user's model would be given a tensor without contents, or one of inference mode. A cache is emptied before such a run,
@@ -17,7 +18,7 @@ from fxprune.capture.hooks import closure
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.randomness import scopes
 
-_REMEMBERING = type(functools.cache(lambda: None))
+_REMEMBERING: type = type(functools.cache(lambda: None))
 # How far from a module's methods through the functions that they name.
 DEPTH = 4
 _OTHERS = ("torch", "numpy", "fxprune", "functools")
@@ -26,8 +27,9 @@ _OTHERS = ("torch", "numpy", "fxprune", "functools")
 @contextmanager
 def fresh_caches(model: nn.Module) -> Iterator[None]:
     """Let the functions that the model's Python calls remember nothing from before, and nothing from now."""
-    caches = list(dict.fromkeys(found for kind in {type(module) for _, module in named_modules(model)}
-                                if not kind.__module__.startswith("torch.") for found in memoised(kind)))
+    kinds: set[Any] = {type(module) for _, module in named_modules(model)}
+    caches = list(dict.fromkeys(found for kind in kinds if not kind.__module__.startswith("torch.")
+                                for found in memoised(kind)))
     _empty(caches)
     try:
         yield
@@ -52,7 +54,7 @@ def memoised(kind: type) -> tuple[Any, ...]:
 def _reached(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     if isinstance(value, _REMEMBERING):
         yield value
-        value = value.__wrapped__
+        value = getattr(value, "__wrapped__", None)
     if not depth or id(value) in seen or not isinstance(value, FunctionType) or value.__module__.startswith(_OTHERS):
         return
     seen.add(id(value))

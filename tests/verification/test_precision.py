@@ -1,6 +1,5 @@
 """In which precision a large model is compared, and what decides where rounding and error look alike."""
 
-
 import pytest
 import torch
 from torch import nn
