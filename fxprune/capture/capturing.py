@@ -18,6 +18,7 @@ from fxprune.capture.observer import Observer
 from fxprune.capture.own_errors import own_bugs
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.randomness import undrawn, untouched_rng
+from fxprune.capture.skipping import Choice, Decision, Draws, choice, joined
 from fxprune.capture.structure import check_hooks, isolated_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer, is_leaf
@@ -168,8 +169,12 @@ def _compiling(model: nn.Module, described: Inputs, why: str) -> Captured | None
 def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | None = None) -> Captured:
     example = example if real and example else example_inputs.realise(described, "meta")
 
+    choices: list[Choice] = []
+
     def trace(training: bool, inputs: Example, recast: torch.dtype | None = None) -> tuple[Traced, nn.Module]:
-        return _trace(model, Observer(real, finite=training), training, inputs, recast)
+        if training:
+            return _trained(model, real, inputs, recast, choices)
+        return _finished(*_trace(model, Observer(real), False, inputs, recast))
 
     def settled(traced: Traced, training: bool) -> Traced:
         return settle(traced, example, lambda inputs, recast: trace(training, inputs, recast)[0],
@@ -194,8 +199,30 @@ def _graphs(model: nn.Module, described: Inputs, real: bool, example: Example | 
     return Captured(root, {"eval": evaluated, "train": trained}, described, GRAPH, held=held, real=real)
 
 
+def _trained(model: nn.Module, real: bool, example: Example, recast: torch.dtype | None, choices: list[Choice]
+             ) -> tuple[Traced, nn.Module]:
+    """In training mode; what is decided by numbers that are drawn is found once, and written into ``choices``."""
+    def turned(number: int | None) -> tuple[Traced, nn.Module, list[Decision]]:
+        draws = Draws(number)
+        return *_trace(model, Observer(real, True, draws), True, example, recast), draws.decisions
+
+    traced, root, decisions = turned(None)
+    if not decisions:
+        return _finished(traced, root)
+    if not choices:
+        choices += [choice(traced, decisions, k, turned(k)[0]) for k in range(len(decisions))]
+    return _finished(joined(traced, decisions, choices), root)
+
+
+def _finished(traced: Traced, root: nn.Module) -> tuple[Traced, nn.Module]:
+    drop_dead(traced.graph, traced.tape)
+    traced.tape.ran = [call for call in traced.tape.ran if call.node not in traced.choosing]
+    return traced, root
+
+
 def _trace(model: nn.Module, observer: Observer, training: bool, example: Example, recast: torch.dtype | None = None
            ) -> tuple[Traced, nn.Module]:
+    """With its dead code."""
     root, contents = (isolated_copy(model), {}) if observer.real else structural_copy(model)
     if recast is not None:
         cast(root, recast)
@@ -209,7 +236,6 @@ def _trace(model: nn.Module, observer: Observer, training: bool, example: Exampl
     for name, constant in ((n, c) for n, c in traced.constants.items() if not isinstance(c, nn.Parameter)):
         observer.tape.constants[observer.ref(_on_tape(observer, constant)).id] = name
     observer.returns(traced.output)
-    drop_dead(traced.graph, traced.tape)
     return traced, root
 
 

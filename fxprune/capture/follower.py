@@ -1,5 +1,6 @@
 """Run a model again along the tape of its captured run: the i-th operator is the i-th call."""
 
+from collections.abc import Collection
 from typing import Any
 
 from fxprune.capture.observed_mode import ObservedMode
@@ -24,11 +25,14 @@ class Follower(ObservedMode):
         tape: of the captured run.
         strict: whether the run must follow the tape; where data steers the model's Python (module mode), operators
             that the tape does not know get None for a call.
+        skipped: nodes that do not run.
     """
 
-    def __init__(self, tape: Tape, strict: bool = True):
+    def __init__(self, tape: Tape, strict: bool = True, skipped: Collection[str] = ()):
         super().__init__()
-        self.calls, self.strict, self.position = tape.ran or tape.calls, strict, 0
+        calls = tape.ran or tape.calls
+        self.calls = [call for call in calls if call.node not in skipped] if skipped else calls
+        self.strict, self.position = strict, 0
 
     def handle(self, call: Call | None, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operator."""

@@ -50,7 +50,7 @@ META = torch.device("meta")
 class Observer(TorchDispatchMode):
     """Records every operator call; ``node`` and ``source`` are set by whoever knows what runs just now."""
 
-    def __init__(self, real: bool = False, finite: bool = False):
+    def __init__(self, real: bool = False, finite: bool = False, draws: Any = None):
         super().__init__()
         self.tape = Tape()
         self.node, self.source = "", ""
@@ -62,6 +62,7 @@ class Observer(TorchDispatchMode):
         self._seen: dict[int, tuple[torch.Tensor, Ref]] = {}
         self._numbers = itertools.count()
         self.finiteness = Finiteness(self.known) if finite else None
+        self.draws = draws  # what answers where Python decides by a number that was drawn, if anything does
         self._drawn: set[int] = set()  # tensors that hold nothing but random numbers, and what is made of those alone
         self._known: dict[int, torch.Tensor] = {}
         self._storages: set[int] = set()  # those that hold something known
@@ -159,6 +160,8 @@ class Observer(TorchDispatchMode):
             self._forget(func, args, out)
             if all(id(t) in self._known or self.ref(t).id in self._drawn for t in tensors):
                 self._drawn.update(self.ref(t).id for t in leaves(out, torch.Tensor))
+                if self.draws:
+                    self.draws.follow(func, args, kwargs, out, self)
             if self.finiteness and not facts(func).random and not facts(func).mutable:
                 self.finiteness.follow(facts(func).name, func, args, kwargs, out)
         return out
@@ -212,6 +215,9 @@ class Observer(TorchDispatchMode):
     def data_dependent(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A value that depends on the input's contents steers Python."""
         if all(self.ref(t).id in self._drawn for t in leaves((args, kwargs), torch.Tensor)):
+            answer = self.draws.decides(self.ref(args[0]).id, self.source) if self.draws else None
+            if answer is not None:
+                return answer
             raise CaptureError(f"the model decides in Python by a number that it draws ({self.source}), as LayerDrop "
                                "does, and a graph takes one way; set its probability to 0 before compressing")
         raise CaptureError(f"the model reads a tensor's contents in Python ({func._schema.name} at {self.source}), "

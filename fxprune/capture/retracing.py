@@ -16,6 +16,7 @@ from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.observer import Observer
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.sizes import Book
+from fxprune.capture.skipping import Draws
 from fxprune.capture.structure import isolated_copy, structural_copy
 from fxprune.capture.traced import Traced
 from fxprune.capture.tracer import Tracer
@@ -46,7 +47,7 @@ def retraced(model: nn.Module, captured: Captured, mode: str, device: torch.devi
         device: where the model's Python is told to be.
         prepare: changes the copy before it runs.
     """
-    observer = Observer(captured.real)
+    observer = Observer(captured.real, draws=Draws())
     root, contents = (isolated_copy(model), {}) if captured.real else structural_copy(model)
     root.train(mode == "train")
     args, kwargs = example_inputs.realise(captured.inputs, device if captured.real else "meta",

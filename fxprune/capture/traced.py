@@ -51,6 +51,7 @@ class Traced:
         unsteady: whether the contents of the inputs decide on the shape of any tensor.
         fixed: the inputs' dimensions that must be as long as they were.
         following: the dimensions of tensors that were longer or shorter where the inputs were.
+        skipped: the nodes of layers that numbers which are drawn choose or skip, and the nodes that do so (`choosing`).
     """
 
     graph: Graph
@@ -66,3 +67,5 @@ class Traced:
     unsteady: bool = False
     fixed: tuple[Fixed, ...] = ()
     following: frozenset[Dim] = frozenset()
+    skipped: frozenset[str] = frozenset()
+    choosing: frozenset[str] = frozenset()

@@ -28,6 +28,7 @@ from fxprune.capture.multihead import WRITTEN_OUT
 from fxprune.capture.observer import Observer
 from fxprune.capture.patches import APPLY, BATCH_SIZE, MODULE_CALL, OVERRIDDEN, TRAINING, instead, replaced
 from fxprune.capture.sizes import Book, Dim, plain
+from fxprune.capture.skipping import is_call
 from fxprune.capture.traced import AutogradFunction, Traced
 from fxprune.capture.writer import Writer
 from fxprune.errors import CaptureError
@@ -74,6 +75,8 @@ class Tracer(Writer, TorchFunctionMode):
             if argument.given:
                 self._claim(argument.value, node, ())
         buffers = self._buffers()
+        if self.observer.draws:
+            self.observer.draws.here = lambda: sum(map(is_call, self.graph.nodes))
         with ExitStack() as stack:
             stack.enter_context(self._patched())
             stack.enter_context(self.observer)

@@ -31,19 +31,22 @@ class Arithmetic:
         wide: that of every operator; None: each computes in that of its operands.
         stored: whether weights stay stored in their own precision, and are widened operator by operator: no copy of
             all of them is made, but Python that compares the dtypes of layers and inputs sees two.
+        skipping: whether the numbers that are drawn are such that layers which may be skipped are.
     """
 
     wide: torch.dtype | None
     stored: bool = False
+    skipping: bool = False
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator without its randomness."""
         if self.wide is None or func in _REINTERPRETING:
-            return run(func, args, kwargs)
+            return run(func, args, kwargs, self.skipping)
         # What is written into, or of which the result may be a view, stays itself.
         positions, names = aliased(func)
         args = tuple(arg if k in positions else self.widened(arg) for k, arg in enumerate(args))
-        return run(func, args, {name: arg if name in names else self.widened(arg) for name, arg in kwargs.items()})
+        wide = {name: arg if name in names else self.widened(arg) for name, arg in kwargs.items()}
+        return run(func, args, wide, self.skipping)
 
     def widened(self, value: Any) -> Any:
         """Tensors and dtypes in this precision, but for those that hold no fractions."""

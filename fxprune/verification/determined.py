@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fxprune.capture.dispatch import operator_name
+from fxprune.capture.skipping import MIDDLE, UNIFORM
 from fxprune.verification.depthwise import convolve
 
 Handler = Callable[[Any, Any, Any], Any]
@@ -54,7 +55,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _identity),
     **dict.fromkeys(("bernoulli",), _filled(1.0)),
     **dict.fromkeys("rand randn rand_like randn_like uniform normal exponential cauchy log_normal poisson".split(),
-                    _filled(0.5)),
+                    _filled(MIDDLE)),
     **dict.fromkeys("randint randint_like random geometric multinomial binomial".split(), _filled(1)),
     **dict.fromkeys("empty empty_like new_empty empty_strided new_empty_strided empty_permuted".split(), _filled(0)),
     "randperm": _in_order,
@@ -66,7 +67,13 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def run(func: Any, args: Any, kwargs: Any) -> Any:
-    """Run an operator, without its randomness."""
+def run(func: Any, args: Any, kwargs: Any, skipping: bool = False) -> Any:
+    """Run an operator, without its randomness.
+
+    Args:
+        skipping: whether uniform numbers are so small that what they decide about is skipped.
+    """
+    if skipping and operator_name(func) in UNIFORM:
+        return _filled(0.0)(func, args, kwargs)
     handler = HANDLERS.get(operator_name(func).partition("::")[2].rstrip("_"))
     return func(*args, **kwargs) if handler is None else handler(func, args, kwargs)

@@ -5,7 +5,7 @@ indices stay. An operator whose rule ``mixes`` gets its operands with the remove
 laid back into the full size, with zeros where nothing is computed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,9 @@ class Masked(Follower):
         strict: whether the run must follow the tape.
     """
 
-    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], run: Run, strict: bool = True):
-        super().__init__(view.tape, strict)
+    def __init__(self, view: View, done: Callable[[str, dict[int, torch.Tensor]], None], run: Run, strict: bool = True,
+                 skipped: Collection[str] = ()):
+        super().__init__(view.tape, strict, skipped)
         self.view, self.done, self.run = view, done, run
         self.live = {id(call) for call in view.tape.calls}
         self.values: dict[int, torch.Tensor] = {}

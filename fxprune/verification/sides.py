@@ -162,7 +162,8 @@ class Sides:
 
         args, kwargs = _own(example)
         watched = nullcontext() if strict else self._modules(full, view, called)
-        with Masked(view, done, run, strict=strict) as masked, watched:
+        skipped = view.traced.skipped if self.arithmetic.skipping else ()
+        with Masked(view, done, run, strict, skipped) as masked, watched:
             out = full(*args, **kwargs)
         self.ledger.astray = masked.astray
         return out

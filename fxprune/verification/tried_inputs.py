@@ -14,6 +14,8 @@ from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.verification.input_dimensions import Change, all_other
 
+# Not of the inputs' values, but of the numbers that are drawn.
+SKIPPING = "skipping"
 EVERY, GIVEN = "every dimension is of another length", "compared at the given sizes only"
 # Of a real-valued tensor's spread: the user's own example holds nothing by accident, either.
 NOISE = 0.1
@@ -25,6 +27,7 @@ def planned(captured: Captured) -> list[tuple[str, bool, str]]:
     if len(captured.traced) == 1 and "train" in captured.modes:
         return [("eval", False, ""), ("train", True, "")]
     runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]
+    runs += [(mode, False, SKIPPING) for mode, traced in captured.modes.items() if traced.skipped]
     return runs + [("eval", False, variation) for variation in captured.ways]
 
 
