@@ -178,7 +178,8 @@ def joined(whole: Traced, decisions: list[Decision], choices: list[Choice]) -> T
     Raises:
         CaptureError: a block leaves something behind.
     """
-    calls, taken = calls_of(whole), {}
+    calls = calls_of(whole)
+    taken: dict[Node, Node] = {}
     skipped: set[str] = set()
     for each in choices:
         block = calls[slice(*each.calls)]
@@ -210,8 +211,8 @@ def _check(whole: Traced, names: set[str], decision: Decision) -> None:
     if given & {storages[number] for call in calls for number in writes(call)} or any(
             _counts(call, whole) for call in calls):
         raise CaptureError(f"the model decides in Python by a number that it draws ({decision.source}), as LayerDrop "
-                           "does, whether something is written into, as running statistics are, and a graph takes one way; set its "
-                           "probability to 0 before compressing")
+                           "does, whether something is written into, as running statistics are, and a graph takes one "
+                           "way; set its probability to 0 before compressing")
 
 
 def _counts(call: Call, whole: Traced) -> bool:

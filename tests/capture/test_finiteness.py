@@ -80,7 +80,7 @@ def test_what_is_not_read_by_python_is_not_assumed():
 class LayerDrop(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.a, self.b, self.c = nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)
 
     def forward(self, x):
         y = self.a(x)
