@@ -80,7 +80,8 @@ def squares(tmp_path_factory):
             image[16:48, 16:48] = colours[k % 2]
             Image.fromarray(image).save(root / "images" / split / f"{k}.png")
             (root / "labels" / split / f"{k}.txt").write_text(f"{k % 2} 0.5 0.5 0.5 0.5\n")
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {{0: green, 1: red}}\n")
+    (root / "data.yaml").write_text(f"path: {root}\ntrain: images/train\nval: images/val\n"
+                                    "names: {0: green, 1: red}\n")
     return {"data": str(root / "data.yaml"), "imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False,
             "device": "cpu", "project": str(root / "runs"), "exist_ok": True}
 
