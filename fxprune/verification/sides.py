@@ -33,6 +33,7 @@ from fxprune.verification.ledger import Ledger
 from fxprune.verification.masked import Computing, Masked
 from fxprune.verification.nodes import by_keyword, run_nodes
 from fxprune.verification.prepare import written_into
+from fxprune.verification.settings import check_fractions
 from fxprune.verification.undecided import Stalled, Undecided
 
 _UNCAPTURED = object()
@@ -207,6 +208,8 @@ class Sides:
     def _result(self, example: Example, values: _Values, rounding: dict[tuple[str, _Path], float], context: str,
                 view: View) -> Any:
         example = _own(example)
+        if isinstance(self.pruned, GraphModule):
+            check_fractions(view.traced.graph, self.pruned.graph)
 
         def one(node: str, path: _Path, value: Any) -> None:
             # Let go of as soon as it is compared: all values of a large net at once do not fit in memory.

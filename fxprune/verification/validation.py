@@ -33,6 +33,7 @@ from fxprune.verification.input_dimensions import Lengths, axes_of, input_dimens
 from fxprune.verification.ledger import Ledger
 from fxprune.verification.prepare import Laid, changed_by, check_weights, pair
 from fxprune.verification.run_sizes import small_sizes
+from fxprune.verification.settings import check_settings
 from fxprune.verification.sides import SAMPLES, Sides
 from fxprune.verification.tried_inputs import EVERY, GIVEN, SKIPPING, candidates, given_size, other_sizes, planned
 from fxprune.verification.undecided import Stalled, Undecided
@@ -54,6 +55,7 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) ->
         VerificationError: they differ; the message names the first node that does.
     """
     check_weights(model, small, plan.keep)
+    check_settings(model, small)
     native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     native = native if native in TOLERANCE else torch.float32
     refused: list[VerificationError] = []
