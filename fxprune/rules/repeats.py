@@ -74,7 +74,16 @@ def repeat(op, x, repeats):
                  for d, (n, times) in enumerate(zip(shape, repeats, strict=True)))
 
 
-@register_rule("aten::repeat_interleave")
+def _counted(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
+    """``output_size`` is how many are left."""
+    if kwargs.get("output_size") is None:
+        return target, args, kwargs
+    (out,) = site.outs()
+    dim = argument(args, kwargs, 2, "dim", None)
+    return target, args, {**kwargs, "output_size": site.size(kwargs["output_size"], out[0 if dim is None else dim])}
+
+
+@register_rule("aten::repeat_interleave", literals=_counted)
 def repeat_interleave(op, x, repeats=None, dim=None, *, output_size=None):
     """Every index several times in a row, as many as an integer says; where a tensor does, its length must fit."""
     if repeats is None:

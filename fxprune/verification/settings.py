@@ -45,8 +45,9 @@ def check_fractions(captured: Graph, pruned: Graph) -> None:
             continue
         for wanted, got in _pairs((like.args, like.kwargs), (node.args, node.kwargs)):
             if wanted != got and wanted == wanted:
-                raise VerificationError.at(node.name, f"node {node.name!r} must be given {wanted!r} as in the original, got "
-                                           f"{got!r}; the result is wrong and was not returned")
+                raise VerificationError.at(
+                    node.name, f"node {node.name!r} must be given {wanted!r} as in the original, got {got!r}; the "
+                    "result is wrong and was not returned")
 
 
 def _pairs(a: Any, b: Any) -> Iterator[tuple[float, float]]:

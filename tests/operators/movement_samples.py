@@ -80,6 +80,8 @@ REPEATED = [
     image("tile", lambda net, x: torch.tile(x, (2, 1, 1)), into=16),
     image("repeat of one", lambda net, x: x + x.mean(1, keepdim=True).repeat(1, 8, 1, 1)),
     image("repeat_interleave", lambda net, x: x.repeat_interleave(2, 1), into=16),
+    image("repeat_interleave with output_size", lambda net, x: x.repeat_interleave(2, 1, output_size=2 * x.shape[1]),
+          into=16),
     image("repeat_interleave by a tensor", lambda net, x: x.repeat_interleave(net.n, 1), into=12, prunable=False,
           n=buffer([1, 2, 1, 2, 1, 2, 1, 2])),
     image("pad channels", lambda net, x: F.pad(x, (0, 0, 0, 0, 2, 2)), into=12),
