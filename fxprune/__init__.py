@@ -28,6 +28,7 @@ from fxprune.latency.clock import Comparison, Latency, compare, measure
 from fxprune.latency.lookup import LatencyTable
 from fxprune.latency.target import Target
 from fxprune.planning import Plan
+from fxprune.planning.branch_scores import score_branches
 from fxprune.planning.draw import plan
 from fxprune.planning.family import nested
 from fxprune.planning.scoring import score
@@ -89,6 +90,7 @@ __all__ = [
     "save",
     "schedule",
     "score",
+    "score_branches",
     "score_shards",
     "search",
     "sensitivity",

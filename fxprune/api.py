@@ -97,7 +97,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
             ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
-            ``round_to``, ``groups``, ``ignore``, ``min_channels``, ``uniform``, and ``data``, ``loss`` and
+            ``round_to``, ``groups``, ``ignore``, ``min_channels``, ``uniform``, ``depth``, ``depth_criterion``,
+            and ``data``, ``loss`` and
             ``samples`` for criteria that read data and for recovery.
 
     Returns:
@@ -205,7 +206,7 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
         raise InputError("a model without weights cannot be verified, and this one is on the meta device; pass "
                          "verify=False, and verify when its weights are there")
     analysis = _analysis_for(model, plan, example_inputs, Policy(form=form).form)
-    plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model))
+    plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model), analysis.coupling.branches)
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
     small = carry_out(folded, analysis, plan, model, recover, data, form)

@@ -1,7 +1,7 @@
 """What was done: the record that every result carries."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,9 +36,9 @@ class Size:
     widths: Mapping[str, int]
 
     @classmethod
-    def of(cls, coupling: Coupling, widths: np.ndarray) -> "Size":
-        """The size at these widths of the groups (int64 [G])."""
-        costs = coupling.costs
+    def of(cls, coupling: Coupling, widths: np.ndarray, branches: Iterable[str] = ()) -> "Size":
+        """The size at these widths of the groups (int64 [G]), without these branches."""
+        costs = coupling.costs_without(branches)
         return cls(costs.params(widths), costs.macs(widths), costs.widths(widths))
 
 
@@ -106,8 +106,8 @@ class Record:
         """The record of a plan that was carried out."""
         after = np.array([len(plan.groups[name].kept) if name in plan.groups else group.size
                           for name, group in coupling.groups.items()], np.int64)
-        return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after), None, folds, drift,
-                   mode=mode)
+        return cls(plan, coupling, Size.of(coupling, coupling.widths), Size.of(coupling, after, plan.branches), None,
+                   folds, drift, mode=mode)
 
     def following(self, earlier: "Record | None", ordered: bool = False) -> "Record":
         """This record, with what it came to together with the one of the model that was compressed.

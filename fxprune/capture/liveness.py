@@ -4,6 +4,7 @@ from torch.fx import Graph, Node
 
 from fxprune.capture.contexts import is_context
 from fxprune.capture.torch_functions import ASSERT
+from fxprune.capture.traced import Traced
 from fxprune.ir.tape import Tape, writes
 
 
@@ -46,3 +47,15 @@ def _writes(tape: Tape) -> dict[str, set[int | None]]:
         for target in writes(call):
             found.setdefault(call.node, set()).add(tape.storages.get(target))
     return found
+
+
+def written_later(traced: Traced, node: Node, other: Node) -> bool:
+    """Whether a node behind this one writes into its memory, or into that of the other one."""
+    tape, behind = traced.tape, False
+    memory = {tape.storages.get(ref.id) for n in (node, other) for ref in tape.nodes.get(n.name, {}).values()}
+    written = _writes(tape)
+    for later in traced.graph.nodes:
+        if behind and written.get(later.name, set()) & memory:
+            return True
+        behind = behind or later is node
+    return False

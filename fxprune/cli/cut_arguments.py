@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fxprune.errors import InputError
+from fxprune.planning.branch_scores import COSINE, DEPTH_WISE
 from fxprune.planning.criteria import CRITERIA
 from fxprune.planning.scopes import PRICES, SCOPES
 from fxprune.planning.vote import VOTES
@@ -35,6 +36,10 @@ def add_cut(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-channels", type=int, default=1, metavar="N", help="every group keeps N (%(default)s)")
     command.add_argument("--uniform", action="store_true", help="one width for groups that play the same role in "
                          "repeated blocks: the same path but for a number")
+    command.add_argument("--depth", type=_depth, metavar="FRACTION", help="the fraction of residual branches to keep, "
+                         "the others go whole; or auto, branches and channels from one list, within --macs or --params")
+    command.add_argument("--depth-criterion", choices=sorted({*CRITERIA, DEPTH_WISE, COSINE}), help="how branches are "
+                         "scored; by --criterion if left out")
     command.add_argument("--groups", action="append", metavar="NAME", help="cut only this group, or the groups of "
                          "layers that match this pattern; repeat it for several")
     command.add_argument("--ignore", action="append", default=[], metavar="NAME", help="leave the channels of this "
@@ -50,7 +55,17 @@ def cut_arguments(options: argparse.Namespace) -> dict[str, Any]:
         budget["channels"] = _channels(options.channels)
     return {**budget, "criterion": options.criterion, "vote": options.vote, "scope": options.scope,
             "round_to": options.round_to, "min_channels": options.min_channels, "groups": options.groups or "auto",
-            "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per}
+            "ignore": tuple(options.ignore), "uniform": options.uniform, "per": options.per,
+            "depth": options.depth, "depth_criterion": options.depth_criterion}
+
+
+def _depth(text: str) -> float | str:
+    """``--depth`` as `fxprune.plan` takes it.
+
+    >>> _depth("auto"), _depth("0.75")
+    ('auto', 0.75)
+    """
+    return text if text == "auto" else float(text)
 
 
 def _width(text: str) -> tuple[str, int]:

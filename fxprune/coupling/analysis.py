@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fxprune.capture.capturing import Captured
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
+from fxprune.ir.branches import Skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +21,11 @@ class Analysis:
     captured: Captured
     coupling: Coupling
 
-    def views(self, kept: Mapping[str, Iterable[int]]) -> list[View]:
-        """Every distinct graph under a plan, that of evaluation first; ``kept`` maps groups to the channels that stay.
-        """
+    def views(self, kept: Mapping[str, Iterable[int]], branches: Iterable[str] = ()) -> list[View]:
+        """Every distinct graph under a plan, that of evaluation first; ``kept`` maps groups to the channels that stay,
+        ``branches`` names those that go."""
+        gone = [self.coupling.branches[name] for name in branches]
         lost = self.coupling.lost(kept)
         evidence = self.coupling.evidence
-        return [View(traced, evidence, dims, lost)
-                for traced, dims in zip(self.captured.traced, evidence.dims, strict=True)]
+        return [View(traced, evidence, dims, lost, Skipped.of(gone, number))
+                for number, (traced, dims) in enumerate(zip(self.captured.traced, evidence.dims, strict=True))]

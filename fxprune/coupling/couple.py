@@ -15,6 +15,7 @@ from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.gating import gating
 from fxprune.coupling.grouping import costs, group_channels
 from fxprune.coupling.replay import Place, Replay, replay
+from fxprune.coupling.residual import residual_branches
 from fxprune.errors import InputError, UnsupportedError
 from fxprune.ir.evidence import Evidence, Slot
 from fxprune.ir.frozen import Frozen
@@ -53,10 +54,11 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
     evidence = Evidence(tapes, outcome.dims, outcome.slots, shared, tuple(outcome.notes.joined),
                         tuple(outcome.notes.fresh), frozenset(index for index, _ in outcome.notes.contractions),
                         outcome.closure.channel, grouping.group, grouping.ordinal)
+    signature = signature_of(model)
     return Analysis(captured, Coupling(
         groups=Frozen({group.name: gates.marked(group) for group in grouping.groups}),
         costs=costs(outcome, grouping, parameters, _layers(outcome), len(captured.modes["eval"].tape.calls)),
-        signature=signature_of(model),
+        signature=signature,
         inputs=captured.inputs,
         policy=policy,
         mode=captured.mode,
@@ -68,6 +70,7 @@ def couple(model: nn.Module, captured: Captured, policy: Policy, frozen: Mapping
         why=captured.why if captured.mode == MODULE else "",
         eager=captured.eager,
         model=type(model).__name__,
+        branches=Frozen(residual_branches(captured, evidence, grouping.groups, signature)),
     ))
 
 

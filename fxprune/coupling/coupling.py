@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fxprune.coupling.explanation import explain
 from fxprune.coupling.graph import graph
+from fxprune.ir.branches import Branch
 from fxprune.ir.costs import Costs
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.example_inputs import Inputs
@@ -40,6 +41,7 @@ class Coupling:
         eager: where the graph is what the model runs under ``torch.compile``, what kept it from being what the model
             runs without; else nothing.
         model: the name of its class.
+        branches: name -> a residual branch that may go whole, in the order of execution; none in module mode.
     """
 
     groups: Mapping[str, CouplingGroup]
@@ -55,6 +57,7 @@ class Coupling:
     why: str
     eager: str
     model: str = ""
+    branches: Mapping[str, Branch] = field(default_factory=dict)
 
     @property
     def prunable(self) -> Mapping[str, CouplingGroup]:
@@ -65,6 +68,14 @@ class Coupling:
     def widths(self) -> np.ndarray:
         """The groups' present widths, int64 [G]."""
         return np.array([g.size for g in self.groups.values()], np.int64)
+
+    def costs_without(self, branches: Iterable[str]) -> Costs:
+        """What is left to pay for without these branches."""
+        gone = [self.branches[name] for name in branches]
+        if not gone:
+            return self.costs
+        nodes = {node for branch in gone for node in branch.dropped[0].nodes}
+        return self.costs.without(nodes, {name for branch in gone for name in branch.tensors})
 
     @property
     def graph(self) -> nx.Graph:

@@ -8,9 +8,12 @@ import numpy as np
 
 from fxprune.capture.sizes import Apply, Dim
 from fxprune.capture.traced import Traced
+from fxprune.ir.branches import Skipped
 from fxprune.ir.evidence import Evidence
 from fxprune.ir.tape import Ref, Tape
 from fxprune.ir.units import Vector
+
+NOTHING = Skipped()
 
 
 class View:
@@ -21,10 +24,12 @@ class View:
         evidence: of the coupling.
         dims: the dim vectors of the tape's tensors.
         lost: bool [channels], which channels go.
+        skipped: the branches that go.
     """
 
-    def __init__(self, traced: Traced, evidence: Evidence, dims: Mapping[int, tuple[Vector, ...]], lost: np.ndarray):
-        self.traced, self.dims = traced, dims
+    def __init__(self, traced: Traced, evidence: Evidence, dims: Mapping[int, tuple[Vector, ...]], lost: np.ndarray,
+                 skipped: Skipped = NOTHING):
+        self.traced, self.dims, self.skipped = traced, dims, skipped
         self.tape: Tape = traced.tape
         self._evidence, self._lost = evidence, lost
         self._masks: dict[int, tuple[Vector, np.ndarray]] = {}

@@ -1,6 +1,7 @@
 """Budgets of the first original, asked of a result of it."""
 
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 from fxprune.coupling.coupling import Coupling
@@ -34,6 +35,9 @@ def of_the_original(of: str, cut: CutOptions, earlier: Record | None, coupling: 
                           f'leave of= out, so that {other}= is of the model itself')
     if earlier is None:
         return cut
+    cut = _depth(cut, (earlier.overall or earlier).coupling, coupling)
+    if cut.get("depth") not in (None, "auto") and cut.get("macs") is None and cut.get("params") is None:
+        return cut
     given: dict[str, Any] = {kind: cut[kind] for kind in ("macs", "params") if cut.get(kind) is not None}
     budget = Budget.of(**given or {"macs": 0.5})
     first = getattr((earlier.overall or earlier).before, budget.kind)
@@ -44,3 +48,16 @@ def of_the_original(of: str, cut: CutOptions, earlier: Record | None, coupling: 
                           f"the model has {now / first:.4f} of its {budget.kind}; ask for less than that")
     result: CutOptions = {**cut, budget.kind: share}  # type: ignore[misc]
     return result
+
+
+def _depth(cut: CutOptions, first: Coupling, coupling: Coupling) -> CutOptions:
+    """A fraction of the first original's branches, as one of those that are left."""
+    depth = cut.get("depth")
+    if not isinstance(depth, Real) or isinstance(depth, bool) or not 0 < depth <= 1 or not coupling.branches:
+        return cut
+    share = Fraction(str(depth))
+    kept = -(-len(first.branches) * share.numerator // share.denominator)
+    if kept > len(coupling.branches):
+        raise BudgetError(f"depth={depth:g} of the first original's {len(first.branches)} branches is more than the "
+                          f"{len(coupling.branches)} that are left; ask for less than that")
+    return {**cut, "depth": Fraction(kept, len(coupling.branches))}

@@ -1,6 +1,7 @@
 """What a model costs, as closed forms of its groups' widths."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +46,11 @@ class Count:
     def __call__(self, widths: np.ndarray) -> int:
         return int(self.each(widths).sum())
 
+    def of(self, terms: Sequence[bool]) -> "Count":
+        """Of some of the terms alone."""
+        chosen = np.asarray(terms, bool)
+        return replace(self, coefficient=self.coefficient[chosen], terms=self.terms[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class Costs:
@@ -67,3 +73,18 @@ class Costs:
         if self.layer_widths is None:
             return {}
         return dict(zip(self.layer_names, map(int, self.layer_widths.each(widths)), strict=True))
+
+    def without(self, nodes: Collection[str], tensors: Collection[str]) -> "Costs":
+        """The same, without the contractions of these nodes and without these parameters."""
+        macs = [node not in nodes for node in self.macs_layers]
+        params = [name not in tensors for name in self.params_names]
+        layers = [name not in tensors and f"{name}.weight" not in tensors for name in self.layer_names]
+        return replace(
+            self, macs=self.macs.of(macs), params=self.params.of(params),
+            macs_layers=_chosen(self.macs_layers, macs), params_names=_chosen(self.params_names, params),
+            layer_names=_chosen(self.layer_names, layers),
+            layer_widths=None if self.layer_widths is None else self.layer_widths.of(layers))
+
+
+def _chosen(names: tuple[str, ...], which: Sequence[bool]) -> tuple[str, ...]:
+    return tuple(name for name, stays in zip(names, which, strict=True) if stays)

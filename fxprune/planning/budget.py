@@ -33,7 +33,7 @@ import numpy as np
 
 from fxprune.errors import BudgetError, unknown
 from fxprune.ir.costs import Costs, Count
-from fxprune.planning.scopes import PRICES, SCOPES, Blocks, keys, saved_by_one
+from fxprune.planning.scopes import PRICES, SCOPES, Blocks, Going, keys, saved_by_one
 
 # The least and the most of a group that is kept.
 Bounds = tuple[Fraction, Fraction]
@@ -117,12 +117,23 @@ def cut(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[
     >>> cut(Budget.of(params=0.7), costs, {"conv": 4}, {"conv": np.array([0.3, 0.1, 0.2, 0.1])})
     {'conv': array([0, 2])}
     """
+    return cut_with_branches(budget, Going(lambda names: costs), sizes, scores, shapes, copies)[0]
+
+
+def cut_with_branches(budget: Budget, going: Going, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
+                      shapes: Mapping[str, Hashable] | None = None, copies: Mapping[str, int] | None = None,
+                      ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """As `cut`, with residual branches that may go whole: what is kept of the groups, and which more branches go.
+
+    Args:
+        going: the branches, and what is left to pay for without some of them.
+    """
     ranked = {name: ranking(score) for name, score in scores.items()}
     if budget.kind in ("macs", "params"):
-        removed = _fitting_prefix(budget, costs, sizes, scores, ranked, shapes or {}, copies or {})
+        removed, gone = _fitting_prefix(budget, going, sizes, scores, ranked, shapes or {}, copies or {})
     else:
-        removed = {name: len(score) - _own_width(budget, name, score) for name, score in scores.items()}
-    return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}
+        removed, gone = {name: len(score) - _own_width(budget, name, score) for name, score in scores.items()}, ()
+    return {name: np.sort(order[removed[name]:]) for name, order in ranked.items()}, gone
 
 
 def ranking(score: np.ndarray) -> np.ndarray:
@@ -187,58 +198,74 @@ def step_of(size: int, budget: Budget) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Removals:
-    """Blocks in the order in which they go: their group's place in ``costs.groups``, and their channels (int64 [B])."""
+    """What goes, in that order: blocks of channels, with their group's place in ``costs.groups`` and how many they are
+    (int64 [B]), and branches, at place -1 - their own in ``branches``."""
 
     group: np.ndarray
     channels: np.ndarray
     full: np.ndarray
     must: int
+    branches: tuple[str, ...] = ()
 
     def widths(self, count: int) -> np.ndarray:
-        """Width of every group once ``count`` blocks are gone (int64 [G])."""
-        gone = np.bincount(self.group[:count], weights=self.channels[:count], minlength=len(self.full))
+        """Width of every group once so many are gone (int64 [G])."""
+        group, channels = self.group[:count], self.channels[:count]
+        gone = np.bincount(group[group >= 0], weights=channels[group >= 0], minlength=len(self.full))
         return self.full - gone.astype(np.int64)
 
+    def gone(self, count: int) -> tuple[str, ...]:
+        """The branches that are gone by then."""
+        return tuple(self.branches[-1 - place] for place in self.group[:count].tolist() if place < 0)
 
-def _fitting_prefix(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
+
+def _fitting_prefix(budget: Budget, going: Going, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
                     ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int],
-                    ) -> dict[str, int]:
-    """How many channels each group loses so that the cost fits: the shortest prefix, by bisection."""
-    count: Count = getattr(costs, budget.kind)
-    removals = _removals(budget, costs, sizes, scores, ranked, shapes, copies)
-    before = count(removals.full)
+                    ) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many channels each group loses, and which branches go, so that the cost fits: the shortest prefix, by
+    bisection."""
+    whole = going.costs(())
+    removals = _removals(budget, whole, sizes, scores, ranked, shapes, copies, going.worth)
+    before = getattr(whole, budget.kind)(removals.full)
     target = before * budget.value.numerator // budget.value.denominator
+
+    def left(count: int) -> int:
+        cost: Count = getattr(going.within(removals.gone(count)), budget.kind)
+        return cost(removals.widths(count))
+
     low, high = removals.must, len(removals.group)
-    least = count(removals.widths(high))
+    least = left(high)
     if least > target:
         raise BudgetError(_unreachable(budget, before, least, len(scores)))
     while low < high:
         middle = (low + high) // 2
-        if count(removals.widths(middle)) <= target:
+        if left(middle) <= target:
             high = middle
         else:
             low = middle + 1
-    widths = dict(zip(costs.groups, removals.widths(low).tolist(), strict=True))
-    return {name: sizes[name] - widths[name] for name in scores}
+    widths = dict(zip(whole.groups, removals.widths(low).tolist(), strict=True))
+    return {name: sizes[name] - widths[name] for name in scores}, removals.gone(low)
 
 
 def _removals(budget: Budget, costs: Costs, sizes: Mapping[str, int], scores: Mapping[str, np.ndarray],
-              ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int]) -> _Removals:
-    """All blocks of all groups, merged. The first ``must`` of them go at any budget."""
+              ranked: Mapping[str, np.ndarray], shapes: Mapping[str, Hashable], copies: Mapping[str, int],
+              worth: Mapping[str, float]) -> _Removals:
+    """All blocks of all groups, and the branches, merged. The first ``must`` of them go at any budget."""
     full = np.array([sizes[name] for name in costs.groups], np.int64)
     blocks = [found for name, score in scores.items()
               if (found := blocks_of(name, score[ranked[name]], budget, copies.get(name, 1))) is not None]
-    if not blocks:
-        return _Removals(np.zeros(0, np.int64), np.zeros(0, np.int64), full, 0)
     places = {name: place for place, name in enumerate(costs.groups)}
-    group = np.concatenate([np.full(len(block.ends), places[block.group]) for block in blocks])
-    phases = np.concatenate([_phases(block, budget) for block in blocks])
     prices = saved_by_one(costs, budget.per, full) if budget.per else {}
-    key = np.concatenate(keys(blocks, budget.scope, prices, shapes))
+    last = sorted(worth, key=worth.__getitem__)
+    none, whole = np.zeros(0, np.int64), np.arange(1, len(last) + 1)
+    group = np.concatenate([none, *(np.full(len(b.ends), places[b.group]) for b in blocks), -whole])
+    phases = np.concatenate([none, *(_phases(block, budget) for block in blocks), np.ones(len(last), np.int64)])
+    key = np.concatenate([none, *(keys(blocks, budget.scope, prices, shapes) if blocks else []),
+                          [worth[name] for name in last]])
+    gone = np.concatenate([none, *(block.gone for block in blocks), whole / max(len(last), 1)])
     # Equal keys (batch norm scales that are all 1): all groups alike, so that none is emptied before the next is cut.
-    order = np.lexsort((group, np.concatenate([block.gone for block in blocks]), key, phases))
-    channels = np.concatenate([block.channels for block in blocks])
-    return _Removals(group[order], channels[order], full, int((phases == 0).sum()))
+    order = np.lexsort((group, gone, key, phases))
+    channels = np.concatenate([none, *(block.channels for block in blocks), np.zeros(len(last), np.int64)])
+    return _Removals(group[order], channels[order], full, int((phases == 0).sum()), tuple(last))
 
 
 def blocks_of(name: str, score: np.ndarray, budget: Budget, copies: int = 1) -> Blocks | None:

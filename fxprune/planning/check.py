@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fxprune.errors import PlanError, unknown
+from fxprune.ir.branches import Branch
 from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.signature import Signature
 from fxprune.planning.composition import compose
@@ -61,6 +62,26 @@ def check_groups(kept: Mapping[str, Sequence[int]], groups: Mapping[str, Couplin
         if group.frozen and tuple(channels) != tuple(range(group.size)):
             raise PlanError(f"plan.groups[{name!r}].kept: all {group.size} channels must stay, because the group is "
                             f"frozen: {group.frozen}; {REDRAW}")
+
+
+def check_branches(planned: Mapping[str, Sequence[str]], signature: Signature,
+                   branches: Mapping[str, Branch] | None = None) -> None:
+    """The tensors of the branches that go exist, and are those of the model's own branches where these are given."""
+    names = {name for name, _, _ in signature.entries}
+    for name, tensors in planned.items():
+        for tensor in tensors:
+            if tensor not in names:
+                raise PlanError(f"plan.branches[{name!r}]: {unknown('parameter or buffer', tensor, names)}")
+        if branches is None:
+            continue
+        if name not in branches:
+            raise PlanError(f"plan.branches: {unknown('branch', name, branches)}" if branches else
+                            f"plan.branches: the model has no residual branch that may go, got {name!r}; {REDRAW}")
+        stray = sorted({*tensors} ^ {*branches[name].tensors})
+        if stray or len(tensors) != len(set(tensors)):
+            verb = "repeats" if not stray else "names" if stray[0] in tensors else "leaves out"
+            raise PlanError(f"plan.branches[{name!r}] must name what goes with the branch, each once, and it {verb} "
+                            f"{(stray or list(tensors))[0]!r}; {REDRAW}")
 
 
 def check_coupling(keep: Keep, kept: Mapping[str, Sequence[int]], groups: Mapping[str, CouplingGroup],

@@ -39,6 +39,8 @@ class CutOptions(TypedDict, total=False):
     ignore: Ignored
     min_channels: int
     uniform: bool
+    depth: float | str | None
+    depth_criterion: str | Criterion | None
     data: Any
     loss: Loss | None
     samples: int | None

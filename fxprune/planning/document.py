@@ -15,7 +15,7 @@ from fxprune.errors import PlanError
 from fxprune.ir.frozen import thaw
 from fxprune.ir.policy import POLICIES
 from fxprune.ir.signature import Signature
-from fxprune.planning.check import check_indices
+from fxprune.planning.check import check_branches, check_indices
 from fxprune.planning.group_plan import GroupPlan
 from fxprune.planning.input_specs import inputs_from_json, inputs_to_json
 from fxprune.planning.ranges import count, from_text, to_text
@@ -24,20 +24,22 @@ from fxprune.planning.reader import Reader
 if TYPE_CHECKING:
     from fxprune.planning.pruning_plan import Plan
 
-FORMAT, VERSION = "fxprune-plan", 1
+# Version 2 adds branches; a plan without any is written as version 1, which older releases read.
+FORMAT, VERSIONS = "fxprune-plan", (1, 2)
 MODES = ("graph", "module")
 # In all lists of a document together: two gigabytes.
 INDICES = 2 ** 26
-KEYS = ("format", "version", "widths", "options", "policy", "mode", "versions", "groups", "keep", "inputs", "digest",
-        "signature")
+KEYS = ("format", "version", "widths", "branches", "options", "policy", "mode", "versions", "groups", "keep", "inputs",
+        "digest", "signature")
 
 
 def to_dict(plan: "Plan") -> dict[str, Any]:
     """The document of a `Plan`, of dictionaries, lists, strings and numbers."""
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 2 if plan.branches else 1,
         "widths": dict(plan.widths),
+        **({"branches": {name: list(tensors) for name, tensors in plan.branches.items()}} if plan.branches else {}),
         "options": thaw(plan.options),
         "policy": thaw(plan.policy),
         "mode": plan.mode,
@@ -76,9 +78,10 @@ def edited(document: Reader) -> tuple[dict[str, int], dict[str, Any]]:
 def _fields(document: Reader) -> dict[str, Any]:
     if document["format"].value != FORMAT:
         raise document["format"].fail(f"must be {FORMAT!r}")
-    if document["version"].value != VERSION or isinstance(document["version"].value, bool):
-        raise document["version"].fail(f"must be {VERSION}, the only format version that this fxprune reads")
-    document.only(KEYS)
+    version = document["version"].value
+    if version not in VERSIONS or isinstance(version, bool):
+        raise document["version"].fail("must be 1 or 2, the format versions that this fxprune reads")
+    document.only(KEYS if version == 2 else tuple(key for key in KEYS if key != "branches"))
     signature = _signature(document["signature"])
     _check_room(document)
     longest = max((length for _, shape, _ in signature.entries for length in shape), default=0)
@@ -87,9 +90,10 @@ def _fields(document: Reader) -> dict[str, Any]:
     check_indices(keep, signature)
     if document["mode"].value not in MODES:
         raise document["mode"].fail(f"must be one of {', '.join(map(repr, MODES))}")
-    return {"keep": keep, "groups": groups, "signature": signature, "digest": document["digest"].text(),
-            "inputs": inputs_from_json(document["inputs"]), "mode": document["mode"].text(),
-            "policy": _policy(document["policy"]),
+    branches = _branches(document["branches"], signature) if version == 2 else {}
+    return {"keep": keep, "groups": groups, "branches": branches, "signature": signature,
+            "digest": document["digest"].text(), "inputs": inputs_from_json(document["inputs"]),
+            "mode": document["mode"].text(), "policy": _policy(document["policy"]),
             "options": _options(document["options"]),
             "versions": {key: reader.text() for key, reader in document["versions"].items()}}
 
@@ -183,6 +187,15 @@ def _keep(reader: Reader, signature: Signature) -> dict[str, dict[int, tuple[int
                 raise PlanError(f"damaged plan file: {dims.path}: {dim!r} is not a dimension of {list(shapes[name])}")
             keep[name][int(dim)] = _indices(indices, shapes[name][int(dim)])
     return keep
+
+
+def _branches(reader: Reader, signature: Signature) -> dict[str, tuple[str, ...]]:
+    branches = {name: tuple(tensor.text() for tensor in listed.elements()) for name, listed in reader.items()}
+    for name, tensors in branches.items():
+        if not tensors or len(set(tensors)) != len(tensors):
+            raise reader[name].fail("must name at least one parameter or buffer, each once")
+    check_branches(branches, signature)
+    return branches
 
 
 def _indices(reader: Reader, length: int) -> tuple[int, ...]:

@@ -16,15 +16,18 @@ from fxprune.ir.groups import CouplingGroup
 from fxprune.ir.methods import provides
 from fxprune.planning import document
 from fxprune.planning.batches import SAMPLES, Data, Loss
-from fxprune.planning.budget import Budget, best, cut
+from fxprune.planning.budget import Budget, best, cut_with_branches
 from fxprune.planning.check import check_signature
 from fxprune.planning.criteria import Criterion
 from fxprune.planning.criteria.choice import AUTO, chosen
+from fxprune.planning.depth import AUTO as AUTO_DEPTH
+from fxprune.planning.depth import Depth, depth_of
 from fxprune.planning.digest import digest_of
 from fxprune.planning.pattern_bounds import bounds_of
 from fxprune.planning.pruning_plan import Plan
 from fxprune.planning.reader import parse
 from fxprune.planning.roles import Roles
+from fxprune.planning.scopes import Going
 from fxprune.planning.scoring import as_data, check_model, raw_scores
 from fxprune.planning.selection import Ignored, Wanted, select
 from fxprune.planning.shortfall import GIVEN_UP, say_what_goes_beyond
@@ -42,7 +45,8 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
          table: PriceList | None = None, table_check: bool = True, correction: float = 1.0,
          criterion: str | Criterion = "l2", vote: str = "joint", scope: str | None = None, per: str | None = None,
          round_to: int | None = None, groups: Wanted = "auto", ignore: Ignored = (), min_channels: int = 1,
-         uniform: bool = False, data: Any = None, loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
+         uniform: bool = False, depth: float | str | None = None, depth_criterion: str | Criterion | None = None,
+         data: Any = None, loss: Loss | None = None, samples: int | None = SAMPLES) -> Plan:
     """Which channels stay. The model is only read.
 
     Args:
@@ -76,6 +80,10 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         uniform: give groups that play the same role in repeated blocks (the same path but for a number, and of one
             size) one width, heads and key-value heads included: what a configuration can say. Each group keeps its own
             best channels; a role is cut only where all of its groups may be.
+        depth: the fraction of residual branches t + f(t) to keep (``coupling.branches``; ⌈f·n⌉ of them), those of the
+            least score going whole; alone, it leaves the channels as they are. ``"auto"`` with ``macs`` or ``params``
+            removes branches and channels from one list.
+        depth_criterion: how branches are scored, as for `fxprune.score_branches`; by ``criterion`` where None.
         data, loss, samples: for criteria that read data, as for `fxprune.score`.
 
     Raises:
@@ -88,7 +96,8 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     limit = TimeLimit.of(targets, table, table_check, correction)
     patterns = channels if isinstance(channels, Mapping) else None
     round_to = round_to if round_to is not None else limit.table.step if limit else 1
-    budgets = _budgets(targets, limit, patterns)
+    shallow = depth is not None and depth != AUTO_DEPTH and all(value is None for value in targets.values())
+    budgets = {"channels": 1} if shallow else _budgets(targets, limit, patterns)
     data = as_data(data, loss, samples)
     choice = chosen(coupling, criterion, scope, per, data, next(iter(budgets)))
     budget = Budget.of(**budgets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
@@ -99,30 +108,35 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
         budget = replace(budget, bounds=roles.bounds(bounds_of(patterns, coupling.groups, budget.kind == "channels")))
     if widths is not None:
         widths = roles.same_widths(_checked(coupling, widths))
-    free = _free(coupling, model, roles, budget, groups if widths is None else list(widths), ignore)
+    kind = "widths" if widths is not None else budget.kind
+    branches = depth_of(depth, coupling, model, choice, depth_criterion, data, kind, ignore)
+    free = [] if shallow else _free(coupling, model, roles, budget, groups if widths is None else list(widths), ignore)
     scores = _voted(coupling, model, free, choice.criterion, vote, data)
-    target: dict[str, object] = {budget.kind: float(budget.value)}
+    target: dict[str, object] = {} if shallow else {budget.kind: float(budget.value)}
     target |= {"channels": patterns} if patterns is not None else {}
     clock: Mapping[str, object] = {}
     if limit is not None:
         kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free), roles)
         target |= limit.counts
     elif widths is None:
-        kept = _within(budget, coupling, free, scores, roles)
+        kept, more = _within(budget, coupling, free, scores, roles, branches)
+        branches = branches.without(more)
     else:
         kept = {g.name: best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
         target = {"widths": {name: int(widths[name]) for name in kept}}
     if vote == "intersection" and budget.kind != "threshold":
         say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, kept,
                              "widths=" if widths is not None else f"{budget.kind}={float(budget.value):g}", 3)
+    kept = {name: channels for name, channels in kept.items() if not branches.holds(coupling.groups[name])}
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
                "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **clock}
     options |= ({"per": choice.per} if choice.per else {}) | ({"uniform": True} if uniform else {})
+    options |= {"depth": branches.said} if depth is not None else {}
     chosen_policy = {name: said for name, said in asdict(coupling.policy).items() if said is not None}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=chosen_policy,
-                      mode=coupling.mode)
+                      mode=coupling.mode, branches=branches.tensors)
 
 
 @provides(Plan, "from_widths")
@@ -172,12 +186,13 @@ def _voted(coupling: "Coupling", model: torch.nn.Module, groups: list[CouplingGr
 
 
 def _within(budget: Budget, coupling: "Coupling", groups: list[CouplingGroup], scores: Mapping[str, np.ndarray],
-            roles: Roles) -> dict[str, np.ndarray]:
+            roles: Roles, branches: Depth) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     shapes = roles.shapes(shapes_of(coupling, groups)) if budget.scope == "isomorphic" else None
     together = roles.scores(scores, budget)
-    kept = cut(budget, roles.costs(coupling.costs), roles.sizes, together, shapes, roles.copies)
+    going = Going(lambda names: roles.costs(coupling.costs_without(names)), branches.gone, branches.worth)
+    kept, gone = cut_with_branches(budget, going, roles.sizes, together, shapes, roles.copies)
     _say_what_is_held(budget, together)
-    return roles.kept(kept, scores)
+    return roles.kept(kept, scores), gone
 
 
 def shapes_of(coupling: "Coupling", groups: list[CouplingGroup]) -> dict[str, tuple[Any, ...]]:

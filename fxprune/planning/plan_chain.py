@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fxprune.errors import PlanError
+from fxprune.ir.branches import Branch
 from fxprune.ir.groups import CouplingGroup, Member
 from fxprune.ir.signature import Signature
 from fxprune.planning.composition import compose
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
+Branches = Mapping[str, Sequence[str]]
 
 
 def chained(first: Keep, signature: Signature, second: Keep, between: Signature, groups: Mapping[str, CouplingGroup],
@@ -58,6 +60,27 @@ def chained(first: Keep, signature: Signature, second: Keep, between: Signature,
             if not np.array_equal(implied.get(name, {}).get(dim, range(length)), taken(name, dim)):
                 raise _apart(f"what is left of {name!r}[{dim}] does not follow from whole channels of the original")
     return kept
+
+
+def chained_branches(first: Branches, later: Branches, branches: Mapping[str, Branch]) -> dict[str, tuple[str, ...]]:
+    """The branches of the original that are gone after both plans.
+
+    Args:
+        first, later: name -> the tensors that go; names of the later plan are those of the first one's result.
+        branches: the original's.
+
+    Raises:
+        PlanError: the later plan's are none of the original's.
+    """
+    gone = {tensor for tensors in first.values() for tensor in tensors}
+    left = {frozenset(branch.tensors) - gone: name for name, branch in branches.items() if name not in first}
+    found = {name: tuple(tensors) for name, tensors in first.items()}
+    for name, tensors in later.items():
+        here = left.get(frozenset(tensors))
+        if here is None:
+            raise _apart(f"branch {name!r} of the first result is none of the original's")
+        found[here] = branches[here].tensors
+    return {name: found[name] for name in branches if name in found}
 
 
 def _channels(taken: np.ndarray, member: Member, group: str) -> tuple[int, ...]:

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fxprune.errors import PlanError
+from fxprune.ir.branches import Branch
 from fxprune.ir.example_inputs import Inputs
 from fxprune.ir.files import read_text, write_text
 from fxprune.ir.frozen import freeze
@@ -14,11 +15,19 @@ from fxprune.ir.methods import provided
 from fxprune.ir.signature import Signature
 from fxprune.ir.versions import installed
 from fxprune.planning import document
-from fxprune.planning.check import REDRAW, check_coupling, check_groups, check_indices, check_list, check_signature
+from fxprune.planning.check import (
+    REDRAW,
+    check_branches,
+    check_coupling,
+    check_groups,
+    check_indices,
+    check_list,
+    check_signature,
+)
 from fxprune.planning.composition import compose
 from fxprune.planning.digest import digest_of
 from fxprune.planning.group_plan import GroupPlan
-from fxprune.planning.plan_chain import chained
+from fxprune.planning.plan_chain import chained, chained_branches
 from fxprune.planning.reader import given, parse
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ class Plan:
         policy: how the coupling resolved splits (heads, groups), and which outputs it held.
         mode: ``"graph"`` or ``"module"``.
         versions: of fxprune and torch that drew it.
+        branches: residual branches that go whole: name -> the parameters and buffers that go with each.
     """
 
     keep: Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -54,17 +64,19 @@ class Plan:
     policy: Mapping[str, Any]
     mode: str
     versions: Mapping[str, str]
+    branches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("keep", "groups", "options", "policy", "versions"):
+        for name in ("keep", "groups", "options", "policy", "versions", "branches"):
             object.__setattr__(self, name, freeze(getattr(self, name)))
 
     @classmethod
     def build(cls, groups: Mapping[str, CouplingGroup], kept: Mapping[str, Iterable[int]], *, signature: Signature,
               inputs: Inputs, digest: str, aliases: Mapping[str, Sequence[str]], mode: str = "graph",
               scores: Mapping[str, Iterable[float]] | None = None, options: Mapping[str, object] | None = None,
-              policy: Mapping[str, Any] | None = None) -> "Plan":
-        """A plan from the kept channels, in their new order, of the groups that could be cut.
+              policy: Mapping[str, Any] | None = None, branches: Mapping[str, Sequence[str]] | None = None
+              ) -> "Plan":
+        """A plan from the kept channels, in their new order, of the groups that could be cut, and the branches that go.
 
         Raises:
             PlanError: channels that do not exist, are repeated or frozen.
@@ -75,7 +87,8 @@ class Plan:
         planned = {name: GroupPlan(groups[name].size, channels, tuple(map(float, (scores or {}).get(name, ()))))
                    for name, channels in chosen.items()}
         return cls(keep, planned, inputs, signature, digest, options or {}, policy or {}, mode,
-                   {name: installed(name) for name in ("fxprune", "torch")})
+                   {name: installed(name) for name in ("fxprune", "torch")},
+                   {name: tuple(tensors) for name, tensors in (branches or {}).items()})
 
     @classmethod
     def from_widths(cls, coupling: "Coupling", model: "torch.nn.Module",
@@ -125,22 +138,26 @@ class Plan:
         scores = {name: group.scores for name, group in self.groups.items()}
         return Plan.build(coupling.groups, {**whole, **kept}, signature=self.signature, inputs=self.inputs,
                           digest=self.digest, aliases=coupling.evidence.shared, mode=self.mode, scores=scores,
-                          options={"steps": (*_steps(self), *_steps(later))}, policy=self.policy)
+                          options={"steps": (*_steps(self), *_steps(later))}, policy=self.policy,
+                          branches=chained_branches(self.branches, later.branches, coupling.branches))
 
     def check(self, signature: Signature, groups: Mapping[str, CouplingGroup] | None = None,
-              aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+              aliases: Mapping[str, Sequence[str]] | None = None, branches: Mapping[str, Branch] | None = None
+              ) -> None:
         """The plan fits this model and, where its coupling's groups are given, breaks none of them.
 
         Args:
             signature: the model's.
             groups: all groups of its coupling.
             aliases: first name -> all names of its parameters and buffers, where some are shared.
+            branches: the residual branches of its coupling.
 
         Raises:
             PlanError: what does not fit, and where.
         """
         check_signature(self.signature, signature)
         check_indices(self.keep, signature)
+        check_branches(self.branches, signature, branches)
         for name, group in self.groups.items():
             check_list(f"plan.groups[{name!r}].kept", group.kept, group.size)
         if groups is None:
@@ -197,7 +214,8 @@ class Plan:
 
     def __repr__(self) -> str:
         kept, size = (sum(getattr(g, f) for g in self.groups.values()) for f in ("width", "size"))
-        return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut)"
+        depth = f", without {len(self.branches)} branches" if self.branches else ""
+        return f"Plan({kept} of {size} channels kept in {len(self.groups)} groups, {len(self.keep)} tensors cut{depth})"
 
     def _repr_html_(self) -> str:
         return str(provided(Plan, "_repr_html_")(self))

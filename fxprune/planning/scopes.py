@@ -1,7 +1,7 @@
 """How scores of different groups are compared: the number that decides which block of channels goes first."""
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,6 +51,25 @@ class Blocks:
         means = np.add.reduceat(score[:self.ends[-1]], self.starts) / self.channels
         # Rounding must not put a block before one that goes earlier.
         return np.maximum.accumulate(means / score.mean() if relative else means * peak)
+
+
+@dataclass(frozen=True, eq=False)
+class Going:
+    """Branches among the blocks of channels that a budget removes.
+
+    Args:
+        costs: what is left to pay for without branches of these names.
+        gone: those that go at any budget.
+        worth: of others, the key by which they are merged into the list of blocks.
+    """
+
+    costs: Callable[[Collection[str]], Costs]
+    gone: tuple[str, ...] = ()
+    worth: Mapping[str, float] = field(default_factory=dict)
+
+    def within(self, names: Collection[str]) -> Costs:
+        """Without what goes at any budget, and without these."""
+        return self.costs({*self.gone, *names})
 
 
 def keys(blocks: list[Blocks], scope: str, prices: Mapping[str, float], shapes: Mapping[str, Hashable],

@@ -8,6 +8,7 @@ import torch
 
 from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.errors import InputError, UnsupportedError, unknown
+from fxprune.ir.branches import Branch
 from fxprune.ir.groups import CONSUMER, CouplingGroup
 
 Wanted = str | CouplingGroup | Iterable[str | CouplingGroup]
@@ -87,6 +88,21 @@ def _layers(groups: Mapping[str, CouplingGroup]) -> set[str]:
 
 def _ignored(groups: Mapping[str, CouplingGroup], model: torch.nn.Module, ignore: Ignored) -> set[str]:
     """Names of the groups that have a member in what is ignored."""
+    roots, shared = _roots(model, ignore), aliases(model)
+    return {group.name for group in groups.values()
+            if any(_below(name, root) for m in group.members for name in shared.get(m.name, (m.name,))
+                   for root in roots)}
+
+
+def ignored_branches(branches: Mapping[str, Branch], model: torch.nn.Module, ignore: Ignored) -> set[str]:
+    """Names of the branches with a parameter or buffer in what is ignored."""
+    roots = _roots(model, ignore)
+    return {name for name, branch in branches.items()
+            if any(_below(tensor, root) for tensor in branch.tensors for root in roots)}
+
+
+def _roots(model: torch.nn.Module, ignore: Ignored) -> set[str]:
+    """The modules and parameters that are ignored."""
     items = [ignore] if isinstance(ignore, str | torch.nn.Module) else _listed(ignore, "ignore")
     if not items:
         return set()
@@ -101,10 +117,7 @@ def _ignored(groups: Mapping[str, CouplingGroup], model: torch.nn.Module, ignore
             raise InputError(f"ignore must name modules that hold parameters, but {_short(item)} holds none; name the "
                              "layer whose channels are to stay")
         roots |= found
-    shared = aliases(model)
-    return {group.name for group in groups.values()
-            if any(_below(name, root) for m in group.members for name in shared.get(m.name, (m.name,))
-                   for root in roots)}
+    return roots
 
 
 def _places(item: str | torch.nn.Module, modules: Mapping[str, torch.nn.Module], places: set[str]) -> set[str]:

@@ -19,6 +19,8 @@ from fxprune.results import Record
 NUMBERS = 30
 # Outputs that are listed by name.
 SHRUNK = 4
+# Branches, likewise.
+NAMED = 12
 HEADERS = ("", "before", "after", "kept")
 
 
@@ -96,6 +98,7 @@ def _said(record: Any) -> list[str]:
     narrowed = sum(record.after.widths.get(name, width) < width for name, width in record.before.widths.items())
     checked = record.verification or "not verified (verify=False)"
     return [f"{narrowed} of {len(record.before.widths)} layers are narrower; {record.mode} mode",
+            *([_without(record.plan.branches)] if record.plan.branches else []),
             str(checked),
             *([_shrunk(record.outputs)] if record.outputs else []),
             *([_folded(record.folds)] if record.folds else []),
@@ -103,6 +106,12 @@ def _said(record: Any) -> list[str]:
             *([str(record.overall)] if record.overall else []),
             *(said(record.latency) if record.latency else []),
             f"inputs: {inputs_in_words(record.inputs)}"]
+
+
+def _without(branches: Any) -> str:
+    """The residual branches that went whole, by name."""
+    more = f" and {len(branches) - NAMED} more (record.plan.branches)" if len(branches) > NAMED else ""
+    return f"{len(branches)} residual branches removed: {', '.join([*branches][:NAMED])}{more}"
 
 
 def _shrunk(outputs: Any) -> str:

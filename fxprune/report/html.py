@@ -76,7 +76,7 @@ def render(coupling: Coupling, plan: Plan | None = None, title: str = "", timing
     found = rows(coupling)
     groups = printable_data(_groups(coupling, found, kept))
     return environment.get_template("groups.html").render(
-        title=title or f"{coupling.model}: coupling groups", summary=_summary(coupling, groups, kept),
+        title=title or f"{coupling.model}: coupling groups", summary=_summary(coupling, groups, bool(kept), plan),
         notes=_notes(coupling), views=views, groups=groups, families=families(found), planned=bool(kept), grid=GRID[1],
         times=layer_rows(timing) if timing else [], said=said(timing) if timing else [],
         margin=MARGIN, style=(TEMPLATES / "groups.css").read_text(encoding="utf-8"),
@@ -179,20 +179,23 @@ def _ties(coupling: Coupling) -> dict[str, list[str]]:
     return ties
 
 
-def _summary(coupling: Coupling, groups: list[dict[str, Any]], kept: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(coupling: Coupling, groups: list[dict[str, Any]], cut: bool, plan: Plan | None) -> list[tuple[str, str]]:
     """The facts in the page's head."""
-    costs, widths = coupling.costs, coupling.widths
+    gone = tuple(plan.branches) if plan is not None else ()
+    costs, left, widths = coupling.costs, coupling.costs_without(gone), coupling.widths
     after = widths.copy()
     after[:] = [group["after"] for group in groups]
 
-    def change(count: Any) -> str:
+    def change(count: Any, then: Any) -> str:
         before = count(widths)
-        if not kept or not before:
+        if not (cut or gone) or not before:
             return si(before)
-        return f"{si(before)} → {si(count(after))} ({percent(count(after) / before)})"
+        return f"{si(before)} → {si(then(after))} ({percent(then(after) / before)})"
 
-    return [("groups", f"{len(groups)}, {len(coupling.prunable)} prunable"), ("parameters", change(costs.params)),
-            ("MACs", change(costs.macs)), ("mode", coupling.mode), ("inputs", inputs_in_words(coupling.inputs))]
+    return [("groups", f"{len(groups)}, {len(coupling.prunable)} prunable"),
+            *([("branches removed", ", ".join(gone))] if gone else []),
+            ("parameters", change(costs.params, left.params)), ("MACs", change(costs.macs, left.macs)),
+            ("mode", coupling.mode), ("inputs", inputs_in_words(coupling.inputs))]
 
 
 def _notes(coupling: Coupling) -> list[str]:

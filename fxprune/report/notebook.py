@@ -42,6 +42,7 @@ def plan_html(plan: Plan) -> str:
     cells = [(name, f"{group.size:,}", f"{group.width:,}", percent(group.width / group.size if group.size else 1.0))
              for name, group in plan.groups.items()]
     about = f"{len(plan.keep)} tensors cut" + (f"; {options}" if options else "")
+    about += f"; without {', '.join(plan.branches)}" if plan.branches else ""
     return _block("Plan", about, _table(("group", "channels", "kept", "share"), cells))
 
 
@@ -52,7 +53,8 @@ def record_html(record: Record) -> str:
     layers = [(name, f"{width:,}", f"{after[name]:,}", percent(after[name] / width if width else 1.0))
               for name, width in before.items() if name in after]
     checked = str(record.verification or "not verified (verify=False)")
-    return _block("Record", f"{record.mode} mode; {checked}", _table(HEADERS, totals(record)),
+    gone = f"; without {', '.join(record.plan.branches)}" if record.plan.branches else ""
+    return _block("Record", f"{record.mode} mode{gone}; {checked}", _table(HEADERS, totals(record)),
                   f"<details><summary>widths of {len(layers)} layers</summary>"
                   f"{_table(('layer', 'before', 'after', 'kept'), layers)}</details>")
 

@@ -84,6 +84,7 @@ def _json(coupling: Coupling, _: int | None) -> str:
         "groups": [{**asdict(row), "prunable": row.prunable} for row in rows(coupling)],
         "operators_without_rule": dict(coupling.unknown),
         "bugs": list(coupling.bugs),
+        "branches": list(coupling.branches),
         "unused": list(coupling.unused), "why": coupling.why, "eager": coupling.eager,
     }, indent=2)
 
@@ -162,6 +163,10 @@ def _below(coupling: Coupling) -> list[str]:
     for op, source in coupling.unknown.items():
         lines.append(f"no rule: {op}{f' ({short(source)})' if source else ''} froze what it met; add a rule with "
                      f"@fxprune.register_rule({op!r}), see docs/adding-an-operator.md")
+    if coupling.branches:
+        names = [*coupling.branches]
+        more = f", … ({len(names)} in all)" if len(names) > 6 else ""
+        lines.append(f"residual branches that may go whole (depth=): {', '.join(names[:6])}{more}")
     if coupling.unused:
         shown = ", ".join(coupling.unused[:6]) + (f", … ({len(coupling.unused)} in all)" if len(coupling.unused) > 6
                                                   else "")

@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 from fxprune.capture.call_signature import STARS, Marks
 from fxprune.capture.constant_arguments import as_captured, pattern
 from fxprune.capture.graph_nodes import create_node
+from fxprune.capture.liveness import written_later
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.sizes import Apply, Dim, Guard, leaves, line, readable
 from fxprune.capture.torch_functions import ASSERT
@@ -42,7 +43,8 @@ def emit(model: nn.Module, analysis: Analysis, plan: Plan) -> GraphModule:
     captured = analysis.captured
     parts = Parts(model, plan)
     bound = arguments(model, (captured.inputs.args, dict(captured.inputs.kwargs)))
-    graphs = {id(view.traced): _Rewriter(view, parts, bound).graph() for view in analysis.views(plan.channels)}
+    graphs = {id(view.traced): _Rewriter(view, parts, bound).graph()
+              for view in analysis.views(plan.channels, plan.branches)}
     evaluated = graphs[id(captured.modes["eval"])]
     trained = captured.modes.get("train")
     for graph in graphs.values():
@@ -92,6 +94,8 @@ class _Rewriter:
                 asserted = True
                 self._constants()
                 self._fixed()
+            if node.name in self.view.skipped.nodes:
+                continue
             self._copy(node)
             for path, ref in self.view.refs(node.name).items():
                 self._by_ref.setdefault(ref.id, (node, path))
@@ -102,12 +106,15 @@ class _Rewriter:
     def _unused_sizes(self) -> None:
         """A size whose place a number has taken goes; computed from what has shrunk it might not even be a number."""
         for node in reversed(self.view.traced.graph.nodes):
-            if "size" in node.meta and not self.nodes[node].users:
+            if "size" in node.meta and node in self.nodes and not self.nodes[node].users:
                 self.new.erase_node(self.nodes[node])
 
     def _copy(self, node: Node) -> None:
         if node.op == "placeholder":
             self.nodes[node] = self.new.node_copy(node)
+            return
+        if node.name in self.view.skipped.sums:
+            self.nodes[node] = self._shortcut(node)
             return
         target, args, kwargs = self._spelled(node)
         if node.op == "call_module":
@@ -118,6 +125,15 @@ class _Rewriter:
             return
         args, kwargs = self._argument(args), self._argument(kwargs)
         self.nodes[node] = self._create(node, target, args, kwargs)
+
+    def _shortcut(self, node: Node) -> Node:
+        """In place of a sum what a branch was added to; a copy, where somebody writes into either of them later."""
+        kept = [arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Node)]
+        del kept[self.view.skipped.sums[node.name]]
+        shortcut: Node = self.nodes[kept[0]]
+        if not written_later(self.view.traced, node, kept[0]):
+            return shortcut
+        return self.new.create_node("call_method", "clone", (shortcut,), name=node.name)
 
     def _read(self, node: Node, name: str) -> Node:
         """A parameter, a buffer, or a constant, as far as it is kept. One that is complex is held as pairs of real

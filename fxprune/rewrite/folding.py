@@ -25,7 +25,7 @@ from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
-from fxprune.errors import VerificationError
+from fxprune.errors import InputError, VerificationError
 from fxprune.ir import example_inputs
 from fxprune.ir.comparison import difference
 from fxprune.ir.groups import PRODUCER
@@ -100,7 +100,13 @@ def fold(model: nn.Module, analysis: Analysis, plan: Plan, calibration: Any = No
     Args:
         model: the original; it is not changed.
         calibration: example inputs, or an iterable of batches, to measure on; random inputs where None.
+
+    Raises:
+        InputError: the plan takes branches out.
     """
+    if plan.branches:
+        raise InputError("fold_constants folds what channels emit in the whole network, and the plan takes branches "
+                         "out of it; leave one of the two out, or cut the depth first, and fold in a second step")
     view, coupling = analysis.views(plan.channels)[0], analysis.coupling
     held = _held(model, coupling, plan)
     sums = _Sums()

@@ -181,7 +181,8 @@ class _Run:
     def _alone(self, pairs: list[Pair], coupling: Coupling) -> list[Pair]:
         """Those that may be solved; the others are named."""
         views = [(pair.after.name, pair.after.view) for pair in pairs]
-        for name in {member.name for group in self.plan.groups for member in coupling.groups[group].consumers}:
+        gone = {name for tensors in self.plan.branches.values() for name in tensors}
+        for name in {member.name for group in self.plan.groups for member in coupling.groups[group].consumers} - gone:
             if name not in {pair.after.name for pair in pairs}:
                 self.skipped[name] = "no contraction with this weight was seen in both networks"
         for pair, view in zip(pairs, views, strict=True):

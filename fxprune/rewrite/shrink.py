@@ -8,7 +8,7 @@ from fxprune.capture.capturing import GRAPH
 from fxprune.capture.structure import deep_copy
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.view import View
-from fxprune.errors import FormError
+from fxprune.errors import FormError, PlanError
 from fxprune.ir.tape import Ref
 from fxprune.planning import Plan
 from fxprune.rewrite.module_form import formed
@@ -23,7 +23,11 @@ def shrink(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     Raises:
         LiteralError: a module without weights would have to serve two widths.
         FormError: the model's Python fixes what the plan cuts.
+        PlanError: the plan takes branches out.
     """
+    if plan.branches:
+        raise PlanError(f"plan.branches: {next(iter(plan.branches))!r} is to go, and form=\"module\" keeps the model's "
+                        "Python, which adds that branch; pass form=\"graph\"")
     small = deep_copy(model, slice_all(model, plan.keep))
     if analysis.coupling.mode == GRAPH:
         refused = formed(model, small, analysis, plan.channels)

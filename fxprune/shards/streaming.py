@@ -101,6 +101,9 @@ def apply_shards(plan: Plan, src: str | os.PathLike, dst: str | os.PathLike, *, 
 
 def _check(plan: Plan, stored: Checkpoint) -> None:
     """Every tensor is one of the plan's model, and every one that the plan cuts is there under one of its names."""
+    if plan.branches:
+        raise PlanError(f"plan.branches: shards are sliced tensor by tensor into a model of the same class, and "
+                        f"{next(iter(plan.branches))!r} is to go whole; draw the plan without depth=")
     expected = {name: (shape, dtype) for name, shape, dtype in plan.signature.entries}
     for name, entry in stored.tensors.items():
         if expected.get(name) != (entry.shape, dtype_name(entry.dtype)):

@@ -52,6 +52,8 @@ class Masked(Follower):
         super().__init__(view.tape, strict, skipped)
         self.view, self.done, self.run = view, done, run
         self.live = {id(call) for call in view.tape.calls}
+        self.sums = {id(call): view.skipped.sums[call.node] for call in view.tape.calls
+                     if call.node in view.skipped.sums}
         self.values: dict[int, torch.Tensor] = {}
         self.astray = False  # at an operator that mixes channels, of which the tape cannot tell which are kept
 
@@ -66,6 +68,8 @@ class Masked(Follower):
             rule = rule_for(operator_name(func))
             self.astray = self.astray or rule is not None and bool(rule.mixes)
             return self.run(func, args, kwargs)
+        if id(call) in self.sums:
+            args = without(args, self.sums[id(call)], call.op.endswith("_"))
         # Of a call of which nothing comes, nothing is known of its operands.
         live = id(call) in self.live
         out = compute(self.view, call, func, args, kwargs, self.run) if live else self.run(func, args, kwargs)
@@ -79,6 +83,17 @@ class Masked(Follower):
             if call.node:
                 self.done(call.node, self.values)
             self.values = {}
+
+
+def without(summands: Any, place: int, in_place: bool) -> Any:
+    """The arguments of a sum, the branch among them multiplied by 0; itself, where the sum is written into it.
+
+    >>> without((torch.ones(1), torch.ones(1)), 0, in_place=False)
+    (tensor([0.]), tensor([1.]))
+    """
+    branch = summands[place]
+    nothing = branch.zero_() if in_place and place == 0 else torch.zeros_like(branch)
+    return (*summands[:place], nothing, *summands[place + 1:])
 
 
 def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any, run: Run) -> Any:

@@ -1,6 +1,6 @@
 """The two sides of a verification: the masked original and the pruned module, with the same random weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,14 +29,16 @@ def picked(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     return tensor
 
 
-def check_weights(model: nn.Module, small: nn.Module, keep: Keep) -> None:
+def check_weights(model: nn.Module, small: nn.Module, keep: Keep, gone: Collection[str] = ()) -> None:
     """Every parameter and buffer of the result is, bit for bit, the planned slice of the original's.
 
     Raises:
-        VerificationError: the first tensor that is not.
+        VerificationError: the first tensor that is not, or that should be ``gone``.
     """
     original = dict(named_tensors(model))
     for name, tensor in named_tensors(small):
+        if name in gone:
+            raise VerificationError(f"{name!r} must be gone with its branch, and the result holds it; compress again")
         if name not in original:
             continue
         expected = picked(original[name].detach(), keep.get(name, {}))

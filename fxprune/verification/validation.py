@@ -54,7 +54,7 @@ def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) ->
     Raises:
         VerificationError: they differ; the message names the first node that does.
     """
-    check_weights(model, small, plan.keep)
+    check_weights(model, small, plan.keep, {name for tensors in plan.branches.values() for name in tensors})
     check_settings(model, small)
     native = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     native = native if native in TOLERANCE else torch.float32
@@ -131,7 +131,7 @@ class _Comparison:
     def __post_init__(self) -> None:
         self.laid = Laid()
         self.order = Order(self.analysis.coupling, self.plan)
-        self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels)}
+        self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels, self.plan.branches)}
 
     def compare(self, mode: str, second: bool, variation: str, seed: int) -> None:
         """On the first inputs that the original takes, and its result does not refuse."""

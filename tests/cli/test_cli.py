@@ -175,6 +175,16 @@ def test_a_full_disk_leaves_what_was_found_out(capsys, net, monkeypatch):
     assert code == 2 and "No space left on device; name another folder" in err and "verified: " in out
 
 
+def test_depth(capsys, tmp_path):
+    code, out, _ = run(capsys, "compress", "resnet18", "--input", "1,3,32,32", "--depth", "0.5", "--depth-criterion",
+                       "depth_wise", "--out", str(tmp_path / "small"))
+    assert code == 0 and "residual branches removed: layer" in out
+    branches = json.loads((tmp_path / "small" / "plan.json").read_text())["branches"]
+    assert len(branches) == 2 and all(name.startswith("layer") for name in branches)
+    code, _, err = run(capsys, "compress", "resnet18", "--input", "1,3,32,32", "--depth", "2")
+    assert code == 2 and "depth must be the fraction of residual branches that stay" in err
+
+
 def test_the_default_keeps_half_of_the_macs(capsys, net):
     _, out, _ = run(capsys, "compress", net, "--layers", "--format", "md")
     assert "| layer" in out

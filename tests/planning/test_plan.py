@@ -144,7 +144,10 @@ def nested(levels):
 
 @pytest.mark.parametrize(("change", "message"), [
     (edit("format", to="onnx"), r"format must be 'fxprune-plan', got \"onnx\""),
-    (edit("version", to=2), "version must be 1, the only format version .* got 2"),
+    (edit("version", to=3), "version must be 1 or 2, the format versions .* got 3"),
+    (edit("version", to=True), "version must be 1 or 2, the format versions .* got true"),
+    (edit("version", to=2), "branches must be an object, got nothing"),
+    (edit("branches", to={}), "unknown key 'branches'"),
     (edit("version", to="1"), "version must be 1"),
     (edit("version", to=KeyError), "version must be 1, .* got nothing"),
     (edit("widhts", to={}), "unknown key 'widhts'; did you mean 'inputs', 'widths'"),
