@@ -101,6 +101,10 @@ class FakeCoupling:
     policy: FakePolicy = field(default_factory=FakePolicy)
     mode: str = "graph"
 
+    def costs_without(self, branches) -> Costs:
+        assert not branches
+        return self.costs
+
 
 @pytest.fixture
 def net() -> Net:

@@ -149,7 +149,7 @@ def nested(levels):
     (edit("version", to=2), "branches must be an object, got nothing"),
     (edit("branches", to={}), "unknown key 'branches'"),
     (edit("version", to="1"), "version must be 1"),
-    (edit("version", to=KeyError), "version must be 1, .* got nothing"),
+    (edit("version", to=KeyError), "version must be 1 or 2, .* got nothing"),
     (edit("widhts", to={}), "unknown key 'widhts'; did you mean 'inputs', 'widths'"),
     (edit("mode", to="eager"), "mode must be one of 'graph', 'module'"),
     (edit("digest", to=5), "digest must be a string, got 5"),

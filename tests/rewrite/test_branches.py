@@ -161,9 +161,10 @@ def test_plans_of_branches_are_checked(tmp_path):
     document = plan.to_dict()
     tensors = document["branches"]["blocks.1"]
     for change, message in [
-            ({"blocks.1": [*tensors, tensors[0]]}, r"branches\['?blocks.1'?\]? must name .* each once|blocks.1 must name"),
+            ({"blocks.1": [*tensors, tensors[0]]}, r"branches.blocks.1 must name .* each once"),
             ({"blocks.1": []}, "must name at least one"), ({"blocks.1": ["nowhere.weight"]}, "unknown parameter"),
-            ({"blocks.1": "stem.weight"}, "must be a list"), ([], "must be an object"), ({"blocks.1": [3]}, "a string")]:
+            ({"blocks.1": "stem.weight"}, "must be a list"), ([], "must be an object"),
+            ({"blocks.1": [3]}, "must be a string")]:
         with pytest.raises(PlanError, match=message):
             fxprune.Plan.from_dict({**document, "branches": change})
     for change, message in [({"blocks.7": tensors}, "unknown branch 'blocks.7'"),
@@ -229,7 +230,7 @@ def test_reports_name_it(tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "branches removed" in page and name in page
     assert name in record._repr_html_() and name in record.plan._repr_html_()
-    assert "residual branches that may go whole (depth=): blocks.0, blocks.1, blocks.2" in record.coupling.report("text")
+    assert "residual branches that may go whole (depth=): blocks.0, blocks.1, blocks.2" in record.coupling.report("md")
     assert f"{name}.conv1" not in record.after.widths and "without 1 branches" in repr(record.plan)
 
 
