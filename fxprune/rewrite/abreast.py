@@ -22,16 +22,24 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
+class NormPair:
+    """A batch norm of the original, and what was made of it."""
+
+    before: Norm
+    after: Norm
+
+
+@dataclass(frozen=True, eq=False)
 class Arrival:
     """All runs of the cut network wait in front of one of its layers.
 
     Args:
-        layer: a pair of contractions, or a batch norm of the cut network.
+        layer: a pair of contractions, or of batch norms.
         here: one stop a batch, in the cut network, before the layer.
-        there: for contractions: one stop a batch, in the original, behind the layer.
+        there: one stop a batch, in the original: behind a contraction, before a batch norm.
     """
 
-    layer: Pair | Norm
+    layer: Pair | NormPair
     here: list[Stop]
     there: list[Stop]
 
@@ -42,17 +50,25 @@ def pairs_of(full: Weighted, cut: Weighted) -> list[Pair]:
     return [Pair(theirs[mine.key], mine) for mine in cut.contractions if mine.key in theirs]
 
 
+def norms_of(full: Weighted, cut: Weighted) -> list[NormPair]:
+    """The batch norms that each network calls once."""
+    once, theirs = ({norm.mean: norm for norm in net.norms if [n.mean for n in net.norms].count(norm.mean) == 1}
+                    for net in (cut, full))
+    return [NormPair(theirs[name], mine) for name, mine in once.items() if name in theirs]
+
+
 @contextmanager
-def abreast(model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Sequence[Norm],
+def abreast(model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Sequence[NormPair],
             batches: Sequence[Example]) -> Iterator[Iterator[Arrival]]:
     """Gives the arrivals in the cut network's order; what is changed in ``small`` at one holds from there on.
 
     Raises:
         InputError: a model does not run on a batch, or not as it did before.
     """
-    layers = {pair.after.number: pair for pair in pairs} | {norm.number: norm for norm in norms}
+    layers: dict[int, Pair | NormPair] = {pair.after.number: pair for pair in (*pairs, *norms)}
     here = [stepwise(small, batch, before=layers, hold=_summands([pair.after for pair in pairs])) for batch in batches]
-    there = [stepwise(model, batch, behind=[pair.before.number for pair in pairs],
+    there = [stepwise(model, batch, before=[norm.before.number for norm in norms],
+                      behind=[pair.before.number for pair in pairs],
                       hold=_summands([pair.before for pair in pairs])) for batch in batches]
     try:
         yield _arrivals(layers, here, there)
@@ -70,13 +86,11 @@ def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
     return found
 
 
-def _arrivals(layers: dict[int, Pair | Norm], here: list[Stepwise], there: list[Stepwise]) -> Iterator[Arrival]:
+def _arrivals(layers: dict[int, Pair | NormPair], here: list[Stepwise], there: list[Stepwise]) -> Iterator[Arrival]:
     for number in sorted(layers):
         layer = layers[number]
         stops = [_advanced(run, number, batch) for batch, run in enumerate(here)]
-        behind = [_advanced(run, layer.before.number, batch) for batch, run in enumerate(there)] \
-            if isinstance(layer, Pair) else []
-        yield Arrival(layer, stops, behind)
+        yield Arrival(layer, stops, [_advanced(run, layer.before.number, batch) for batch, run in enumerate(there)])
 
 
 def _advanced(run: Stepwise, number: int, batch: int) -> Stop:

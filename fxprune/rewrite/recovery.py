@@ -14,11 +14,12 @@ y + (shortcut − shortcut′) / a.
     "obs"             every layer alone makes up for the inputs that it lost (`fxprune.rewrite.brain_surgeon`), from
                       the original's inputs to its outputs, then the same.
 
-A layer that gets worse on held-out rows stays as it was cut.
+A layer that gets worse on held-out rows stays as it was cut, and so does a batch norm whose outputs' moments do
+(`fxprune.rewrite.norm_moments`).
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from fxprune.capture.capturing import untouched_rng
-from fxprune.capture.contractions import Norm, weighted
+from fxprune.capture.contractions import Norm, Weighted, weighted
 from fxprune.capture.model_walk import named_tensors
+from fxprune.capture.stepwise import Stop
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError, unknown
@@ -36,11 +38,12 @@ from fxprune.planning.batches import Data
 from fxprune.planning.moments import Moments
 from fxprune.planning.split_data import Alone
 from fxprune.planning.statistics import as_captured, small_example
-from fxprune.rewrite.abreast import Arrival, Pair, abreast, pairs_of
+from fxprune.rewrite.abreast import Arrival, NormPair, Pair, abreast, norms_of, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
-from fxprune.rewrite.layer_moments import ROWS, Rows
+from fxprune.rewrite.layer_moments import HELD, ROWS, Rows
 from fxprune.rewrite.least_squares import RIDGES, Solution, solve
+from fxprune.rewrite.norm_moments import ChannelMoments, distance
 
 METHODS = ("statistics", "least_squares", "obs")
 SEED = 20192
@@ -54,8 +57,8 @@ class RecoveredLayer:
 
     Args:
         layer: its weight, or a batch norm's running variance, by name.
-        before, after: squared error on held-out rows, in units of the outputs' variance; as cut, and as recovered. Not
-            known for batch norms.
+        before, after: squared error on held-out rows, in units of the outputs' variance; as cut, and as recovered. Of a
+            batch norm, how far mean and deviation of its outputs are from the original's, squared, in the same units.
         ridge: the one chosen, in units of the Gram matrix's mean eigenvalue; infinite where only the bias moved.
         rows: how many it was fitted on.
         taken: whether it was better, and is in the network now.
@@ -88,7 +91,7 @@ class Recovery:
     tensors: Mapping[str, str]
 
     def __str__(self) -> str:
-        taken = [layer for layer in self.layers if layer.taken and layer.before is not None]
+        taken = [layer for layer in self.layers if layer.taken and not layer.layer.endswith("running_var")]
         before, after = (np.median([getattr(layer, side) for layer in taken] or [0.0]) for side in ("before", "after"))
         left = sum(not layer.taken for layer in self.layers) + len(self.skipped)
         return (f"recovered ({self.method}, {self.samples:,} samples): {len(taken)} layers, median held-out error "
@@ -171,12 +174,20 @@ class _Run:
         full = weighted(self.model, small_example(coupling.inputs, self.model))
         cut = weighted(self.small, small_example(coupling.inputs, self.small))
         pairs = self._alone(pairs_of(full, cut), coupling)
-        with abreast(self.model, self.small, pairs, cut.norms, batches) as arrivals:
+        with abreast(self.model, self.small, pairs, self._once(full, cut), batches) as arrivals:
             while (arrival := self.ranks.here(lambda: next(arrivals, None))) is not None:
                 if isinstance(arrival.layer, Pair):
                     self._contraction(arrival, arrival.layer)
                 else:
                     self._norm(arrival, arrival.layer)
+
+    def _once(self, full: Weighted, cut: Weighted) -> list[NormPair]:
+        """The batch norms that may be re-estimated; the others are named."""
+        found = norms_of(full, cut)
+        known = {pair.after.mean for pair in found}
+        self.skipped |= {norm.var: "used more than once: its statistics would have to serve several inputs"
+                         for norm in cut.norms if norm.mean not in known}
+        return found
 
     def _alone(self, pairs: list[Pair], coupling: Coupling) -> list[Pair]:
         """Those that may be solved; the others are named."""
@@ -236,23 +247,43 @@ class _Run:
         found = take_over(fit, held, whole, start, kept.read, intercept)
         return replace(found, weight=found.weight.gather(1, kept.input.unsqueeze(2).expand(matrix.shape)))
 
-    def _norm(self, arrival: Arrival, norm: Norm) -> None:
-        """Mean and variance of what reaches it now."""
+    def _norm(self, arrival: Arrival, pair: NormPair) -> None:
+        """Mean and variance of what reaches it now; taken if held-out samples are then nearer to the original's."""
+        norm = pair.after
         if norm.number in self.intact:
             return
-        channels = [stop.args[0].transpose(0, 1).flatten(1) for stop in arrival.here]
-        n = sum(self.ranks.each(lambda: sum(x.shape[1] for x in channels)))
-        mean = self._sum(lambda: [x.sum(1, dtype=torch.float64) for x in channels]) / n
-        variance = self._sum(lambda: [(x - mean.to(x).unsqueeze(1)).square().sum(1, dtype=torch.float64)
-                                      for x in channels]) / n
-        if n > 1 and torch.isfinite(variance).all():
-            self._write(norm.mean, self.cut[norm.mean], mean)
-            self._write(norm.var, self.cut[norm.var], variance)
-            self.layers.append(RecoveredLayer(norm.var, rows=n))
+        parts = self.ranks.each(lambda: self._reached(arrival, pair))
+        fit, held, wanted = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
+        both = fit + held
+        scale = 1.0 if norm.weight is None else self.cut[norm.weight].double()
+        bias = 0.0 if norm.bias is None else self.cut[norm.bias].double()
+        aim = self._put_out(pair.before, wanted, self.plan.keep.get(norm.mean, {}).get(0))
+        before, after = (distance(aim, held.normalised(statistics, norm.eps, scale, bias)) for statistics in (
+            (self.cut[norm.mean], self.cut[norm.var]), (fit.mean, fit.variance)))
+        if min(fit.n, held.n) < 2 or not np.isfinite(after):
+            return
+        self.layers.append(RecoveredLayer(norm.var, before, after, rows=both.n, taken=after < before))
+        if after < before:
+            self._write(norm.mean, self.cut[norm.mean], both.mean)
+            self._write(norm.var, self.cut[norm.var], both.variance)
 
-    def _sum(self, make: Callable[[], list[Tensor]]) -> Tensor:
-        """Over the batches of all ranks."""
-        return torch.stack(self.ranks.each(lambda: torch.stack(make()).sum(0))).sum(0)
+    def _reached(self, arrival: Arrival, pair: NormPair) -> tuple[ChannelMoments, ChannelMoments, ChannelMoments]:
+        """What reaches the cut norm, to fit on and held out, and what reached the original on the samples held out."""
+        here, there = ([self._inputs(stop) for stop in stops] for stops in (arrival.here, arrival.there))
+        now, then = self.cut[pair.after.mean], self.full[pair.before.mean]
+        return (ChannelMoments.of(here, now, 0, 1 - HELD), ChannelMoments.of(here, now, 1 - HELD, 1),
+                ChannelMoments.of(there, then, 1 - HELD, 1))
+
+    def _inputs(self, stop: Stop) -> Tensor:
+        inputs: Tensor = stop.args[0]
+        return inputs
+
+    def _put_out(self, norm: Norm, reached: ChannelMoments, kept: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of what the original's norm puts out, at the channels that are left."""
+        scale = 1.0 if norm.weight is None else self.full[norm.weight].double()
+        bias = 0.0 if norm.bias is None else self.full[norm.bias].double()
+        out = reached.normalised((self.full[norm.mean], self.full[norm.var]), norm.eps, scale, bias)
+        return out if kept is None else (out[0][list(kept)], out[1][list(kept)])
 
     def _write(self, name: str, place: Tensor, value: Tensor) -> None:
         place.copy_(value.to(place))

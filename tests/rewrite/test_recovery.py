@@ -134,6 +134,9 @@ def test_batch_norms_get_the_moments_of_what_reaches_them():
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4),
                           nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     batches = data(8, 3, 4, 4)
+    whole = model[2](model[:2](torch.cat(batches))).detach()
+    model[3].running_mean.copy_(whole.mean((0, 2, 3)))  # as a trained norm's are
+    model[3].running_var.copy_(whole.var((0, 2, 3)))
     small = fxprune.apply(model, planned(model, batches[0], {"0": 3}), recover="statistics", data=batches)
     state = small.state_dict()
     hidden = F.conv2d(F.conv2d(torch.cat(batches), state["0.weight"], state["0.bias"]).relu(), state["2.weight"])
@@ -143,6 +146,43 @@ def test_batch_norms_get_the_moments_of_what_reaches_them():
     # The mean of the last layer's outputs is in its bias.
     outputs = torch.cat([small(b) - model(b) for b in batches])
     assert outputs.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["statistics", "least_squares", "obs"])
+def test_batch_norms_that_get_worse_on_held_out_samples_stay(method):
+    """What is held out is like what the norm was trained on, and what is fitted on is not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4),
+                          nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    alike = data(10, 3, 4, 4)
+    hidden = model[2](model[:2](torch.cat(alike))).detach()
+    model[3].running_mean.copy_(hidden.mean((0, 2, 3)))
+    model[3].running_var.copy_(hidden.var((0, 2, 3)))
+    unlike = [torch.cat([20 * batch[:8] + 5, batch[8:]]) for batch in alike]
+    plan = planned(model, alike[0], {"0": 5})
+    for batches, taken in ((alike, True), (unlike, False)):
+        small = fxprune.apply(model, plan, recover=method, data=batches)
+        layer = next(x for x in fxprune.record(small).recovery.layers if x.layer == "3.running_var")
+        assert layer.taken is taken and (layer.after < layer.before) is taken
+        assert torch.equal(small.get_submodule("3").running_var, model[3].running_var) is not taken
+        assert ("3.running_var" in fxprune.record(small).recovery.tensors) is taken
+
+
+def test_a_batch_norm_that_is_called_twice_is_named():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.next, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 2, 1)
+            self.norm = nn.BatchNorm2d(6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.next(self.norm(self.stem(x)).relu())).relu())
+
+    torch.manual_seed(0)
+    model, batches = Twice().eval(), data(8, 3, 4, 4)
+    small = fxprune.compress(model, batches[0], channels=0.5, recover="statistics", data=batches)
+    assert "used more than once" in fxprune.record(small).recovery.skipped["norm.running_var"]
+    assert set(small.norm.running_var.tolist()) == {1.0}
 
 
 class Heads(nn.Module):
