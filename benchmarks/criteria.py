@@ -3,7 +3,8 @@
     python benchmarks/criteria.py --data cifar10.npz --out docs/benchmarks/criteria.md
 
 Every cell is one `fxprune.compress` of a checkpoint in `examples/checkpoints`, with unlabelled training images (another
-draw for each seed), verified, and the accuracy of its result on the test images. Cells that `--rows` holds already are
+draw for each seed), verified, and the accuracy of its result on the test images. Criteria named ``tp …`` are
+Torch-Pruning's, where that package is installed (`peer_criteria.py`). Cells that `--rows` holds already are
 not computed again, so that a run can be broken off and taken up.
 """
 
@@ -26,9 +27,10 @@ from fxprune.models import cifar_resnet
 from fxprune.planning.criteria import CRITERIA
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 from cifar10 import Split, load_cifar10, normalise  # noqa: E402
+from peer_criteria import importances, pruned  # noqa: E402
 
 RECOVERIES = ("none", "statistics", "least_squares")
 
@@ -45,7 +47,8 @@ def main() -> None:
             base = {"depth": depth, "criterion": "", "recover": "", "macs": 1.0, "seed": 0, "test": len(test)}
             cells = [base] if not args.only_cells else []
             cells += [dict(zip(KEYS, (depth, *cell, len(test)), strict=True))
-                      for cell in itertools.product(args.criteria, args.recover, args.macs, args.seeds)]
+                      for cell in itertools.product(args.criteria, args.recover, args.macs, args.seeds)
+                      if not (cell[0].startswith("tp ") and cell[1] == "least_squares")]
             for cell in cells:
                 if tuple(cell[key] for key in KEYS) in known:
                     continue
@@ -64,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10: a torchvision folder, or a .npz")
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56])
-    parser.add_argument("--criteria", nargs="+", default=["auto", *sorted(CRITERIA)])
+    parser.add_argument("--criteria", nargs="+", default=["auto", *sorted(CRITERIA), *importances()])
     parser.add_argument("--recover", nargs="+", default=list(RECOVERIES), choices=RECOVERIES)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.8, 0.7, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -90,6 +93,10 @@ def measured(model: nn.Module, cell: dict, train: Split, test: Split, args: argp
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(cell["seed"]))[:args.samples]
     batches = normalise(train.images[drawn]).contiguous().split(64)
     start = time.perf_counter()
+    if cell["criterion"].startswith("tp "):
+        small, kept = pruned(model, cell["criterion"], cell["macs"], cell["recover"], batches)
+        return {"accuracy": accuracy(small.eval(), test), "seconds": round(time.perf_counter() - start, 1),
+                "kept": round(kept, 4)}
     small = fxprune.compress(model, torch.zeros(1, 3, 32, 32), macs=cell["macs"], criterion=cell["criterion"],
                              data=batches, samples=args.samples,
                              recover=None if cell["recover"] == "none" else cell["recover"])
