@@ -58,6 +58,7 @@ def main() -> None:
                 print(row, flush=True)
     if args.out:
         args.out.write_text(report(done, args))
+        plot(done, args.out.with_suffix(".svg"))
 
 
 KEYS = ("depth", "criterion", "recover", "macs", "seed", "test")
@@ -136,19 +137,45 @@ def table(rows: list[dict]) -> str:
             mean = sum(found) / max(len(found), 1)
             line.append("" if not found else f"{mean:.2f}" + (f" ({len(found)} seeds)" if len(found) > 1 else ""))
         lines.append(line)
-    names = {"none": "as cut", "statistics": "statistics", "least_squares": "least squares"}
-    return tabulate(lines, ["criterion", *(f"{macs:.0%} {names[recover]}" for macs, recover in columns)],
+    return tabulate(lines, ["criterion", *(f"{macs:.0%} {NAMES[recover]}" for macs, recover in columns)],
                     tablefmt="github", disable_numparse=True)
 
 
+def plot(rows: list[dict], path: Path) -> None:
+    """Accuracy over the share of MACs of the first network, a panel a recovery and a line a criterion."""
+    import matplotlib
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fxprune"
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in rows if row["criterion"] and row["depth"] == min(r["depth"] for r in rows)]
+    figure, panels = plt.subplots(1, len(RECOVERIES), figsize=(11, 4.5), sharey=True)
+    for panel, recover in zip(panels, RECOVERIES, strict=True):
+        for number, criterion in enumerate(sorted({row["criterion"] for row in rows})):
+            points = sorted((row["macs"], row["accuracy"]) for row in rows
+                            if (row["criterion"], row["recover"]) == (criterion, recover))
+            panel.plot(*zip(*points or [((), ())], strict=True), "o-" if number < 10 else "s--", label=criterion)
+        panel.set_title(NAMES[recover])
+        panel.set_xlabel("share of the MACs")
+    panels[0].set_ylabel("accuracy (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=9, fontsize=8)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+NAMES = {"none": "as cut", "statistics": "statistics", "least_squares": "least squares"}
 HEAD = """# What to cut, and how to keep the accuracy without training
 
 Accuracy on CIFAR-10's test images, in percent, at a share of the MACs; 1,024 unlabelled training images, no training.
 `auto` is `criterion="auto"`: first-order Taylor on the outputs, compared as it is and priced per MAC; all others are
-compared in units of their group's mean (`scope="global"`). Every result was verified. The rows are in
-`criteria.jsonl`; cells that are empty were not measured. Written by
+compared in units of their group's mean (`scope="global"`). Every result was verified. Rows named `tp …` are
+Torch-Pruning's criteria at the same MACs, its batch norms re-estimated over the same images. The rows are in
+`criteria.jsonl`; cells that are empty were not measured, and where no number of seeds is given it is one. Written by
 
-    python benchmarks/criteria.py --data cifar10.npz --out docs/benchmarks/criteria.md"""
+    python benchmarks/criteria.py --data cifar10.npz --out docs/benchmarks/criteria.md
+
+![accuracy over the share of MACs](criteria.svg)"""
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ columns, dead inputs) is no trouble, since λ > 0.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -65,16 +68,32 @@ class _Path:
         self.moments, self.weight, self.bias, self.intercept = moments, weight, bias, intercept
         gram, right = moments.centred() if intercept else (moments.xx, moments.xy - moments.x.unsqueeze(2)
                                                            * bias.unsqueeze(1))
-        self.values, self.vectors = torch.linalg.eigh(gram)
-        self.values = self.values.clamp_min(0)
-        self.residual = self.vectors.transpose(1, 2) @ (right - gram @ weight)
+        self.gram, self.right = gram, right
+
+    @cached_property
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues, eigenvectors, and in their terms what is left to explain; where only the bias moves, unread."""
+        values, vectors = eigen(self.gram)
+        return values.clamp_min(0), vectors, vectors.transpose(1, 2) @ (self.right - self.gram @ self.weight)
 
     def __call__(self, ridge: float) -> tuple[Tensor, Tensor]:
         weight = self.weight
         if ridge != torch.inf:
-            shrunk = self.values + ridge * self.values.mean(1, keepdim=True).clamp_min(1e-300)
-            weight = weight + self.vectors @ (self.residual / shrunk.unsqueeze(2))
+            values, vectors, residual = self.decomposed
+            shrunk = values + ridge * values.mean(1, keepdim=True).clamp_min(1e-300)
+            weight = weight + vectors @ (residual / shrunk.unsqueeze(2))
         if not self.intercept:
             return weight, self.bias
         m = self.moments
         return weight, (m.y - (m.x.unsqueeze(1) @ weight).squeeze(1)) / max(m.n, 1)
+
+
+def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of symmetric matrices [g, i, i]. Divide and conquer does not converge on some that
+    have hardly any rank; QR steps do, and are slower."""
+    try:
+        return torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        found = [scipy.linalg.eigh(each.cpu().numpy(), driver="ev") for each in gram]
+        values, vectors = (torch.from_numpy(np.stack(side)).to(gram) for side in zip(*found, strict=True))
+        return values, vectors

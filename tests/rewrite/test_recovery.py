@@ -168,6 +168,27 @@ def test_batch_norms_that_get_worse_on_held_out_samples_stay(method):
         assert ("3.running_var" in fxprune.record(small).recovery.tensors) is taken
 
 
+def test_a_decomposition_that_does_not_converge_is_made_another_way(monkeypatch):
+    from fxprune.rewrite import least_squares
+
+    rows = torch.randn(2, 3, 5, dtype=torch.float64)
+    gram = rows.transpose(1, 2) @ rows
+    whole = least_squares.eigen(gram)
+
+    def fail(matrix):
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    values, vectors = least_squares.eigen(gram)
+    torch.testing.assert_close(values, whole[0])
+    torch.testing.assert_close(vectors * values.unsqueeze(1) @ vectors.transpose(1, 2), gram)
+    # Where only biases move, nothing is decomposed.
+    monkeypatch.setattr(least_squares, "eigen", fail)
+    model, batches = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval(), data(8, 3, 4, 4)
+    small = fxprune.compress(model, batches[0], channels=0.5, recover="statistics", data=batches)
+    assert fxprune.record(small).recovery.layers[0].taken
+
+
 def test_a_batch_norm_that_is_called_twice_is_named():
     class Twice(nn.Module):
         def __init__(self) -> None:
