@@ -65,7 +65,8 @@ def abreast(model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Se
     Raises:
         InputError: a model does not run on a batch, or not as it did before.
     """
-    layers: dict[int, Pair | NormPair] = {pair.after.number: pair for pair in (*pairs, *norms)}
+    layers: dict[int, Pair | NormPair] = {pair.after.number: pair for pair in pairs}
+    layers |= {norm.after.number: norm for norm in norms}
     here = [stepwise(small, batch, before=layers, hold=_summands([pair.after for pair in pairs])) for batch in batches]
     there = [stepwise(model, batch, before=[norm.before.number for norm in norms],
                       behind=[pair.before.number for pair in pairs],
