@@ -109,7 +109,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": {"input_values": torch.rand(2, 40, 16)},
     "speech_to_text": {"input_features": torch.rand(2, 24, 40), "decoder_input_ids": TOKENS[:, :5]},
     "encodec": {"input_values": torch.rand(2, 1, 160)}, "dac": {"input_values": torch.rand(2, 1, 160)},
-    "whisper": {"input_features": torch.rand(2, 24, 128), "decoder_input_ids": TOKENS[:, :5]},
+    "whisper": {"input_features": torch.rand(2, 16, 128), "decoder_input_ids": TOKENS[:, :5]},
     "data2vec-audio": {"input_values": torch.rand(2, 4000)},
     "univnet": {"input_features": torch.rand(2, 20, 16)}, "vits": {"input_ids": TOKENS},
     "wav2vec2-bert": {"input_features": torch.rand(2, 20, 16)},
