@@ -47,7 +47,7 @@ def retraced(model: nn.Module, captured: Captured, mode: str, device: torch.devi
         device: where the model's Python is told to be.
         prepare: changes the copy before it runs.
     """
-    observer = Observer(captured.real, draws=Draws())
+    observer = Observer(captured.real, finite=mode == "train", draws=Draws())
     root, contents = (isolated_copy(model), {}) if captured.real else structural_copy(model)
     root.train(mode == "train")
     args, kwargs = example_inputs.realise(captured.inputs, device if captured.real else "meta",

@@ -230,3 +230,24 @@ def test_widths_that_are_said_are_not_drawn_again():
     plan = fxprune.plan(fxprune.analyze(model, x), model, channels=0.4)
     with pytest.raises(fxprune.errors.FormError, match="gives it 12, and it would have to be 5"):
         fxprune.apply(model, plan, form="module")
+
+
+class Guarded(nn.Module):
+    """In training it asks whether values are finite, as detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = 4
+        self.into, self.out = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.into(x).view(len(x), self.heads, -1).flatten(1)
+        if self.training and not torch.isfinite(x).all():
+            x = torch.clamp(x, -1e4, 1e4)
+        return self.out(x)
+
+
+def test_a_model_that_asks_whether_values_are_finite():
+    small = fxprune.compress(Guarded(), torch.randn(2, 6), channels=0.5, form="module")
+    assert type(small) is Guarded and small.into.out_features == 8 and fxprune.record(small).verification.ok
+    assert small.train()(torch.full((2, 6), 1e30)).isfinite().all() and small(torch.randn(2, 6)).shape == (2, 3)
