@@ -10,7 +10,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.masked_copy import kept_indices, masked_copy  # noqa: E402
+from benchmarks.masked_copy import kept_indices, masked_copy
 
 
 @pytest.fixture
