@@ -219,7 +219,7 @@ def test_a_plan_that_the_form_cannot_carry_out_is_drawn_again(budget, mid):
     record = fxprune.record(small)
     assert record.after.widths == {"into": 12, "mid": mid, "out": 3} and record.verification.ok
     assert record.after.macs <= budget.get("macs", 1) * record.before.macs
-    assert "the model's Python gives it 12, and it would have to be" in record.coupling.report()
+    assert "the model's Python gives it 12, and it would have to be" in record.coupling.groups["into"].frozen.why
     assert fxprune.verify(model, small, record.plan).ok
 
 
