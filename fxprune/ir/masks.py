@@ -40,6 +40,20 @@ def index_of_rest(kept: tuple[int, ...], length: int) -> torch.Tensor:
         return torch.from_numpy(gone.nonzero()[0])
 
 
+def selected(tensor: torch.Tensor, dim: int, indices: torch.Tensor) -> torch.Tensor:
+    """``index_select``, which walks the last dimension of more than two element by element, and eight bytes at a time
+    even that of two.
+
+    >>> selected(torch.arange(8).view(2, 2, 2), 2, torch.tensor([1])).flatten().tolist()
+    [1, 3, 5, 7]
+    """
+    last = tensor.dim() - 1
+    if dim != last or not last or last == 1 and tensor.dtype.itemsize < 8 or not tensor.is_contiguous():
+        return tensor.index_select(dim, indices)
+    rows = tensor.flatten(0, -2)
+    return rows.gather(1, indices.expand(len(rows), -1)).view(*tensor.shape[:-1], len(indices))
+
+
 def fitted(mask: np.ndarray, length: int) -> np.ndarray:
     """The mask of a dimension that is ``length`` long in another run: a batch merged with channels repeats its pattern.
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fxprune.capture.model_walk import aliases, named_tensors
-from fxprune.ir.masks import index_of
+from fxprune.ir.masks import index_of, selected
 
 # Elements from which a tensor is large, and the rows of it that are cut at a time.
 LARGE, ROWS = 1 << 20, 64
@@ -25,7 +25,7 @@ def _picked(tensor: torch.Tensor, keep: dict[int, torch.Tensor]) -> torch.Tensor
     """The kept indices; a large tensor is cut some rows at a time, so that no intermediate is large."""
     if 0 not in keep or len(keep) == 1 or tensor.numel() < LARGE:
         for dim, indices in keep.items():
-            tensor = tensor.index_select(dim, indices)
+            tensor = selected(tensor, dim, indices)
         return tensor
     rest = {dim: indices for dim, indices in keep.items() if dim}
     lengths = [len(rest[dim]) if dim in rest else n for dim, n in enumerate(tensor.shape)]

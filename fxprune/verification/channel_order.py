@@ -9,6 +9,7 @@ import torch
 
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.view import View
+from fxprune.ir.masks import selected
 from fxprune.ir.tape import Ref
 from fxprune.planning import Plan
 from fxprune.verification.kept_part import kept_part
@@ -31,14 +32,17 @@ class Order:
                 self._source[channels[np.sort(kept)]] = channels[kept]
 
     def part(self, tensor: torch.Tensor, view: View, ref: Ref) -> torch.Tensor:
-        """The kept indices of every dimension, in their new order."""
+        """The kept indices of every dimension, in their new order; what is written into the tensor is not written
+        into them."""
+        given = tensor
         if self.moved:
             for dim, vector in enumerate(view.dims.get(ref.id, ())):
                 takes = self._takes(vector)
                 if takes is not None:
                     places = torch.from_numpy(_tiled(takes, tensor.shape[dim])).to(tensor.device)
-                    tensor = tensor.index_select(dim, places)
-        return kept_part(tensor, view.masks(ref))
+                    tensor = selected(tensor, dim, places)
+        part = kept_part(tensor, view.masks(ref))
+        return part.clone() if part is given else part
 
     def _takes(self, vector: np.ndarray) -> np.ndarray | None:
         """For every index of a dim vector, the index whose contents come there; None where nothing moves."""

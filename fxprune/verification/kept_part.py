@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fxprune.ir.masks import fitted
+from fxprune.ir.masks import fitted, selected
 
 
 def indices(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
@@ -17,5 +17,5 @@ def kept_part(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
         tensor = tensor.conj_physical()
     for dim, mask in enumerate(masks):
         if not mask.all():
-            tensor = tensor.index_select(dim, indices(fitted(mask, tensor.shape[dim]), tensor))
+            tensor = selected(tensor, dim, indices(fitted(mask, tensor.shape[dim]), tensor))
     return tensor

@@ -12,7 +12,7 @@ from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.comparison import identical
-from fxprune.ir.masks import index_of, index_of_rest
+from fxprune.ir.masks import index_of, index_of_rest, selected
 from fxprune.ir.tape import Tape, writes
 from fxprune.verification.arithmetic import Arithmetic
 
@@ -25,7 +25,7 @@ PERIOD, STRIDE = 65521, 7919
 def picked(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
     """The kept indices of the given dimensions, in their order."""
     for dim, indices in keep.items():
-        tensor = tensor.index_select(dim, index_of(tuple(indices)).to(tensor.device))
+        tensor = selected(tensor, dim, index_of(tuple(indices)).to(tensor.device))
     return tensor
 
 

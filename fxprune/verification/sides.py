@@ -118,7 +118,7 @@ class Sides:
         values: _Values = {}
 
         def keep(node: str, path: _Path, value: torch.Tensor) -> None:
-            values.setdefault(node, {})[path] = value.detach().clone()
+            values.setdefault(node, {})[path] = value.detach()
 
         return self._original(self.full, example, view, self.arithmetic.run, keep), values
 
