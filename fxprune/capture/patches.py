@@ -45,7 +45,7 @@ class Patch:
         return classmethod(dispatch) if isinstance(raw, _CLASS_METHODS) else dispatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribute(Patch):
     """What the owner's instances hold under that name; a replacement gets what reads it, and the instance."""
 
