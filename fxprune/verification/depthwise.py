@@ -5,7 +5,6 @@ import itertools
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 # Beyond this many places a kernel is no longer cheaper to walk over.
 PLACES = 256
@@ -26,19 +25,31 @@ def convolve(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, weight, bias, *geometry, _ = args
     rank = weight.dim() - 2
     strides, paddings, dilations = (tuple(g) * (rank // len(g)) for g in geometry)
-    x = F.pad(x, [p for padding in reversed(paddings) for p in (padding, padding)]) if any(paddings) else x
-    reach = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
-    lengths = [(n - r - 1) // s + 1 for n, r, s in zip(x.shape[2:], reach, strides, strict=True)]
+    axes = list(zip(x.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True))
+    lengths = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
     if min(lengths) <= 0:
         return func(*args)  # which says what is wrong
-    out = x.new_zeros(x.shape[0], x.shape[1], *lengths)
+    out, every = x.new_zeros(x.shape[0], x.shape[1], *lengths), (slice(None), slice(None))
+    taps = [[_met(k * d - p, n, m, s) for k in range(kernel)]
+            for (n, kernel, s, p, d), m in zip(axes, lengths, strict=True)]
     for place in itertools.product(*map(range, weight.shape[2:])):
-        starts = [k * d for k, d in zip(place, dilations, strict=True)]
-        cut = [slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, lengths, strides, strict=True)]
-        seen: Any = (slice(None), slice(None), *cut)
-        tap: Any = (slice(None), 0, *place)
-        out.addcmul_(x[seen], weight[tap].view(-1, *[1] * rank))
+        met = [taps[dim][k] for dim, k in enumerate(place)]
+        if all(met):
+            written, read = zip(*met, strict=True)
+            out[every + written].addcmul_(x[every + read], weight[(slice(None), 0, *place)].view(-1, *[1] * rank))
     return out if bias is None else out.add_(bias.view(-1, *[1] * rank))
+
+
+def _met(shift: int, length: int, outputs: int, stride: int) -> tuple[slice, slice] | tuple[()]:
+    """Of one place of the kernel, along one dimension: the outputs for which it does not lie in the padding, and the
+    inputs that it then lies on; nothing where there are none. At small lengths most places meet padding alone.
+
+    >>> _met(-1, 4, 4, 1), _met(4, 4, 4, 1)
+    ((slice(1, 4, None), slice(0, 3, 1)), ())
+    """
+    first, last = max(-(shift // stride), 0), min((length - 1 - shift) // stride, outputs - 1)
+    start = first * stride + shift
+    return (slice(first, last + 1), slice(start, start + (last - first) * stride + 1, stride)) if first <= last else ()
 
 
 def _is_depthwise(x: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:

@@ -145,6 +145,8 @@ def _random(name: str, like: torch.Tensor, dtype: torch.dtype, pool: torch.Tenso
         values = torch.complex(values, values.flip(0)) if dtype.is_complex else values
     else:
         values = values * 0.1 if leaf == "running_mean" else values.abs() * 0.5 + 0.5
+    if like.numel() <= PERIOD and like.is_contiguous():
+        return values.to(like.device, dtype).view(like.shape)
     out = torch.empty(like.shape, dtype=dtype, device=like.device)
     flat, values = out.view(-1), values.to(out)
     whole = len(flat) - len(flat) % PERIOD

@@ -17,6 +17,7 @@ from fxprune.capture.contexts import compiling, running, without_checkpoints, wi
 from fxprune.capture.dispatch import is_wrapped, outside_modes
 from fxprune.capture.follower import Astray
 from fxprune.capture.memoised import fresh_caches
+from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.capture.structure import isolated_copy
 from fxprune.coupling.analysis import Analysis
@@ -72,8 +73,9 @@ class Sides:
         differentiates = self.analysis.captured.differentiates
         for module in (self.full, self.pruned):
             module.train(mode == "train")
-            if not differentiates:  # TorchScript records gradients of what requires them, inference mode or not
-                module.requires_grad_(False)
+            for _, tensor in () if differentiates else named_tensors(module):
+                if isinstance(tensor, nn.Parameter):  # TorchScript records their gradients, inference mode or not
+                    tensor.requires_grad_(False)
         with running(differentiates), multihead.written_out(), without_checkpoints(), fresh_caches(self.full), \
                 without_regions(), compiling(bool(self.analysis.coupling.eager)):
             try:
@@ -228,9 +230,10 @@ class Sides:
                     with multihead.of_torch(), watched:
                         return self.pruned(*example[0], **example[1])
                 pruned, again = self.pruned, _own(example)
-                restore = written_into(pruned, view.tape)
+                uncalled = id(view.traced) not in self.ledger.called
+                restore = written_into(pruned, view.tape) if uncalled else None
                 out = run_nodes(pruned, example, compare)
-                if id(view.traced) not in self.ledger.called:
+                if restore is not None:
                     # The nodes were interpreted; users call the graph's code, some of them by keyword.
                     args, kwargs = by_keyword(self.full.forward, again)
                     called = restore()(*args, **kwargs)

@@ -131,6 +131,7 @@ class _Comparison:
     def __post_init__(self) -> None:
         self.laid = Laid()
         self.order = Order(self.analysis.coupling, self.plan)
+        self.weights = sum(t.numel() * t.element_size() for t in self.model.parameters())
         self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels, self.plan.branches)}
 
     def compare(self, mode: str, second: bool, variation: str, seed: int) -> None:
@@ -236,5 +237,4 @@ class _Comparison:
         captured = sum(math.prod(spec.shape) for spec in example_inputs.specs(self.plan.inputs))
         now = sum(t.numel() for t in tree_iter(example) if isinstance(t, torch.Tensor))
         count = sum(math.prod(view.lengths(ref)) for ref in values.values()) * now // max(captured, 1)
-        weights = sum(t.numel() * t.element_size() for t in self.model.parameters())
-        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, weights // 2))))
+        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, self.weights // 2))))

@@ -21,6 +21,16 @@ def test_as_torch(rank, stride, padding, dilation, kernel, bias):
     assert not calls and torch.allclose(out, operator(*args), rtol=1e-12)
 
 
+@pytest.mark.parametrize("lengths", [(1, 2), (2, 1), (3, 7)])
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 2, 1), (2, 2, 1), (1, 4, 2), (3, 5, 2)])
+def test_places_that_lie_in_the_padding_alone(lengths, stride, padding, dilation):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 6, *lengths).double(), torch.randn(6, 1, 5, 5).double()
+    args = (x, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, 6)
+    operator = torch.ops.aten.conv2d.default
+    assert torch.allclose(convolve(operator, args, {}), operator(*args), rtol=1e-12)
+
+
 def args(channels=6, groups=6, into=1, dtype=torch.float64, size=9):
     return (torch.randn(2, channels, size, size, dtype=dtype), torch.randn(6, into, 3, 3, dtype=dtype), None, [1, 1],
             [0, 0], [1, 1], groups)
