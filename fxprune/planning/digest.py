@@ -11,8 +11,8 @@ from fxprune.errors import InputError
 from fxprune.ir.signature import dtype_name
 from fxprune.planning.whole_weights import whole
 
-# Bytes from which a tensor is large, and the 64-bit words of a row.
-LARGE, ROW = 1 << 18, 4096
+# Bytes from which a tensor is large, the 64-bit words of a row, and the rows that a processor's cache holds.
+LARGE, ROW, AT_ONCE = 1 << 18, 4096, 32
 
 
 def digest_of(model: torch.nn.Module) -> str:
@@ -46,7 +46,12 @@ def _checksum(raw: np.ndarray) -> str:
     if not words:
         return f"{zlib.crc32(rest.data)}"
     table = raw[:8 * words].view(np.int64).reshape(-1, ROW)
-    return " ".join(str(zlib.crc32(part.data)) for part in (table.sum(0), table.sum(1), rest))
+    columns, rows = np.zeros(ROW, np.int64), np.empty(len(table), np.int64)
+    for start in range(0, len(table), AT_ONCE):  # so that what is summed one way is still at hand for the other
+        part = table[start:start + AT_ONCE]
+        columns += part.sum(0)
+        part.sum(1, out=rows[start:start + AT_ONCE])
+    return " ".join(str(zlib.crc32(part.data)) for part in (columns, rows, rest))
 
 
 def _raw(name: str, tensor: torch.Tensor) -> np.ndarray:

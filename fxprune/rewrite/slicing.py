@@ -28,10 +28,12 @@ def _picked(tensor: torch.Tensor, keep: dict[int, torch.Tensor]) -> torch.Tensor
             tensor = selected(tensor, dim, indices)
         return tensor
     rest = {dim: indices for dim, indices in keep.items() if dim}
+    *before, last = rest
     lengths = [len(rest[dim]) if dim in rest else n for dim, n in enumerate(tensor.shape)]
     out = tensor.new_empty((len(keep[0]), *lengths[1:]))
     for start in range(0, len(out), ROWS):
-        out[start:start + ROWS] = _picked(tensor.index_select(0, keep[0][start:start + ROWS]), rest)
+        part = _picked(tensor.index_select(0, keep[0][start:start + ROWS]), {dim: rest[dim] for dim in before})
+        torch.index_select(part, last, rest[last], out=out[start:start + ROWS])
     return out
 
 

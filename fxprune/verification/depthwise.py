@@ -36,7 +36,8 @@ def convolve(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         met = [taps[dim][k] for dim, k in enumerate(place)]
         if all(met):
             written, read = zip(*met, strict=True)
-            out[every + written].addcmul_(x[every + read], weight[(slice(None), 0, *place)].view(-1, *[1] * rank))
+            tap: Any = (slice(None), 0, *place)
+            out[every + written].addcmul_(x[every + read], weight[tap].view(-1, *[1] * rank))
     return out if bias is None else out.add_(bias.view(-1, *[1] * rank))
 
 

@@ -31,6 +31,13 @@ def powers(tensor: torch.Tensor, dim: int, order: int) -> np.ndarray:
     return powers(tensor.to(torch.complex128 if tensor.is_complex() else torch.float64), dim, order)
 
 
+def _rows(tensor: torch.Tensor, dim: int, index: np.ndarray) -> torch.Tensor:
+    """These indices of a dimension; a run of them (queries, keys and values in one weight) without a copy."""
+    if len(index) and (np.diff(index) == 1).all():
+        return tensor.narrow(dim, int(index[0]), len(index))
+    return tensor.index_select(dim, torch.from_numpy(np.ascontiguousarray(index)).to(tensor.device))
+
+
 def slice_sums(member: Member, tensor: torch.Tensor, size: int) -> np.ndarray:
     """Σ over all slices of each of ``size`` channels in this member: float64 [size].
 
@@ -49,6 +56,5 @@ def per_channel(member: Member, tensor: torch.Tensor, order: int, size: int) -> 
         sums = powers(tensor, member.dim, order)[member.index]
     else:
         # Several groups share this layer: each pays for its own rows only.
-        rows = torch.from_numpy(np.ascontiguousarray(member.index)).to(tensor.device)
-        sums = powers(tensor.detach().index_select(member.dim, rows), member.dim, order)
+        sums = powers(_rows(tensor.detach(), member.dim, member.index), member.dim, order)
     return np.bincount(member.channel, weights=sums, minlength=size)
