@@ -55,7 +55,8 @@ def _reached(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     if isinstance(value, _REMEMBERING):
         yield value
         value = getattr(value, "__wrapped__", None)
-    if not depth or id(value) in seen or not isinstance(value, FunctionType) or value.__module__.startswith(_OTHERS):
+    if not depth or id(value) in seen or not isinstance(value, FunctionType) or \
+            (value.__module__ or "").startswith(_OTHERS):  # functions made by exec have none
         return
     seen.add(id(value))
     named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
