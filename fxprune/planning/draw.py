@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,31 +112,21 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
     branches = depth_of(depth, coupling, model, choice, depth_criterion, data, kind, ignore)
     free = [] if shallow else _free(coupling, model, roles, budget, groups if widths is None else list(widths), ignore)
     scores = _voted(coupling, model, free, choice.criterion, vote, data)
-    target: dict[str, object] = {} if shallow else {budget.kind: float(budget.value)}
-    target |= {"channels": patterns} if patterns is not None else {}
-    clock: Mapping[str, object] = {}
-    if limit is not None:
-        kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free), roles)
-        target |= limit.counts
-    elif widths is None:
-        kept, more = _within(budget, coupling, free, scores, roles, branches)
-        branches = branches.without(more)
-    else:
-        kept = {g.name: best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
-        target = {"widths": {name: int(widths[name]) for name in kept}}
+    cut = _cut(coupling, model, budget, limit, widths, free, scores, roles, branches)
+    target = {} if shallow else {**cut.target, **({"channels": patterns} if patterns is not None else {})}
     if vote == "intersection" and budget.kind != "threshold":
-        say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, kept,
+        say_what_goes_beyond(coupling, {name: score < GIVEN_UP for name, score in scores.items()}, cut.kept,
                              "widths=" if widths is not None else f"{budget.kind}={float(budget.value):g}", 3)
-    kept = {name: channels for name, channels in kept.items() if not branches.holds(coupling.groups[name])}
+    kept = {name: channels for name, channels in cut.kept.items() if not cut.branches.holds(coupling.groups[name])}
     whole = [name for name, group in coupling.groups.items() if not group.frozen and name not in kept]
     options = {"budget": target, "criterion": choice.said, "vote": vote, "scope": choice.scope,
-               "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **clock}
+               "round_to": int(round_to), "min_channels": int(min_channels), "whole": whole, **cut.clock}
     options |= ({"per": choice.per} if choice.per else {}) | ({"uniform": True} if uniform else {})
-    options |= {"depth": branches.said} if depth is not None else {}
+    options |= {"depth": cut.branches.said} if depth is not None else {}
     chosen_policy = {name: said for name, said in asdict(coupling.policy).items() if said is not None}
     return Plan.build(coupling.groups, kept, scores=scores, signature=coupling.signature, inputs=coupling.inputs,
                       digest=digest_of(model), aliases=aliases(model), options=options, policy=chosen_policy,
-                      mode=coupling.mode, branches=branches.tensors)
+                      mode=coupling.mode, branches=cut.branches.tensors)
 
 
 @provides(Plan, "from_widths")
@@ -152,6 +142,38 @@ def planned_widths(coupling: "Coupling", model: torch.nn.Module, widths: Mapping
     drawn_by = drawn_by.removeprefix(AUTO) if isinstance(drawn_by, str) else drawn_by
     return plan(coupling, model, widths=widths, criterion=criterion or drawn_by,
                 vote=vote or options.get("vote", "joint"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """What a budget comes to.
+
+    Args:
+        kept: group -> the channels that stay.
+        branches: those that go.
+        target: what plans say of the budget.
+        clock: what they say of a time.
+    """
+
+    kept: Mapping[str, np.ndarray]
+    branches: Depth
+    target: dict[str, object]
+    clock: Mapping[str, object] = field(default_factory=dict)
+
+
+def _cut(coupling: "Coupling", model: torch.nn.Module, budget: Budget, limit: TimeLimit | None,
+         widths: Mapping[str, int] | None, free: list[CouplingGroup], scores: Mapping[str, np.ndarray], roles: Roles,
+         branches: Depth) -> _Cut:
+    """By the clock, to given widths, or within a budget."""
+    target: dict[str, object] = {budget.kind: float(budget.value)}
+    if limit is not None:
+        kept, clock = limit.cut(budget, coupling, model, scores, shapes_of(coupling, free), roles)
+        return _Cut(kept, branches, {**target, **limit.counts}, clock)
+    if widths is not None:
+        kept = {g.name: best(scores[g.name], _width(g, widths[g.name])) for g in free if g.name in scores}
+        return _Cut(kept, branches, {"widths": {name: int(widths[name]) for name in kept}})
+    kept, more = _within(budget, coupling, free, scores, roles, branches)
+    return _Cut(kept, branches.without(more), target)
 
 
 def _budgets(targets: Mapping[str, Any], limit: TimeLimit | None, patterns: Mapping[str, Any] | None
@@ -210,7 +232,7 @@ def _say_what_is_held(budget: Budget, scores: Mapping[str, np.ndarray]) -> None:
         named = ", ".join(map(repr, held[:3])) + (f" and {len(held) - 3} more groups" if len(held) > 3 else "")
         warnings.warn(f"threshold={float(budget.value):g} is above every score of {named}, and would empty them: "
                       f"each keeps its best min_channels={budget.min_channels} (rounded up to "
-                      f"round_to={budget.round_to})", stacklevel=4)
+                      f"round_to={budget.round_to})", stacklevel=5)
 
 
 def _checked(coupling: "Coupling", widths: Mapping[str, int]) -> Mapping[str, int]:
