@@ -9,7 +9,7 @@ and after it if it holds anything: what is computed anew is the same.
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -19,6 +19,8 @@ from fxprune.capture.model_walk import named_modules
 from fxprune.capture.randomness import scopes
 
 _REMEMBERING: type = type(functools.cache(lambda: None))
+# How methods lie in a class, besides as plain functions.
+_WRAPPING = (staticmethod, classmethod, MethodType)
 # How far from a module's methods through the functions that they name.
 DEPTH = 4
 _OTHERS = ("torch", "numpy", "fxprune", "functools")
@@ -52,6 +54,8 @@ def memoised(kind: type) -> tuple[Any, ...]:
 
 
 def _reached(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+    if isinstance(value, _WRAPPING):
+        value = value.__func__
     if isinstance(value, _REMEMBERING):
         yield value
         value = getattr(value, "__wrapped__", None)

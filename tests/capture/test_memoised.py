@@ -54,7 +54,24 @@ class CachedInside(Cached):
         return shifted(x.shape[1], x.device)
 
 
-@pytest.mark.parametrize("kind", [Cached, CachedInside])
+class CachedByStaticMethod(Cached):
+    @staticmethod
+    @wrapped
+    def own(length, device):
+        return torch.arange(length, device=device) / length
+
+    def find(self, x):
+        return self.own(x.shape[1], x.device)
+
+
+class CachedByClassMethod(CachedByStaticMethod):
+    @classmethod
+    @wrapped
+    def own(cls, length, device):
+        return torch.arange(length, device=device) / length
+
+
+@pytest.mark.parametrize("kind", [Cached, CachedInside, CachedByStaticMethod, CachedByClassMethod])
 @pytest.mark.parametrize("form", ["graph", "module"])
 def test_a_cache_is_neither_found_nor_left(kind, form):
     model, x = kind(), torch.randn(2, 5, 4)
