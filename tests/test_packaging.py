@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Import name -> name in the registry, where they differ.
-PROJECTS = {"sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "open_clip": "open_clip_torch",
-            "segmentation_models_pytorch": "segmentation-models-pytorch"}
+PROJECTS = {"sklearn": "scikit-learn", "grpc": "grpcio", "torch_pruning": "torch-pruning",
+            "open_clip": "open_clip_torch", "segmentation_models_pytorch": "segmentation-models-pytorch"}
 # What stands on a first screen, in lines.
 FIRST_SCREEN = 45
 

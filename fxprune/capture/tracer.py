@@ -76,7 +76,8 @@ class Tracer(Writer, TorchFunctionMode):
                 self._claim(argument.value, node, ())
         buffers = self._buffers()
         if self.observer.draws:
-            self.observer.draws.here = lambda: sum(map(is_call, self.graph.nodes))
+            nodes = self.graph.nodes  # not `self`: it holds the observer
+            self.observer.draws.here = lambda: sum(map(is_call, nodes))
         with ExitStack() as stack:
             stack.enter_context(self._patched())
             stack.enter_context(self.observer)
