@@ -6,9 +6,9 @@ are changed until the class, built on the meta device, has exactly the result's 
 modules hold is the result's: the same shapes with another count of heads, or another scale, would be another model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -83,24 +83,24 @@ def _found(model: nn.Module, small: nn.Module, package: Package) -> tuple[Candid
     One field is changed at a time, or two where one alone brings nothing nearer: a width and its number of heads.
     """
     options = [(field, value) for field, values in _options(model, small, package).items() for value in (None, *values)]
-    nearest = _tried(model, small, package, {})
-    steps: list[tuple[tuple[Field, Any], ...]] = [(option,) for option in options]
-    tries, refused = 0, ""
-    while nearest.left and tries < TRIES:
-        for step in islice(steps, TRIES - tries):
-            tries += 1
-            changes = {**nearest.changes, **dict(step)}
-            said = {field: value for field, value in changes.items() if value is not None}
-            tried = _tried(model, small, package, said)
-            refused = tried.left[0] if tried.built is None else refused
-            if len(tried.left) < len(nearest.left) and tried.built is not None:
-                nearest, steps = tried, [(option,) for option in options]
-                break
-        else:
-            if steps and len(steps[0]) == 2:
-                break
-            steps = [pair for pair in combinations(options, 2) if pair[0][0] != pair[1][0]]
+    nearest, refused = _tried(model, small, package, {}), ""
+    steps = _steps(options)
+    for _ in range(TRIES):
+        step = next(steps, None)
+        if step is None or not nearest.left:
+            break
+        said = {field: value for field, value in {**nearest.changes, **dict(step)}.items() if value is not None}
+        tried = _tried(model, small, package, said)
+        refused = tried.left[0] if tried.built is None else refused
+        if len(tried.left) < len(nearest.left) and tried.built is not None:
+            nearest, steps = tried, _steps(options)
     return (None, [*filter(None, [refused]), *nearest.left]) if nearest.left else (nearest, [])
+
+
+def _steps(options: Sequence[tuple[Field, Any]]) -> Iterator[tuple[tuple[Field, Any], ...]]:
+    """One option at a time, then two of different fields."""
+    yield from ((option,) for option in options)
+    yield from (pair for pair in combinations(options, 2) if pair[0][0] != pair[1][0])
 
 
 def _tried(model: nn.Module, small: nn.Module, package: Package, changes: Mapping[Field, Any]) -> Candidate:
