@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from fxprune.artefacts.outputs import drop_named_tuples, drop_records, plain
 from fxprune.artefacts.source import run
 from fxprune.capture.contexts import is_about_gradients
-from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_structure, tree_unflatten
+from fxprune.capture.pytrees import TreeSpec, tree_iter, tree_map, tree_map_only, tree_structure, tree_unflatten
 from fxprune.errors import FxpruneError, UnsupportedError
 from fxprune.ir.call_arguments import arguments
 from fxprune.ir.comparison import difference
@@ -53,7 +53,10 @@ def exported(small: GraphModule, inputs: Inputs) -> tuple[bytes, str]:
 
 def _saved(program: ExportedProgram) -> bytes:
     """Without sample inputs, stack traces and paths of this machine: a program runs without them."""
-    program.example_inputs = None
+    try:
+        program.example_inputs = None
+    except ValueError:  # torch 2.6 wants some, of the same form
+        program.example_inputs = tree_map_only(torch.Tensor, torch.zeros_like, program.example_inputs)
     for entry in program.module_call_graph:
         if entry.signature is not None:
             entry.signature.in_spec, entry.signature.out_spec = map(_plain_spec, (entry.signature.in_spec,

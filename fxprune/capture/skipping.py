@@ -131,7 +131,7 @@ class _Pairing:
     def same(self) -> bool:
         """Whether they are the same but for that."""
         rest = self.ours[:self.start] + self.ours[self.start + self.missing:]
-        outputs = (next(reversed(traced.graph.nodes)) for traced in (self.whole, self.turned))
+        outputs = (next(iter(reversed(traced.graph.nodes))) for traced in (self.whole, self.turned))
         return all(a.op == b.op and self._alike(a.target, b.target)
                    and self._equal((a.args, a.kwargs), (b.args, b.kwargs))
                    for a, b in (*zip(rest, self.theirs, strict=True), tuple(outputs)))

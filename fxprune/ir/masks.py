@@ -73,6 +73,10 @@ def fits(mask: np.ndarray, length: int) -> bool:
 
     >>> fits(np.array([True, False, True, False]), 6), fits(np.array([True, False, False, False]), 6)
     (True, False)
+    >>> fits(np.ones(4, bool), 0), fits(np.ones(0, bool), 4)
+    (True, False)
     """
+    if not len(mask):  # of nothing, as where nothing was detected, there is no pattern
+        return length == 0
     period = math.gcd(len(mask), length)
-    return len(mask) == length or bool(period) and bool((mask.reshape(-1, period) == mask[:period]).all())
+    return bool((mask.reshape(-1, period) == mask[:period]).all())
