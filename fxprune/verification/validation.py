@@ -44,7 +44,7 @@ DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, **ROUNDING}
 SEED = 20190
 # Bytes of the original's values that are kept to be compared, besides those that a run needs by itself: no more than
-# the first, and of small models no less than the second. In between, half of what the weights take.
+# the first, and of small models no less than the second. In between, a quarter of what the weights take.
 HELD, FEW = 4 << 30, 1 << 28
 
 
@@ -237,4 +237,4 @@ class _Comparison:
         captured = sum(math.prod(spec.shape) for spec in example_inputs.specs(self.plan.inputs))
         now = sum(t.numel() for t in tree_iter(example) if isinstance(t, torch.Tensor))
         count = sum(math.prod(view.lengths(ref)) for ref in values.values()) * now // max(captured, 1)
-        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, self.weights // 2))))
+        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, self.weights // 4))))
