@@ -97,9 +97,8 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         cut: how much goes, and where: all that `fxprune.plan` takes, as ``macs``, ``params`` or ``channels`` (the
             fraction to *keep*; half of the MACs where none is given), ``latency`` (of the measured time) or
             ``latency_ms``, ``threshold`` or ``widths`` in their place, ``criterion``, ``vote``, ``scope``, ``per``,
-            ``round_to``, ``groups``, ``ignore``, ``min_channels``, ``uniform``, ``depth``, ``depth_criterion``,
-            and ``data``, ``loss`` and
-            ``samples`` for criteria that read data and for recovery.
+            ``round_to``, ``groups``, ``ignore``, ``min_channels``, ``uniform``, ``depth``, ``depth_criterion``, and
+            ``data``, ``loss`` and ``samples`` for criteria that read data and for recovery.
 
     Returns:
         A ``torch.fx.GraphModule``; with ``form="module"``, or where the model's Python cannot be traced

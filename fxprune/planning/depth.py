@@ -55,7 +55,7 @@ class Depth:
     def holds(self, group: CouplingGroup) -> bool:
         """Whether a group lies in branches that are gone, and nowhere else."""
         gone = {tensor for name in self.gone for tensor in self.branches[name].tensors}
-        return all(member.name in gone for member in group.members)
+        return bool(group.members) and all(member.name in gone for member in group.members)
 
     @property
     def tensors(self) -> dict[str, tuple[str, ...]]:

@@ -48,9 +48,9 @@ def depth_wise(model: nn.Module, branches: Iterable[str]) -> Tensor:
 
     >>> net = nn.ModuleDict({"a": nn.Linear(1, 2, bias=False), "b": nn.Linear(2, 1, bias=False)})
     >>> with torch.no_grad():
-    ...     _ = net["a"].weight.fill_(1.0), net["b"].weight.fill_(1.0)
+    ...     _ = net["a"].weight.fill_(0.0), net["b"].weight.copy_(torch.tensor([[3.0, 4.0]]))
     >>> depth_wise(net, ["*"])
-    tensor(2., grad_fn=<SumBackward0>)
+    tensor(5., grad_fn=<SumBackward0>)
     """
     found: dict[str, list[Tensor]] = {}
     for pattern in [branches] if isinstance(branches, str) else branches:
@@ -60,5 +60,6 @@ def depth_wise(model: nn.Module, branches: Iterable[str]) -> Tensor:
             raise InputError(f"branches must name modules with parameters, and {pattern!r} matches none; write "
                              '"layer1.*.conv*"')
         for name, own in weights.items():
-            found.setdefault(name.rpartition(".")[0], []).extend(p.reshape(-1) for p in own)
-    return torch.stack([torch.linalg.vector_norm(torch.cat(parts)) for parts in found.values() if parts]).sum()
+            # A norm of norms, since shards of unequal lengths cannot be laid end to end.
+            found.setdefault(name.rpartition(".")[0], []).extend(torch.linalg.vector_norm(p) for p in own)
+    return torch.stack([torch.linalg.vector_norm(torch.stack(norms)) for norms in found.values() if norms]).sum()

@@ -9,6 +9,7 @@ from fxprune import RuleError
 from fxprune.capture.capturing import capture
 from fxprune.capture.observer import Observer
 from fxprune.capture.tracer import Tracer
+from fxprune.capture.watch import Watcher
 from fxprune.rules.bugs import raise_bugs
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -54,6 +55,26 @@ def test_elsewhere_true_tensors_serve_and_the_report_calls_it_a_bug():
     (bug,) = coupling.bugs
     assert coupling.mode == "graph" and bug.startswith("a bug: capture raised KeyError: 'entry'")
     assert bug in coupling.report("md") and list(coupling.prunable) == ["a"]
+
+
+class Chooses(nn.Module):
+    """What it runs hangs on values, so that it can only be watched."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = self.a(x)
+        return self.b(hidden if hidden.sum() > 0 else -hidden)
+
+
+def test_an_error_of_capture_is_an_error_by_name_where_a_model_is_watched(monkeypatch):
+    namespace = {"__name__": "broken"}
+    exec(compile("def lookup(self): return {}['entry']", Tracer.trace.__code__.co_filename, "exec"), namespace)
+    monkeypatch.setattr(Watcher, "__enter__", namespace["lookup"])
+    with pytest.raises(RuleError, match="a bug: capture raised KeyError: 'entry'"):
+        fxprune.analyze(Chooses(), torch.randn(2, 4))
 
 
 def raises(error):

@@ -144,8 +144,11 @@ def decays(coupling):
             "probabilistic": SPP(coupling, 0.5, peak=0.2)}
 
 
-def decayed(model, penalty, optimizer, form, share, steps=8):
-    for step in range(steps):
+FORM = {"probabilistic": "none"}  # it masks, and decays nothing
+
+
+def decayed(model, penalty, optimizer, form, share, first=0, last=20):
+    for step in range(first, last):
         x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(step)).double()[share]
         with penalty.masked(model) if isinstance(penalty, SPP) else contextlib.nullcontext():
             loss = model(x).square().mean()
@@ -156,15 +159,36 @@ def decayed(model, penalty, optimizer, form, share, steps=8):
         optimizer.zero_grad()
 
 
-def decays_are_those_of_one_process(share, folder):
+def decays_are_those_of_one_process(share, folder, only=tuple(OPTIMIZERS)):
     coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
     for name in decays(coupling):
-        for form in ("none",) if name == "probabilistic" else ("gradients", "loss"):
+        for kind in only:
+            form = FORM.get(name, {"sgd": "gradients", "adamw": "loss"}[kind])
             alone, many, one, several = residual().double().eval(), sharded(), *(decays(coupling)[name] for _ in "12")
-            decayed(alone, one, OPTIMIZERS["sgd"](alone.parameters()), form, slice(None))
-            decayed(many, several, OPTIMIZERS["sgd"](many.parameters()), form, share)
-            assert distance(full(many), full(alone)) < 1e-6, (name, form)
-            assert several.state_dict().keys() == one.state_dict().keys()
+            decayed(alone, one, OPTIMIZERS[kind](alone.parameters()), form, slice(None))
+            decayed(many, several, OPTIMIZERS[kind](many.parameters()), form, share)
+            assert distance(full(many), full(alone)) < 1e-6, (name, kind)
+
+
+def decays_interrupted(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for name, penalty in decays(coupling).items():
+        many = sharded()
+        decayed(many, penalty, torch.optim.SGD(many.parameters(), 0.05), FORM.get(name, "gradients"), share, 0, 10)
+        dcp.save({"model": {n: p.detach() for n, p in many.named_parameters()}, "penalty": penalty},
+                 checkpoint_id=f"{folder}/{name}")
+
+
+def decays_resumed(share, folder):
+    coupling = analyze(residual(), torch.zeros(2, 3, 8, 8))
+    for name, penalty in decays(coupling).items():
+        many = sharded()
+        dcp.load({"model": {n: p.detach() for n, p in many.named_parameters()}, "penalty": penalty},
+                 checkpoint_id=f"{folder}/{name}")
+        decayed(many, penalty, torch.optim.SGD(many.parameters(), 0.05), FORM.get(name, "gradients"), share, 10, 20)
+        alone, one = residual().double().eval(), decays(coupling)[name]
+        decayed(alone, one, torch.optim.SGD(alone.parameters(), 0.05), FORM.get(name, "gradients"), slice(None))
+        assert distance(full(many), full(alone)) < 1e-6, name
 
 
 def terms_are_those_of_one_process(share, folder):
@@ -254,11 +278,13 @@ def resumed(share, folder):
 
 def test_two_processes(tmp_path):
     quick = functools.partial(same_as_one_process, only=("with scales",))
+    quick_decays = functools.partial(decays_are_those_of_one_process, only=("sgd",))
     run(2, [quick, silent_where_filters_are_local, mixed_precision, a_rank_that_differs, a_plan_of_shards,
-            decays_are_those_of_one_process, terms_are_those_of_one_process], tmp_path)
+            quick_decays, terms_are_those_of_one_process], tmp_path)
 
 
 @pytest.mark.slow
 def test_four_processes_and_a_checkpoint_of_two(tmp_path):
-    run(2, [interrupted, same_as_one_process], tmp_path)
-    run(4, [resumed, same_as_one_process, silent_where_filters_are_local, hybrid, another_way_is_refused], tmp_path)
+    run(2, [interrupted, decays_interrupted, same_as_one_process, decays_are_those_of_one_process], tmp_path)
+    run(4, [resumed, decays_resumed, same_as_one_process, decays_are_those_of_one_process,
+            terms_are_those_of_one_process, silent_where_filters_are_local, hybrid, another_way_is_refused], tmp_path)

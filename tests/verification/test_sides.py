@@ -84,3 +84,29 @@ def test_rounding_is_the_least_that_a_value_is_measured_by():
     ledger.compare("mean", torch.tensor([1e-17]).double(), torch.tensor([3e-17]).double(), "a test", rounding=1e-15)
     with pytest.raises(VerificationError, match="differs by"):
         ledger.compare("mean", torch.tensor([1e-17]).double(), torch.tensor([3e-15]).double(), "a test", rounding=1e-15)
+
+
+class Counted(nn.Module):
+    """`bincount` has no meta kernel, so that this is captured on true tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x)) * torch.bincount((x[:, 0, 0, 0] > 0).long(), minlength=2)[:1].clamp(max=1)
+
+
+def two_rows_alone(value):
+    if len(value) != 2:
+        raise ValueError("not this batch")
+    return value
+
+
+def test_a_result_that_stops_at_another_batch_is_wrong_where_the_captured_graph_runs():
+    torch.manual_seed(0)
+    model = Counted()
+    plan = fxprune.plan(fxprune.analyze(model, X), model, channels=0.5)
+    small = damaged(fxprune.apply(model, plan, verify=False), "b", two_rows_alone)
+    with pytest.raises(VerificationError, match=r"the result must run where the original does \(train mode, batch 3\)"):
+        fxprune.verify(model, small, plan)

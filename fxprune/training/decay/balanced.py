@@ -37,10 +37,11 @@ class AutoBalanced(ChannelDecay):
         self._doomed = doomed(coupling, plan)
         super().__init__(coupling, list(self._doomed))
         self.strength = number("strength", strength, "strength=1e-4")
-        self._importance: dict[str, np.ndarray] = {}
+        # Of no channels until the first update, but for every group: a checkpoint is loaded into what is listed.
+        self._importance = {name: np.zeros(0) for name in self.groups}
 
     def rates(self, model: nn.Module) -> Rates:
-        if not self._importance:
+        if not any(map(len, self._importance.values())):
             self._importance = {name: _importance(row, self._doomed[name])
                                 for name, row in self.magnitudes(model).items()}
         squares = score_groups(list(self.groups.values()), model, "l2")

@@ -53,10 +53,14 @@ def how_many_go(groups: Mapping[str, CouplingGroup], channels: float) -> dict[st
 
 
 class Ranking:
-    """The running mean of each channel's rank by L1 norm, among those of its group that are not gone."""
+    """The running mean of each channel's rank by L1 norm, among those of its group that are not gone.
 
-    def __init__(self) -> None:
-        self.mean: dict[str, np.ndarray] = {}
+    Args:
+        sizes: of the groups.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.mean = {name: np.zeros(size) for name, size in sizes.items()}
         self.count = 0
 
     def ranked(self, magnitudes: Rates, gone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -65,8 +69,7 @@ class Ranking:
         for name, size in magnitudes.items():
             # What is gone ranks below all others.
             rank = np.argsort(np.argsort(np.where(gone[name], -1.0, size), kind="stable"), kind="stable")
-            mean = self.mean.get(name, np.zeros(len(rank)))
-            self.mean[name] = mean + (rank - mean) / (self.count + 1)
+            self.mean[name] = self.mean[name] + (rank - self.mean[name]) / (self.count + 1)
             order = np.argsort(self.mean[name], kind="stable")
             found[name] = order[~gone[name][order]]
         self.count += 1
@@ -95,7 +98,7 @@ class IncReg(ChannelDecay):
         self.target = 1e4 * peak if target is None else number("target", target, "target=2.5", positive=True)
         self.going = how_many_go(self.groups, channels)
         self._rates = {name: np.zeros(group.size) for name, group in self.groups.items()}
-        self._ranking = Ranking()
+        self._ranking = Ranking({name: group.size for name, group in self.groups.items()})
 
     @property
     def gone(self) -> dict[str, np.ndarray]:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fxprune.errors import InputError
 from fxprune.planning.selection import Wanted
 from fxprune.training.arguments import number
-from fxprune.training.decay.channel_decay import ChannelDecay
+from fxprune.training.decay.channel_decay import ChannelDecay, Rates
 from fxprune.training.decay.incremental import how_many_go, increments
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ class SPP(ChannelDecay):
         self.probability = {name: np.ones(group.size) for name, group in self.groups.items()}
         self._scores = {name: np.zeros(group.size) for name, group in self.groups.items()}
         self._generator = np.random.default_rng(seed)
+
+    def rates(self, model: nn.Module) -> Rates:
+        """
+        Raises:
+            InputError: always; it decays nothing.
+        """
+        raise InputError("SPP masks channels while a batch is run, and adds nothing to a loss or to gradients; write "
+                         "with penalty.masked(model): loss(model(x), y).backward()")
 
     @contextmanager
     def masked(self, model: nn.Module) -> Iterator[dict[str, np.ndarray]]:
