@@ -53,6 +53,7 @@ class Calls:
 
     Args:
         view: the graph under the plan.
+        least: the same graph where all that may go is gone.
         origin: the run that shows where its numbers come from.
         tape: the number of its tape.
         wanted: of the calls that can be rewritten.
@@ -62,6 +63,7 @@ class Calls:
     """
 
     view: View
+    least: View
     origin: Attributed
     tape: int
     wanted: list[Wanted] = field(default_factory=list)
@@ -103,6 +105,10 @@ class Calls:
     def shrinks(self, place: TensorDim) -> bool:
         return place.tensor in self.view.dims and self.left(place) < self.size(place)
 
+    def may_shrink(self, place: TensorDim) -> bool:
+        """Whether some plan shrinks the dimension, be it this one or not."""
+        return place.tensor in self.view.dims and self.least.shrinks(Dim(place.tensor, place.dim))
+
     def size(self, place: TensorDim) -> int:
         return len(self.view.dims[place.tensor][place.dim])
 
@@ -110,10 +116,14 @@ class Calls:
         return int(self.view.kept_of(self.view.dims[place.tensor][place.dim]).sum())
 
     def dims(self, *nodes: Node) -> list[TensorDim]:
-        """The dimensions of the nodes' tensors that shrink, last ones first."""
+        """The dimensions of the nodes' tensors that may shrink, last ones first."""
         places = [TensorDim(self.tape, ref.id, dim) for node in nodes for ref in self.view.refs(node.name).values()
                   for dim in reversed(range(len(ref.shape)))]
-        return [place for place in places if self.shrinks(place)]
+        return [place for place in places if self.may_shrink(place)]
+
+    def shrinking(self, *nodes: Node) -> list[TensorDim]:
+        """Those of them that this plan shrinks."""
+        return [place for place in self.dims(*nodes) if self.shrinks(place)]
 
     def _table(self, value: torch.Tensor, source: Node | None) -> Any:
         """A buffer's own place is the only one for another index table."""
@@ -125,9 +135,9 @@ class Calls:
         return source
 
 
-def calls_under(view: View, origin: Attributed, tape: int) -> Calls:
+def calls_under(view: View, least: View, origin: Attributed, tape: int) -> Calls:
     """The calls of a captured graph under a plan, and what each must be given."""
-    calls = Calls(view, origin, tape)
+    calls = Calls(view, least, origin, tape)
     for node, position in zip(Outline.of(view.traced).nodes, origin.positions, strict=True):
         call = Wanted(node, position, {})
         try:

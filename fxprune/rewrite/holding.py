@@ -17,7 +17,7 @@ from fxprune.capture.outline import Outline, Path
 from fxprune.capture.retracing import Rerun
 from fxprune.capture.sizes import Attribute, attributes_in, leaves
 from fxprune.coupling.replay import InStep, Place
-from fxprune.ir.tape import TensorDim
+from fxprune.ir.tape import Ref, TensorDim
 from fxprune.rewrite.attribute_values import put_in
 from fxprune.rewrite.call_numbers import Calls, Wanted
 from fxprune.rewrite.slicing import sliced
@@ -35,7 +35,7 @@ def predicted(calls: Calls, values: Mapping[Attribute, int]) -> tuple[Held, Held
     """
     for_values: Held = {}
     held = _parts(calls)
-    for name in calls.valued & calls.refused.keys():
+    for name in filter(calls.valued.__contains__, calls.refused):
         for_values |= dict.fromkeys(_last(calls, _node(calls, str(name))), calls.refused[name])
     for call in calls.wanted:
         for path, number in call.numbers.items():
@@ -57,7 +57,7 @@ def compared(calls: Calls, rerun: Rerun) -> Held:
     for call in calls.wanted:
         if call.position >= len(got.nodes):
             return held | _frozen(call, f"the smaller copy raises {type(rerun.error).__name__}: {rerun.error}",
-                                  calls.dims(*call.node.all_input_nodes))
+                                  calls.shrinking(*call.node.all_input_nodes))
         held |= _compared(calls, call, got, rerun)
     return held
 
@@ -80,10 +80,19 @@ def _compared(calls: Calls, call: Wanted, got: Outline, rerun: Rerun) -> Held:
     refs = rerun.traced.tape.nodes.get(node.name, {})
     for path, ref in calls.view.refs(call.node.name).items():
         planned = calls.view.lengths(ref)
-        if path in refs and refs[path].shape != planned:
+        if path in refs and _other_shape(calls, ref, refs[path].shape, rerun):
             return _frozen(call, f"it gives shape {list(refs[path].shape)} where {list(planned)} is planned",
-                           calls.dims(call.node))
+                           calls.shrinking(call.node))
     return _constant(calls, call, node, rerun)
+
+
+def _other_shape(calls: Calls, ref: Ref, have: tuple[int, ...], rerun: Rerun) -> bool:
+    """Whether a tensor is not as planned. Where the data decide on lengths, only those that a plan decides on count."""
+    planned = calls.view.lengths(ref)
+    if not rerun.traced.unsteady or len(have) != len(planned):
+        return have != planned
+    return any(n != m for dim, (n, m) in enumerate(zip(have, planned, strict=True))
+               if calls.may_shrink(TensorDim(calls.tape, ref.id, dim)))
 
 
 def _constant(calls: Calls, call: Wanted, node: Node, rerun: Rerun) -> Held:
@@ -96,7 +105,7 @@ def _constant(calls: Calls, call: Wanted, node: Node, rerun: Rerun) -> Held:
     want = sliced(constant, {dim: mask.nonzero()[0] for dim, mask in enumerate(masks) if not mask.all()})
     if want.shape == have.shape and (want.is_meta or have.is_meta or torch.equal(want, have.to(want))):
         return {}
-    return _frozen(call, "a tensor that the model's Python holds would have to shrink", calls.dims(call.node))
+    return _frozen(call, "a tensor that the model's Python holds would have to shrink", calls.shrinking(call.node))
 
 
 def _held(calls: Calls, call: Wanted, path: Path, have: Any, number: Any) -> Held:
@@ -149,7 +158,7 @@ def _steps(calls: Calls, call: Wanted, path: Path, number: int) -> Iterator[InSt
     """What must shrink in step for this number to come out right."""
     own = _lengths(calls, call, path, number)
     for read in _read(calls, call, path):
-        if not calls.shrinks(read):
+        if not calls.may_shrink(read):
             continue
         if own and calls.size(own[0]) == calls.size(read):
             yield InStep(read, own[0])
@@ -179,7 +188,7 @@ def _parts(calls: Calls) -> Held:
     for name, why in list(calls.refused.items()):
         if name in calls.valued:
             continue
-        parts = calls.dims(_node(calls, str(name)))
+        parts = calls.shrinking(_node(calls, str(name)))
         alike = [InStep(parts[0], place) for place in parts[1:]
                  if calls.size(place) == calls.size(parts[0]) and calls.left(place) != calls.left(parts[0])]
         if alike:

@@ -34,7 +34,8 @@ def formed(model: nn.Module, small: nn.Module, analysis: Analysis, kept: Mapping
     """
     captured = analysis.captured
     modes = {id(traced): mode for mode, traced in reversed(captured.modes.items())}
-    graphs = [calls_under(view, captured.attributed[modes[id(view.traced)]], number)
+    least = analysis.views({name: () for name in analysis.coupling.prunable})
+    graphs = [calls_under(view, least[number], captured.attributed[modes[id(view.traced)]], number)
               for number, view in enumerate(analysis.views(kept))]
     values = solved([equation for calls in graphs for equation in calls.equations()],
                     [fact for calls in graphs for fact in calls.facts()])

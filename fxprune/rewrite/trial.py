@@ -44,10 +44,11 @@ def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
 
 
 def uneven_cut(coupling: Coupling) -> dict[str, np.ndarray]:
-    """Another share of every group, since a budget keeps another of each: what must shrink in step shows only then."""
+    """Another share of every group, since a budget keeps another of each: what must shrink in step shows only then.
+    Something of each goes."""
     rng, golden = np.random.default_rng(0), (5 ** 0.5 - 1) / 2
     shares = {name: 0.35 + 0.6 * (number * golden % 1) for number, name in enumerate(coupling.prunable)}
-    return {name: np.sort(rng.permutation(group.size)[:max(1, round(shares[name] * group.size))])
+    return {name: np.sort(rng.permutation(group.size)[:max(1, min(group.size - 1, round(shares[name] * group.size)))])
             for name, group in coupling.prunable.items()}
 
 

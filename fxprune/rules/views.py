@@ -166,11 +166,11 @@ def view_as(op, x, other):
 
 def _ones_named(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     """Only dimensions of length 1 in the original are squeezed: a channel dimension may have shrunk to 1."""
-    shape = site.shape(args[0])
-    if 1 not in site.lengths(args[0]) or site.lengths(args[0]) == shape:
-        return target, args, kwargs
+    shape, lengths = site.shape(args[0]), site.lengths(args[0])
     dims = argument(args, kwargs, 1, "dim", tuple(range(len(shape))))
     dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    if 1 not in lengths or not any(lengths[d] == 1 != shape[d] for d in dims):
+        return target, args, kwargs
     return target if isinstance(target, str) else torch.squeeze, (args[0], tuple(d for d in dims if shape[d] == 1)), {}
 
 
