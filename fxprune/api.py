@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 from typing_extensions import Unpack
@@ -13,12 +13,12 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
-from fxprune.errors import FormError, InputError, PlanError
+from fxprune.errors import InputError, PlanError
 from fxprune.gradual.original import of_the_original
 from fxprune.ir.policy import Policy
 from fxprune.latency.correction import timed_plan
 from fxprune.latency.target import Target
-from fxprune.passes import analysis_of, carry_out, proven, refined
+from fxprune.passes import analysis_of, carry_out, proven, redrawn
 from fxprune.planning import Plan
 from fxprune.planning.batches import SAMPLES, Data, Loss
 from fxprune.planning.cut_options import CutOptions, with_cut_options
@@ -31,8 +31,6 @@ from fxprune.rewrite.recovery import check_method, laid_in
 from fxprune.training import DWGL
 from fxprune.training.user_fit import Fit, default_penalty, trained
 from fxprune.verification import Verification, check
-
-Made = TypeVar("Made")
 
 
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None,
@@ -120,8 +118,9 @@ def compress(model: nn.Module, example_inputs: Any = None, *, recover: str | Non
         pressed = select(analysis.coupling.groups, model, cut.get("groups", "auto"), cut.get("ignore", ()))
         made = (penalty or default_penalty([group.name for group in pressed], cut))(analysis.coupling)
         model = trained(model, analysis.coupling, train, made)
-    analysis, (drawn, timing, folded, small) = _redrawn(
-        model, analysis, cut, lambda now: _smaller(model, now, target, cut, recover, fold_constants, calibration))
+    analysis, (drawn, timing, folded, small) = redrawn(
+        model, analysis, lambda now: _smaller(model, now, target, cut, recover, fold_constants, calibration),
+        again=cut.get("widths") is None)
     if train is not None and cut.get("vote") != "intersection":  # there the plan itself has said so
         kept = {name: group.kept for name, group in drawn.groups.items()}
         say_what_goes_beyond(analysis.coupling, made.votes(model).agreed, kept, "the budget", 4)
@@ -137,25 +136,6 @@ def _smaller(model: nn.Module, analysis: Analysis, target: Target | None, cut: C
     drawn, timing = timed_plan(model, analysis, target, cut)
     folded = fold(model, analysis, drawn, calibration) if fold_constants else Folded(model)
     return drawn, timing, folded, carry_out(folded, analysis, drawn, model, recover, cut.get("data"))
-
-
-def _redrawn(model: nn.Module, analysis: Analysis, cut: CutOptions, smaller: Callable[[Analysis], Made]
-             ) -> tuple[Analysis, Made]:
-    """Where the model's Python turns out to fix what a plan cuts, that is frozen or tied, and the plan drawn again: a
-    trial cuts but one share of every group. Widths that the caller says are not changed.
-
-    Raises:
-        FormError: of such widths, or of what is held already.
-    """
-    held: dict[Any, str] = {}
-    while True:
-        try:
-            return analysis, smaller(analysis)
-        except FormError as error:
-            if cut.get("widths") is not None or error.held.keys() <= held.keys():
-                raise
-            held |= error.held
-        analysis = refined(model, analysis.captured, analysis.coupling.policy, held)
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any = None) -> Verification:

@@ -1,9 +1,9 @@
 """What the public functions are made of: the analysis of a model, and the module that a plan makes of it."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
 from fxprune.coupling.replay import Place
-from fxprune.errors import InputError, VerificationError
+from fxprune.errors import FormError, InputError, VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
@@ -31,6 +31,8 @@ from fxprune.rewrite.recovery import recover
 from fxprune.rewrite.shrink import shrink
 from fxprune.rewrite.trial import held_by_python, random_cut, refusals
 from fxprune.verification import check
+
+Made = TypeVar("Made")
 
 
 def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | None = None, form: str = "") -> Analysis:
@@ -55,6 +57,28 @@ def refined(model: nn.Module, captured: Captured, policy: Policy, held: Mapping[
     """The analysis of a capture; ``held`` is frozen or tied besides what a random plan may not cut."""
     trials = (refusals, held_by_python, changed_values) if policy.form == MODULE else (refusals, changed_values)
     return refine(model, captured, policy, trials, held)
+
+
+def redrawn(model: nn.Module, analysis: Analysis, smaller: Callable[[Analysis], Made], again: bool = True
+            ) -> tuple[Analysis, Made]:
+    """What ``smaller`` makes of the analysis. Where the model's Python turns out to fix what its plan cuts, that is
+    frozen or tied, and the plan drawn again: a trial cuts but one share of every group.
+
+    Args:
+        again: not for widths that the caller says, which are not changed.
+
+    Raises:
+        FormError: of such widths, or of what is held already.
+    """
+    held: dict[Place, str] = {}
+    while True:
+        try:
+            return analysis, smaller(analysis)
+        except FormError as error:
+            if not again or error.held.keys() <= held.keys():
+                raise
+            held |= error.held
+        analysis = refined(model, analysis.captured, analysis.coupling.policy, held)
 
 
 def _check_outputs(captured: Captured, policy: Policy) -> None:

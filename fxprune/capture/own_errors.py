@@ -1,7 +1,7 @@
-"""Errors of capture's own Python, told from those of the model that runs under it.
+"""Errors of fxprune's own Python, told from those of the model that it runs.
 
 Where a capture fails, another way is taken: true tensors, other lengths, module mode. What a model raises may well lead
-there; what capture's own Python raises is a bug, and must not pass for a trait of the model.
+there; what our own Python raises is a bug, and must not pass for a trait of the model.
 """
 
 import dis
@@ -11,13 +11,15 @@ from types import TracebackType
 from fxprune.errors import RuleError
 from fxprune.rules.bugs import Bug, frozen_by
 
-_HERE = os.path.dirname(__file__) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# The folders that run a user's Python.
+_RUNNING = ("capture", "rewrite")
 # How a model's own call is handed on, ``func(*args, **kwargs)``: what torch raises there is the model's.
 _HANDED_ON = "CALL_FUNCTION_EX"
 
 
 def own_bugs(error: Exception) -> list[Bug]:
-    """What to call an error that capture's own Python has raised; nothing for one that came from elsewhere.
+    """What to call an error that our own Python has raised; nothing for one that came from elsewhere.
 
     Raises:
         RuleError: it is one, where bugs are raised.
@@ -32,12 +34,15 @@ def own_bugs(error: Exception) -> list[Bug]:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     # C++ raises RuntimeError and leaves no frame; everything that we raise on purpose has a name of ours.
-    if last is None or isinstance(error, RuntimeError) or type(error).__module__.startswith("fxprune") or \
-            not last.tb_frame.f_code.co_filename.startswith(_HERE) or _hands_on(last):
+    if last is None or isinstance(error, RuntimeError) or type(error).__module__.startswith("fxprune"):
         return []
-    place = f"{os.path.basename(last.tb_frame.f_code.co_filename)}:{last.tb_lineno}"
-    return [frozen_by(RuleError(f"a bug: capture raised {type(error).__name__}: {error} (at {place}); please report it "
-                                "to fxprune, with the model"))]
+    file = last.tb_frame.f_code.co_filename
+    folder = file.removeprefix(_PACKAGE).partition(os.sep)[0]
+    if not file.startswith(_PACKAGE) or folder not in _RUNNING or _hands_on(last):
+        return []
+    place = f"{os.path.basename(file)}:{last.tb_lineno}"
+    return [frozen_by(RuleError(f"a bug: {folder} raised {type(error).__name__}: {error} (at {place}); please report "
+                                "it to fxprune, with the model"))]
 
 
 def _hands_on(frame: TracebackType) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 
 from fxprune.capture.layer_classes import CONVOLUTION
 from fxprune.capture.model_walk import named_modules
+from fxprune.capture.own_errors import own_bugs
 from fxprune.capture.provenance import mark
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.sizes import Attribute, Book
@@ -53,8 +54,15 @@ def _ask_the_builder(model: nn.Module, small: nn.Module) -> None:
     try:
         with torch.device("meta"), untouched_rng():
             root.reset_classifier(model.num_classes)  # type: ignore[operator]
-    except Exception:  # a method that does not run on the original tells nothing
-        return
+        _answer(small, root, book)
+    except Exception as error:  # a method that does not run on the original tells nothing
+        own_bugs(error)
+    finally:
+        book.close()
+
+
+def _answer(small: nn.Module, root: nn.Module, book: Book) -> None:
+    """Set what the builder's new layers, and its questions, say of attributes."""
     wanted = [Equation(book.expression_of(getattr(module, name)), getattr(small.get_submodule(path), name))
               for path, module in named_modules(root) for kind, name in READS.items() if isinstance(module, kind)]
     facts = [Equation(guard.fact, guard.value) for guard in book.guards.values()]
@@ -62,7 +70,6 @@ def _ask_the_builder(model: nn.Module, small: nn.Module) -> None:
     settled = [Equation(at, number_at(small, at)) for at in attributes if number_at(small, at) != at.number]
     found = solved([*settled, *filter(lambda equation: equation.attributes, wanted)], facts)
     assign(small, {at: number for at, number in found.items() if number_at(small, at) == at.number})
-    book.close()
 
 
 def _told(model: nn.Module) -> Iterator[tuple[Attribute, tuple[str, int]]]:
@@ -100,8 +107,8 @@ def _outputs(model: nn.Module, inputs: Inputs) -> dict[tuple[str, int], list[Sha
             features = root.forward_features(*args, **kwargs)  # type: ignore[operator]
             _note(found, "forward_features()", features)
             _note(found, "forward_head()", root.forward_head(features, pre_logits=True))  # type: ignore[operator]
-        except Exception:
-            return found  # what has run until then has been noted
+        except Exception as error:  # what has run until then has been noted
+            own_bugs(error)
     return found
 
 

@@ -1,6 +1,6 @@
 """Plans of a search, and the modules that they make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from fxprune.capture.model_walk import signature_of
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
+from fxprune.errors import BudgetError
 from fxprune.ir.groups import CouplingGroup
-from fxprune.passes import analysis_of, carry_out
+from fxprune.passes import analysis_of, carry_out, redrawn
 from fxprune.planning import GroupPlan, Plan
 from fxprune.planning.batches import Data
 from fxprune.planning.budget import Budget
 from fxprune.planning.criteria import resolve
 from fxprune.planning.draw import plan as draw
+from fxprune.planning.plan_chain import chained
 from fxprune.planning.roles import Roles
 from fxprune.planning.scoring import raw_scores
 from fxprune.planning.selection import Ignored, Wanted, select
@@ -82,6 +85,9 @@ class Candidates:
             choice: its shares.
             budget: for a choice without shares; the search's where None.
         """
+        if not self.space.units:
+            raise BudgetError("the model's own Python fixes all that this search may cut; search on "
+                              "fxprune.analyze(model, inputs), for form=\"graph\", which rewrites that")
         asked = budget or self.budget
         options: dict[str, Any] = {"criterion": self.criteria[choice.criterion], "vote": choice.vote,
                                    "round_to": self.frame.round_to, "min_channels": self.frame.min_channels}
@@ -96,6 +102,46 @@ class Candidates:
         groups = {name: GroupPlan(group.size, group.kept) for name, group in drawn.groups.items()}
         said: dict[str, Any] = {**drawn.options, "criterion": choice.criterion}
         return replace(drawn, groups=groups, options=said)
+
+    def carried_out(self, drawn: Callable[["Candidates"], Plan], recover: str | None) -> tuple[Plan, nn.Module]:
+        """A plan, and what it makes of the model. Where the model's Python turns out to fix what the plan cuts, it is
+        drawn again, as `fxprune.compress` draws it again, on candidates that know that.
+
+        Args:
+            drawn: draws the plan, of these candidates or of those.
+            recover: the recovery of the module.
+        """
+        def made(analysis: Analysis) -> tuple[Plan, nn.Module]:
+            now = self if analysis is self.analysis else self._on(analysis)
+            plan = drawn(now)
+            small = now.module(plan, recover)
+            return (plan if now is self else self._said(plan, small)), small
+
+        return redrawn(self.model, self.analysis, made)[1]
+
+    def _on(self, analysis: Analysis) -> "Candidates":
+        """The same search on a coupling of which more is frozen or tied. What the channels of a group are shared with
+        must all be of the search; else it stays whole."""
+        units = {(member.name, member.dim): unit for unit, names in self.space.units.items() for name in names
+                 for member in self.coupling.groups[name].members}
+        found: dict[str, list[str]] = {}
+        for name, group in analysis.coupling.prunable.items():
+            owners = [units.get((member.name, member.dim)) for member in group.members]
+            if owners and None not in owners:
+                found.setdefault(str(owners[0]), []).append(name)
+        listed = {name: analysis.coupling.groups[name] for names in found.values() for name in names}
+        criteria = {name: Known(name, raw_scores(analysis.coupling, self.model, listed, resolve(name), self.data))
+                    for name in self.criteria}
+        space = replace(self.space, units={unit: tuple(names) for unit, names in found.items()})
+        return replace(self, analysis=analysis, space=space, criteria=criteria)
+
+    def _said(self, plan: Plan, small: nn.Module) -> Plan:
+        """A plan in the groups of the search, which all of its workers know."""
+        groups, shared = self.coupling.groups, self.coupling.evidence.shared
+        whole = {name: tuple(range(groups[name].size)) for names in self.space.units.values() for name in names}
+        kept = chained(plan.keep, plan.signature, {}, signature_of(small), groups, shared)
+        return Plan.build(groups, {**whole, **kept}, signature=plan.signature, inputs=plan.inputs, digest=plan.digest,
+                          aliases=shared, mode=plan.mode, options=plan.options, policy=plan.policy)
 
     def module(self, plan: Plan, recover: str | None) -> nn.Module:
         """What the plan makes of the model. It is proven where a plan is handed out, not in every trial."""

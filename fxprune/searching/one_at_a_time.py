@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -97,9 +97,9 @@ def sensitivity(model: nn.Module, coupling: Coupling, evaluate: Any, *, kept: Se
 
     def objective(trial: Any) -> float:
         unit, share = trial.suggest_categorical("unit", grid["unit"]), trial.suggest_categorical("kept", shares)
-        plan = _plan(candidates, unit, share)
+        plan, small = candidates.carried_out(lambda now: _plan(now, unit, share), recover)
         trial.set_user_attr(PLAN, json.dumps(plan.to_dict()))
-        return float(evaluate(candidates.module(plan, recover)))
+        return float(evaluate(small))
 
     while len(_points(made)) < whole:
         made.optimize(objective, n_trials=1)
@@ -109,11 +109,16 @@ def sensitivity(model: nn.Module, coupling: Coupling, evaluate: Any, *, kept: Se
 
 
 def _plan(candidates: Candidates, unit: str, share: float) -> Plan:
-    options: dict[str, Any] = {"channels": dict.fromkeys(candidates.space.units[unit], share)}
+    model, coupling = candidates.model, candidates.coupling
+    names = candidates.space.units.get(unit)
+    if names is None:  # the model's Python turned out to fix it
+        return Plan.build(coupling.groups, {}, signature=coupling.signature, inputs=coupling.inputs,
+                          digest=digest_of(model), aliases=coupling.evidence.shared, mode=coupling.mode,
+                          policy=asdict(coupling.policy))
+    options: dict[str, Any] = {"channels": dict.fromkeys(names, share)}
     name, = candidates.criteria
-    return draw(candidates.coupling, candidates.model, criterion=candidates.criteria[name],
-                vote=candidates.space.votes[0], round_to=candidates.frame.round_to,
-                min_channels=candidates.frame.min_channels, **options)
+    return draw(coupling, model, criterion=candidates.criteria[name], vote=candidates.space.votes[0],
+                round_to=candidates.frame.round_to, min_channels=candidates.frame.min_channels, **options)
 
 
 def _points(study: Any) -> dict[tuple[str, float], float]:

@@ -127,11 +127,10 @@ def _objective(trial: Any, candidates: Candidates, starts: Mapping[str, tuple[Ch
     start = trial.user_attrs.get(START)
     drawn = _choice(trial, candidates.space)
     choice, budget = starts.get(start, (drawn, None))
-    plan = candidates.plan(choice, budget)
+    plan, small = candidates.carried_out(lambda now: now.plan(choice, budget), choice.recover)
     # Before it is evaluated: whatever becomes of the worker, the plan is known.
     trial.set_user_attr(PLAN, json.dumps(plan.to_dict()))
     trial.set_user_attr(RECOVER, choice.recover)
-    small = candidates.module(plan, choice.recover)
     arguments = [_Report(trial, may_end=start is None)] if _takes_report(evaluate) else []
     values = evaluate(small, *arguments)
     found = tuple(values) if isinstance(values, Sequence) else (values,)

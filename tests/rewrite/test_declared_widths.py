@@ -1,9 +1,11 @@
 """Widths that a model tells others follow what it became; what cannot be found out stays."""
 
+import pytest
 import torch
 from torch import nn
 
 import fxprune
+from fxprune.rewrite import declared_widths
 
 X = torch.randn(2, 3, 8, 8)
 
@@ -108,3 +110,29 @@ class Borrowed(nn.Module):
 def test_a_layer_that_is_not_called_says_what_its_weight_is():
     small = fxprune.compress(Borrowed().eval(), torch.randn(2, 3), channels=0.5, form="module")
     assert small.out.in_features == small.out.weight.shape[1] == 4
+
+
+def broken(owner, name, monkeypatch):
+    """An entry that is missing in a function of ours."""
+    namespace = {"__name__": "broken"}
+    exec(compile("def lookup(*args): return {}['entry']", declared_widths.__file__, "exec"), namespace)
+    monkeypatch.setattr(owner, name, namespace["lookup"])
+
+
+@pytest.mark.parametrize("name", ["_note", "_answer"])
+def test_an_error_of_our_own_is_none_of_the_models(monkeypatch, name):
+    broken(declared_widths, name, monkeypatch)
+    with pytest.raises(fxprune.RuleError, match=r"a bug: rewrite raised KeyError: 'entry' \(at declared_widths.py:1\)"):
+        small_classifier(Classifier())
+
+
+def test_sizes_of_a_builder_that_raises_are_mere_numbers_afterwards():
+    kept = []
+
+    class Keeping(Broken):
+        def reset_classifier(self, num_classes):
+            kept.append(self.num_features)
+            super().reset_classifier(num_classes)
+
+    small_classifier(Keeping())
+    assert kept and all(size.book.closed for size in kept)

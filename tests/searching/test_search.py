@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from fixed_widths import Even, InStep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -199,3 +200,32 @@ def test_plots(net, coupling, nearness, tmp_path):
     two = fxprune.search(net, coupling, both, trials=5, seed=0, directions=("maximize", "minimize"))
     front = next(line for line in two.plot().axes[0].lines if line.get_label() == "front")
     assert len(front.get_xdata()) == len(two.front)
+
+
+@pytest.mark.parametrize("by", ["group", "role", "stage"])
+@pytest.mark.parametrize("kind", [Even, InStep])
+def test_a_plan_that_the_form_cannot_carry_out_is_drawn_again(kind, by):
+    torch.manual_seed(0)
+    net, x = kind().eval(), torch.randn(4, 6)
+    coupling = fxprune.analyze(net, x, form="module")
+    assert list(coupling.prunable) == ["into", "mid"]
+    seen = []
+    found = fxprune.search(net, coupling, lambda small: float(seen.append(small) or len(seen)), by=by,
+                           budget={"params": 0.5}, trials=6, least=0.6, seed=0)
+    plans = [found.plan(trial) for trial in found.trials]
+    assert len(plans) == 6 and all(cost(coupling, plan, "params") <= 0.5 for plan in plans)
+    if kind is Even:  # all of it stays where its number would come out wrong
+        assert {plan.widths["into"] % 2 for plan in plans} == {0} and 12 in {plan.widths["into"] for plan in plans}
+    else:
+        assert {plan.channels["into"] == plan.channels["mid"] for plan in plans} == {True}
+    assert [(type(small), small.mid.out_features) for small in seen] == [(kind, plan.widths["mid"]) for plan in plans]
+    small = found.module()
+    assert fxprune.record(small).verification.ok and small.mid.out_features == seen[-1].mid.out_features
+
+
+def test_what_a_search_may_not_cut_stays_whole_in_a_plan_that_is_drawn_again():
+    torch.manual_seed(0)
+    net, x = InStep().eval(), torch.randn(4, 6)
+    coupling = fxprune.analyze(net, x, form="module")
+    with pytest.raises(BudgetError, match="the model's own Python fixes all that this search may cut"):
+        fxprune.search(net, coupling, lambda small: 0.0, ignore=["mid"], budget={"params": 0.7}, trials=2, seed=0)

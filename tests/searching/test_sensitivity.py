@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fixed_widths import Even
 
 import fxprune
 from fxprune.errors import InputError
@@ -48,3 +49,14 @@ def test_bad_input(net, coupling, nearness):
             fxprune.sensitivity(net, coupling, nearness, kept=kept)
     with pytest.raises(InputError, match="unknown unit"):
         fxprune.sensitivity(net, coupling, nearness, by="layer")
+
+
+def test_what_the_models_python_fixes_stays_whole():
+    torch.manual_seed(0)
+    net, x = Even().eval(), torch.randn(4, 6)
+    seen = []
+    found = fxprune.sensitivity(net, fxprune.analyze(net, x, form="module"), lambda small: seen.append(small) or 0.0,
+                                kept=(0.5, 0.4))
+    assert list(found.values) == ["into", "mid"] and {type(small) for small in seen} == {Even}
+    widths = [(small.into.out_features, small.mid.out_features) for small in seen]
+    assert sorted(widths) == [(6, 16), (12, 7), (12, 8), (12, 16), (12, 16)]  # 5 of 12 would be odd
