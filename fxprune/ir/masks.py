@@ -27,19 +27,6 @@ def index_of(kept: tuple[int, ...]) -> torch.Tensor:
         return torch.tensor(kept, dtype=torch.long)
 
 
-@lru_cache(maxsize=256)
-def index_of_rest(kept: tuple[int, ...], length: int) -> torch.Tensor:
-    """Those of ``length`` that are not kept.
-
-    >>> index_of_rest((0, 2), 4)
-    tensor([1, 3])
-    """
-    gone = np.ones(length, bool)
-    gone[list(kept)] = False
-    with NormalTensors():
-        return torch.from_numpy(gone.nonzero()[0])
-
-
 def selected(tensor: torch.Tensor, dim: int, indices: torch.Tensor) -> torch.Tensor:
     """``index_select``, which walks the last dimension of more than two element by element, and eight bytes at a time
     even that of two.

@@ -1,9 +1,11 @@
 """The two sides of a verification: the masked original and the pruned module, with the same random weights."""
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +14,7 @@ from fxprune.capture.model_walk import aliases, named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.errors import VerificationError
 from fxprune.ir.comparison import identical
-from fxprune.ir.masks import index_of, index_of_rest, selected
+from fxprune.ir.masks import index_of, selected
 from fxprune.ir.tape import Tape, writes
 from fxprune.verification.arithmetic import Arithmetic
 
@@ -20,6 +22,7 @@ Keep = Mapping[str, Mapping[int, Any]]
 # Random numbers are drawn once and laid out periodically: rows of a weight are seldom multiples of a prime, so that
 # they differ. Each tensor begins elsewhere.
 PERIOD, STRIDE = 65521, 7919
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def picked(tensor: torch.Tensor, keep: Mapping[int, Any]) -> torch.Tensor:
@@ -84,15 +87,13 @@ def pair(model: nn.Module, small: nn.Module, keep: Keep, arithmetic: Arithmetic,
             if first in laid.tensors:
                 memo[id(like)] = laid.tensors[first]
                 continue
-            tensor = _random(first, like, arithmetic.stored_as(like.dtype), pool, number)
+            part = _random(first, like, kept, arithmetic.stored_as(like.dtype), pool, number)
             for name in given.keys() & set(names):
-                part = given[name].detach().clone() if _is_index(given[name]) else picked(tensor, kept)
                 if name in targets:
-                    targets[name].copy_(part)
-                cut.setdefault(id(given[name]), _as(part if kept else part.clone(), given[name]))
-            for dim, indices in kept.items():
-                _mask(tensor, dim, indices)
-            memo[id(like)] = _as(tensor, like)
+                    targets[name].copy_(given[name] if _is_index(like) else part)
+                own = given[name].detach().clone() if _is_index(like) else part if kept else part.clone()
+                cut.setdefault(id(given[name]), _as(own, given[name]))
+            memo[id(like)] = _as(part if _is_index(like) else laid_out(part, like.shape, kept), like)
     if laid.pruned is None:
         for tensor in given.values():
             kind = arithmetic.stored_as(tensor.dtype)
@@ -103,7 +104,9 @@ def pair(model: nn.Module, small: nn.Module, keep: Keep, arithmetic: Arithmetic,
 
 
 def _as(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A parameter for a parameter."""
+    """A parameter for a parameter, in its memory format."""
+    if not like.is_contiguous():
+        values = torch.empty_like(like, dtype=values.dtype, requires_grad=False).copy_(values)
     return nn.Parameter(values, like.requires_grad) if isinstance(like, nn.Parameter) else values
 
 
@@ -132,30 +135,46 @@ def written_into(pruned: nn.Module, tape: Tape) -> Callable[[], nn.Module]:
     return restore
 
 
-def _random(name: str, like: torch.Tensor, dtype: torch.dtype, pool: torch.Tensor, number: int) -> torch.Tensor:
-    """In place of a parameter or a running statistic; of anything else a copy."""
+def _random(name: str, like: torch.Tensor, keep: Mapping[int, Any], dtype: torch.dtype, pool: torch.Tensor, number: int
+            ) -> torch.Tensor:
+    """In place of what is kept of a parameter or a running statistic; of any other buffer what it holds there, of an
+    index all that it holds."""
     leaf = name.rpartition(".")[2]
-    if _is_index(like) or not isinstance(like, nn.Parameter) and leaf not in ("running_mean", "running_var"):
-        return like.detach().clone().to(dtype)
+    if _is_index(like):
+        return like.detach().clone()
+    if not isinstance(like, nn.Parameter) and leaf not in ("running_mean", "running_var"):
+        return picked(like.detach().to(dtype, copy=True), keep)
+    shape = [len(keep.get(dim, range(length))) for dim, length in enumerate(like.shape)]
+    count = math.prod(shape)
     start = number * STRIDE % PERIOD
-    values = pool[start:start + min(PERIOD, like.numel())]
+    values = pool[start:start + min(PERIOD, count)]
     if isinstance(like, nn.Parameter):
-        fan = max(like.numel() // max(like.shape[0], 1), 1) if like.dim() > 1 else 4
-        values = values * fan ** -0.5 + (1.0 if like.dim() == 1 and leaf == "weight" else 0.0)
+        fan = max(count // max(shape[0], 1), 1) if len(shape) > 1 else 4
+        values = values * fan ** -0.5 + (1.0 if len(shape) == 1 and leaf == "weight" else 0.0)
         values = torch.complex(values, values.flip(0)) if dtype.is_complex else values
     else:
         values = values * 0.1 if leaf == "running_mean" else values.abs() * 0.5 + 0.5
-    if like.numel() <= PERIOD and like.is_contiguous():
-        return values.to(like.device, dtype).view(like.shape)
-    out = torch.empty(like.shape, dtype=dtype, device=like.device)
-    flat, values = out.view(-1), values.to(out)
-    whole = len(flat) - len(flat) % PERIOD
-    if whole:
+    values = values.to(like.device, dtype)
+    if count > PERIOD:
+        flat, whole = values.new_empty(count), count - count % PERIOD
         flat[:whole].view(-1, PERIOD).copy_(values)
-    flat[whole:].copy_(values[:len(flat) - whole])
-    return out if like.is_contiguous() else torch.empty_like(like, dtype=dtype, requires_grad=False).copy_(out)
+        flat[whole:].copy_(values[:count - whole])
+        values = flat
+    return values.view(shape)
 
 
-def _mask(tensor: torch.Tensor, dim: int, kept: Any) -> None:
-    if not _is_index(tensor):
-        tensor.index_fill_(dim, index_of_rest(tuple(kept), tensor.shape[dim]).to(tensor.device), 0)
+def laid_out(part: torch.Tensor, shape: Sequence[int], keep: Mapping[int, Any]) -> torch.Tensor:
+    """Zeros of that shape, but for the part at the indices that are kept; the part itself where all are.
+
+    >>> laid_out(torch.ones(1, 2), (2, 3), {0: (1,), 1: (0, 2)})
+    tensor([[0., 0., 0.],
+            [1., 0., 1.]])
+    """
+    if not keep:
+        return part
+    grid = np.ix_(*(keep.get(dim, range(length)) for dim, length in enumerate(shape[:max(keep) + 1])))
+    # Of numpy: its zeros cost nothing where nothing is written. It does not know all dtypes, but their bits.
+    bits = part.cpu() if part.dtype.is_complex else part.cpu().view(_BITS[part.dtype.itemsize])
+    full = np.zeros(tuple(shape), bits.numpy().dtype)
+    full[grid] = bits.numpy()
+    return torch.from_numpy(full).view(part.dtype).to(part.device)

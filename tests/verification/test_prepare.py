@@ -9,7 +9,7 @@ from torch import nn
 import fxprune
 from fxprune import VerificationError
 from fxprune.verification.arithmetic import Arithmetic
-from fxprune.verification.prepare import pair
+from fxprune.verification.prepare import laid_out, pair
 
 
 class Untrained(nn.Module):
@@ -80,3 +80,26 @@ def test_complex_weights_stay_complex_and_are_random_like_the_others():
     assert full.a.dtype is torch.complex128 and not torch.equal(full.a.real, model.a.real.double())
     stored, _ = pair(model, small, fxprune.record(small).plan.keep, Arithmetic(torch.float64, stored=True), seed=0)
     assert stored.a.dtype is torch.complex64 and stored.b.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64, torch.complex128, torch.bool])
+@pytest.mark.parametrize("keep", [{0: (1,)}, {1: (2, 0)}, {0: (0, 2), 2: (1,)}, {1: ()}, {}], ids=str)
+def test_a_part_is_laid_out_among_zeros_bit_for_bit(dtype, keep):
+    shape = [len(keep.get(dim, range(length))) for dim, length in enumerate((3, 4, 2))]
+    part = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    full = laid_out(part, (3, 4, 2), keep)
+    wide = full.to(torch.complex128)
+    for dim, indices in keep.items():
+        wide = wide.index_select(dim, torch.tensor(indices, dtype=torch.long))
+    assert torch.equal(wide, part.to(torch.complex128)) and full.dtype is dtype
+    assert torch.count_nonzero(full.to(torch.complex128)) == torch.count_nonzero(part.to(torch.complex128))
+
+
+def test_weights_keep_their_memory_format():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).to(memory_format=torch.channels_last)
+    small = fxprune.compress(model, torch.randn(2, 3, 8, 8), channels=0.5)
+    both = pair(model, small, fxprune.record(small).plan.keep, Arithmetic(torch.float64), seed=0)
+    weights = [module.get_submodule("2").weight for module in (*both, small)]
+    assert [tuple(weight.shape) for weight in weights] == [(4, 8, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
