@@ -2,7 +2,7 @@
 the plan wants, and the run of the smaller copy held against the graph, call by call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from torch.fx import Node
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.retracing import retraced
 from fxprune.coupling.analysis import Analysis
-from fxprune.coupling.replay import InStep
+from fxprune.coupling.replay import InStep, Place
 from fxprune.coupling.view import View
 from fxprune.ir.tape import TensorDim
 from fxprune.rewrite.attention_module import attention_set
 from fxprune.rewrite.attribute_values import solved
-from fxprune.rewrite.call_numbers import calls_under
+from fxprune.rewrite.call_numbers import Calls, calls_under
 from fxprune.rewrite.holding import Held, compared, predicted
 from fxprune.rewrite.module_attributes import assign
 from fxprune.rewrite.module_sizes import remembered, remembered_uncalled
@@ -46,20 +46,27 @@ def formed(model: nn.Module, small: nn.Module, analysis: Analysis, kept: Mapping
         for_values |= first
         held |= calls.refused | _leaves_set(model, small, calls.view) | attention_set(model, small, calls) | then
     if for_values or held:
-        return for_values or _finest(held)
+        return for_values or _finest(held, graphs)
     assign(small, values)
     for calls in graphs:
         _tables_set(small, calls.tables)
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     for calls in graphs:
         held |= compared(calls, retraced(small, captured, modes[id(calls.view.traced)], device))
-    return _finest(held)
+    return _finest(held, graphs)
 
 
-def _finest(held: Held) -> Held:
-    """What holds least: with two dimensions in step, or one that stays, the other numbers may come out right."""
-    for kind in (InStep, TensorDim):
-        found: Held = {place: why for place, why in held.items() if isinstance(place, kind)}
+def _finest(held: Held, graphs: Sequence[Calls]) -> Held:
+    """What holds least: with two dimensions in step, or one that stays, the other numbers may come out right. Which
+    indices go together is certain where two are of one length, and a choice where several go with each."""
+    def alike(place: Place) -> bool:
+        return isinstance(place, InStep) and \
+            len({graphs[at.tape].size(at) for at in (place.longer, place.shorter)}) == 1
+
+    ways: tuple[Callable[[Place], bool], ...] = (alike, lambda place: isinstance(place, InStep),
+                                                 lambda place: isinstance(place, TensorDim))
+    for holds_least in ways:
+        found: Held = {place: why for place, why in held.items() if holds_least(place)}
         if found:
             return found
     return held

@@ -57,10 +57,14 @@ def _copies(site: Any, target: Any, args: Any, kwargs: Any) -> Call:
     flat = not isinstance(given, (tuple, list))
     counts = list(args[1:]) if flat else list(given)
     into, out = site.lengths(args[0]), site.outs()[0]
-    into = (1,) * (len(out) - len(into)) + into
-    counts = [1] * (len(out) - len(counts)) + counts
-    new = [site.size(count, length // n) for count, length, n in zip(counts, out, into, strict=True)]
-    return target, (args[0], *new) if flat else (args[0], tuple(new)), {}
+    into, beyond = (1,) * (len(out) - len(into)) + into, len(out) - len(counts)
+    new = [site.size(count, length // n)
+           for count, length, n in zip([1] * beyond + counts, out, into, strict=True)]
+    new = new[beyond:] if new[:beyond] == [1] * beyond else new  # as it is written, where `tile` adds ones itself
+    if flat:
+        return target, (args[0], *new), {}
+    name = next(iter(kwargs), "")
+    return (target, args, {name: tuple(new)}) if name else (target, (args[0], tuple(new)), {})
 
 
 @register_rule("aten::repeat", "aten::tile", literals=_copies)

@@ -1,0 +1,135 @@
+"""What the model's own Python holds: two dimensions in step where that serves, and no more than must be."""
+
+import pytest
+import torch
+from torch import nn
+
+import fxprune
+
+
+class Pyramid(nn.Module):
+    """Attention of pyramid transformers: keys and values of one projection, and heads joined to ``C`` channels again,
+    so that with a head as many channels of the model go. Two heads: of some layers a trial's share would be both."""
+
+    def __init__(self, layers=4, heads=2, size=4):
+        super().__init__()
+        self.heads, self.size, width = heads, size, heads * size
+        self.stem = nn.Sequential(nn.Linear(6, 8), *(nn.Linear(8, 8) for _ in range(3)))
+        self.into, self.head = nn.Linear(8, width), nn.Linear(width, 3)
+        self.q, self.kv, self.out = (nn.ModuleList(nn.Linear(width, n * width) for _ in range(layers))
+                                     for n in (1, 2, 1))
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        x = self.into(self.stem(x))
+        C = x.shape[-1]
+        for q, kv, out in zip(self.q, self.kv, self.out, strict=True):
+            query = q(x).reshape(B, N, self.heads, -1).transpose(1, 2)
+            key, value = kv(x).reshape(B, -1, 2, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+            y = nn.functional.scaled_dot_product_attention(query, key, value)
+            x = x + out(y.transpose(1, 2).reshape(B, N, C))
+        return self.head(x)
+
+
+def test_heads_that_are_joined_to_the_channels_of_the_input_go_in_step():
+    torch.manual_seed(0)
+    model, x = Pyramid().eval(), torch.randn(2, 5, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert list(coupling.prunable) == ["stem.0", "stem.1", "stem.2", "stem.3", "into"]
+    plan = fxprune.Plan.from_widths(coupling, model, {"into": 1})
+    small = fxprune.apply(model, plan, form="module")
+    assert small.heads == 1 and small.size == 4 and small.into.out_features == 4
+    assert [kv.weight.shape for kv in small.kv] == [(8, 4)] * 4
+
+
+class Lambda(nn.Module):
+    """A dimension of length 1 that the model's Python has added goes again: the same call, whatever shrinks."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        return self.out((a.unsqueeze(-2) @ (a.unsqueeze(-1) * b.unsqueeze(-2))).squeeze(-2))
+
+
+def test_a_call_that_would_be_the_same_stays_as_the_model_writes_it():
+    torch.manual_seed(0)
+    model, x = Lambda().eval(), torch.randn(2, 5, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert list(coupling.prunable) == ["a", "b"] and coupling.groups["a"].size == coupling.groups["b"].size == 8
+    # Of a single channel more would be squeezed than the original squeezes: Python's call says which dimension.
+    small = fxprune.apply(model, fxprune.Plan.from_widths(coupling, model, {"a": 1, "b": 1}), form="module")
+    assert small(x).shape == (2, 5, 3)
+
+
+class Loops(nn.Module):
+    """Data decides how many edges there are; with other edges there are others, and channels go all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x, edges):
+        source, target = edges[:, edges[0] != edges[1]]
+        y = self.into(x)
+        return self.out(torch.zeros_like(y).index_add(0, target, y[source]).relu())
+
+
+def test_lengths_that_data_decides_on_hold_nothing():
+    torch.manual_seed(0)
+    model, edges = Loops().eval(), torch.tensor([[0, 1, 2, 2, 3, 4], [0, 2, 2, 1, 3, 0]])
+    inputs = (torch.randn(5, 6), edges)
+    small = fxprune.compress(model, inputs, channels=0.5, form="module")
+    assert small.into.out_features == 4 and fxprune.record(small).verification.ok
+    assert small(*inputs).shape == (5, 3)
+
+
+class Nested(Pyramid):
+    """Its heads are joined last: with a head go the channels h, h + heads, h + 2 * heads ... of the model, and
+    ``C // heads`` says how many in all, not which."""
+
+    def forward(self, x):
+        x = self.into(self.stem(x))
+        B, N, C = x.shape
+        for q, kv, out in zip(self.q, self.kv, self.out, strict=True):
+            query = q(x).reshape(B, N, self.heads, C // self.heads).transpose(1, 2)
+            key, value = kv(x).reshape(B, N, 2, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+            y = nn.functional.scaled_dot_product_attention(query, key, value)
+            x = x + out(y.permute(0, 2, 3, 1).reshape(B, N, C))
+        return self.head(x)
+
+
+def test_which_channels_go_with_a_head_is_said_where_they_are_joined():
+    torch.manual_seed(0)
+    model, x = Nested(2, 4, 5).eval(), torch.randn(2, 5, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert coupling.groups["into"].size == 4 and coupling.groups["into"].frozen is None
+    plan = fxprune.Plan.from_widths(coupling, model, {"into": 3})
+    (gone,) = set(range(4)) - set(plan.channels["into"])
+    assert set(range(20)) - set(plan.keep["into.weight"][0]) == {*range(gone, 20, 4)}
+    assert fxprune.apply(model, plan, form="module").heads == 3
+
+
+class Tiled(nn.Module):
+    """Positions in windows, as many as there are; of the channels nothing is repeated."""
+
+    def __init__(self, named):
+        super().__init__()
+        self.named = named
+        self.into, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.window = nn.Parameter(torch.randn(8, 2))
+
+    def forward(self, x):
+        y = self.into(x).transpose(1, 2)
+        times = (y.shape[-1] // 2,)
+        window = torch.tile(self.window, dims=times) if self.named else self.window.tile(times)
+        return self.out((y + window).transpose(1, 2))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_repetitions_that_are_left_out_stay_so(named):
+    torch.manual_seed(0)
+    small = fxprune.compress(Tiled(named).eval(), torch.randn(2, 4, 6), channels=0.5, form="module")
+    assert small.window.shape == (4, 2) and small(torch.randn(3, 6, 6)).shape == (3, 6, 3)
