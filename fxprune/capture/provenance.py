@@ -24,7 +24,7 @@ from fxprune.capture.holdings import HOLDINGS
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.outline import Outline
 from fxprune.capture.retracing import retraced
-from fxprune.capture.sizes import Attribute, Book
+from fxprune.capture.sizes import Attribute, Book, attributes_in
 from fxprune.capture.traced import Traced
 from fxprune.errors import CaptureError
 
@@ -40,11 +40,13 @@ class Attributed:
     Args:
         outline: of the run, dead calls included.
         positions: of the captured graph's calls among those.
+        read: the attributes whose bare number other code than Python's arithmetic reads, as `math.sqrt` does.
         failed: why attributes could not be told from literals, where they could not.
     """
 
     outline: Outline
     positions: tuple[int, ...]
+    read: frozenset[Attribute] = frozenset()
     failed: str = ""
 
 
@@ -71,7 +73,8 @@ def _attributed(model: nn.Module, captured: Captured, mode: str, device: torch.d
         if rerun.error is None:
             found = _aligned(captured.modes[mode], rerun.traced)
             if found is not None:
-                return Attributed(*found, failed if inside is None else "")
+                read = frozenset(at for expression in rerun.traced.read for at in attributes_in(expression))
+                return Attributed(*found, read, failed if inside is None else "")
             failed = failed or "the run with marked attributes was another one"
     raise CaptureError(f"the model must run twice alike, and did not ({failed}); form=\"graph\" does not need that")
 

@@ -115,7 +115,7 @@ def _held(calls: Calls, call: Wanted, path: Path, have: Any, number: Any) -> Hel
         return {step: f"{call}: {why}" for step in steps}
     read = [place for place in _read(calls, call, path) if calls.shrinks(place)]
     if not isinstance(number, int):
-        return _frozen(call, why, _last(calls, call.node) or read)
+        return _frozen(call, why, _last(calls, call.node) or read or list(_said_to_others(calls)))
     return _frozen(call, why, read or _lengths(calls, call, path, number))
 
 
@@ -140,6 +140,14 @@ def _last(calls: Calls, node: Node) -> list[TensorDim]:
             place = TensorDim(calls.tape, ref.id, len(ref.shape) - 1)
             return [place] if ref.shape and calls.shrinks(place) else []
     return []
+
+
+def _said_to_others(calls: Calls) -> Iterator[TensorDim]:
+    """The dimensions whose length an attribute says that Python computes values from: ``math.sqrt(self.head_size)``."""
+    for call in calls.wanted:
+        for path, number in call.numbers.items():
+            if not calls.origin.read.isdisjoint(attributes_in(calls.expression(call, path))):
+                yield from _lengths(calls, call, path, number)
 
 
 def _read(calls: Calls, call: Wanted, path: Path) -> list[TensorDim]:
@@ -183,15 +191,24 @@ def _of_one_attribute(calls: Calls, call: Wanted, path: Path, attribute: Attribu
 
 
 def _parts(calls: Calls) -> Held:
-    """Parts of one tensor that a single number tells the length of must shrink alike."""
+    """Parts of one tensor that a single number tells the length of must shrink alike; where one stays, all do."""
     held = Held()
     for name, why in list(calls.refused.items()):
-        if name in calls.valued:
-            continue
-        parts = calls.shrinking(_node(calls, str(name)))
-        alike = [InStep(parts[0], place) for place in parts[1:]
-                 if calls.size(place) == calls.size(parts[0]) and calls.left(place) != calls.left(parts[0])]
-        if alike:
-            held |= {step: why for step in alike}
+        parts = calls.view.refs(str(name)).values() if name not in calls.valued else ()
+        found: Held = {}
+        for dim in range(min((len(ref.shape) for ref in parts), default=0)):
+            places = [TensorDim(calls.tape, ref.id, dim) for ref in parts]
+            if all(place.tensor in calls.view.dims for place in places) and len({*map(calls.left, places)}) > 1:
+                found |= _alike(calls, places, why)
+        if found:
+            held |= found
             del calls.refused[name]
     return held
+
+
+def _alike(calls: Calls, places: Sequence[TensorDim], why: str) -> Held:
+    free = [place for place in places if calls.may_shrink(place)]
+    if len(free) < len(places):
+        return dict.fromkeys(free, why)
+    return {InStep(free[0], place): why for place in free[1:]
+            if calls.size(place) == calls.size(free[0]) and calls.left(place) != calls.left(free[0])}

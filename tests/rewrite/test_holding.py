@@ -1,5 +1,7 @@
 """What the model's own Python holds: two dimensions in step where that serves, and no more than must be."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -133,3 +135,46 @@ def test_repetitions_that_are_left_out_stay_so(named):
     torch.manual_seed(0)
     small = fxprune.compress(Tiled(named).eval(), torch.randn(2, 4, 6), channels=0.5, form="module")
     assert small.window.shape == (4, 2) and small(torch.randn(3, 6, 6)).shape == (3, 6, 3)
+
+
+class Cut(nn.Module):
+    """Queries, keys and values of each head lie in one row, which ``chunk`` cuts into thirds; and the scale is a root
+    of what the module says a head is wide, on scores that are as wide as there are tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.size = 4, 8
+        self.qkv, self.out = nn.Linear(6, 96), nn.Linear(32, 3)
+
+    def forward(self, x):
+        qkv = self.qkv(x).view(*x.shape[:2], self.heads, 3 * self.size).transpose(1, 2)
+        q, k, v = qkv.chunk(3, dim=-1)
+        y = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(self.size), -1) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def test_heads_go_where_no_part_of_one_can():
+    """First the size of values is held, with that of queries and keys; then whole heads go."""
+    torch.manual_seed(0)
+    model, x = Cut().eval(), torch.randn(2, 5, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert coupling.groups["qkv"].size == 4 and coupling.groups["qkv"].frozen is None
+    small = fxprune.compress(model, x, channels=0.5, form="module")
+    assert (small.heads, small.size, small.qkv.out_features) == (2, 8, 48)
+
+
+class Separate(Cut):
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.ModuleList(nn.Linear(6, 32) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = (layer(x).view(*x.shape[:2], -1, self.size).transpose(1, 2) for layer in self.qkv)
+        scores = q @ k.transpose(-1, -2)
+        return self.out((torch.softmax(scores / math.sqrt(self.size), -1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_an_attribute_that_a_value_is_computed_from_keeps_its_number():
+    torch.manual_seed(0)
+    small = fxprune.compress(Separate().eval(), torch.randn(2, 5, 6), channels=0.5, form="module")
+    assert small.size == 8 and [layer.out_features for layer in small.qkv] == [16] * 3
