@@ -26,6 +26,10 @@ from fxprune.rewrite.slicing import sliced
 Held = dict[Place, str]
 
 
+class Raised(str):
+    """A reason that is an error of the smaller copy."""
+
+
 def predicted(calls: Calls, values: Mapping[Attribute, int]) -> tuple[Held, Held]:
     """Before anything runs: the numbers that no values of attributes bring about.
 
@@ -56,8 +60,9 @@ def compared(calls: Calls, rerun: Rerun) -> Held:
     got, held = Outline.of(rerun.traced), Held()
     for call in calls.wanted:
         if call.position >= len(got.nodes):
-            return held | _frozen(call, f"the smaller copy raises {type(rerun.error).__name__}: {rerun.error}",
-                                  calls.shrinking(*call.node.all_input_nodes))
+            why = f"the smaller copy raises {type(rerun.error).__name__}: {rerun.error}"
+            found = _frozen(call, why, calls.shrinking(*call.node.all_input_nodes))
+            return held | {place: Raised(why) for place, why in found.items()}
         held |= _compared(calls, call, got, rerun)
     return held
 

@@ -29,11 +29,15 @@ from fxprune.ir import example_inputs
 from fxprune.ir.example_inputs import Example
 from fxprune.ir.tape import Call, refs
 from fxprune.planning.composition import compose
+from fxprune.rewrite.holding import Held, Raised
 from fxprune.rewrite.module_form import formed
 from fxprune.rewrite.shrink import remember
 from fxprune.rewrite.site import LiteralError, rewritten
 from fxprune.rewrite.slicing import slice_all
 from fxprune.rules.bugs import frozen_by
+
+# What matrix products of mixtures of experts want rows to be multiples of: 16 bytes, in half precision.
+ALIGNED = 8
 
 
 def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
@@ -43,13 +47,19 @@ def random_cut(coupling: Coupling) -> dict[str, np.ndarray]:
             for name, group in coupling.prunable.items()}
 
 
-def uneven_cut(coupling: Coupling) -> dict[str, np.ndarray]:
+def uneven_cut(coupling: Coupling, multiple: int = 1) -> dict[str, np.ndarray]:
     """Another share of every group, since a budget keeps another of each: what must shrink in step shows only then.
-    Something of each goes."""
+    Something of each goes.
+
+    Args:
+        multiple: of which widths are, where a group is wide enough.
+    """
     rng, golden = np.random.default_rng(0), (5 ** 0.5 - 1) / 2
-    shares = {name: 0.35 + 0.6 * (number * golden % 1) for number, name in enumerate(coupling.prunable)}
-    return {name: np.sort(rng.permutation(group.size)[:max(1, min(group.size - 1, round(shares[name] * group.size)))])
-            for name, group in coupling.prunable.items()}
+    widths = {}
+    for number, (name, group) in enumerate(coupling.prunable.items()):
+        width = max(1, min(group.size - 1, round((0.35 + 0.6 * (number * golden % 1)) * group.size)))
+        widths[name] = max(multiple, width // multiple * multiple) if group.size > multiple else width
+    return {name: np.sort(rng.permutation(group.size)[:widths[name]]) for name, group in coupling.prunable.items()}
 
 
 def refusals(model: nn.Module, analysis: Analysis) -> dict[Place, str]:
@@ -62,10 +72,18 @@ def refusals(model: nn.Module, analysis: Analysis) -> dict[Place, str]:
 
 
 def held_by_python(model: nn.Module, analysis: Analysis) -> dict[Place, str]:
-    """Where a shrunken copy of the model's class is wanted: what its Python fixes, and no attribute says otherwise."""
+    """Where a shrunken copy of the model's class is wanted: what its Python fixes, and no attribute says otherwise.
+    Where the copy raises, an operator may want rows of whole blocks of memory, which no plan should be held to."""
     if not analysis.captured.attributed:
         return {}
-    kept: Mapping[str, Any] = uneven_cut(analysis.coupling)
+    held = _tried(model, analysis, uneven_cut(analysis.coupling))
+    if not any(isinstance(why, Raised) for why in held.values()):
+        return held
+    again = _tried(model, analysis, uneven_cut(analysis.coupling, ALIGNED))
+    return held if any(isinstance(why, Raised) for why in again.values()) else again
+
+
+def _tried(model: nn.Module, analysis: Analysis, kept: Mapping[str, Any]) -> Held:
     keep = compose(analysis.coupling.groups, kept, analysis.coupling.signature, aliases(model))
     memo = slice_all(model, keep)
     if not analysis.captured.real:

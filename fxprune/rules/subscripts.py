@@ -54,14 +54,25 @@ def _item(site: Any, item: Any, kept: np.ndarray) -> Any:
 
 
 def sliced(site: Any, item: slice, kept: np.ndarray) -> Any:
-    """A slice among the kept: a slice again, or an index where what it takes lies apart."""
+    """A slice among the kept, with the bounds that it has: a slice again, or an index where what it takes lies apart.
+    """
     bounds = slice(*map(site.value, (item.start, item.stop, item.step)))
+    before = np.concatenate(([0], np.cumsum(kept)))
+    start, stop, step = bounds.indices(len(kept))
+    left = int(before[-1])
+    end = _bound(bounds.stop, int(before[max(start, stop)]), left)
+    if step == 1:
+        return slice(_bound(bounds.start, int(before[start]), left), end, bounds.step)
     taken = np.arange(len(kept))[bounds]
-    taken = taken[kept[taken]]
-    new = np.cumsum(kept)[taken] - 1
-    if not len(new):
-        return slice(0, 0)
-    if (np.diff(new) == 1).all():
-        start, stop = int(new[0]), int(new[-1]) + 1
-        return slice(start or None, stop if stop < kept.sum() or bounds.stop is not None else None)
+    new = before[taken[kept[taken]]]
+    first = int(new[0]) if len(new) else left
+    with_step = slice(None if bounds.start is None and not first else first, end, step)
+    for short in (with_step, slice(first, int(new[-1]) + 1 if len(new) else first)):
+        if np.array_equal(np.arange(left)[short], new):
+            return short
     return site.constant(torch.from_numpy(new), None)
+
+
+def _bound(given: int | None, number: int, left: int) -> int | None:
+    """A bound among the kept: counted from the end, or left out, where the given one is."""
+    return None if given is None else number - left if given < 0 and number < left else number

@@ -178,3 +178,42 @@ def test_an_attribute_that_a_value_is_computed_from_keeps_its_number():
     torch.manual_seed(0)
     small = fxprune.compress(Separate().eval(), torch.randn(2, 5, 6), channels=0.5, form="module")
     assert small.size == 8 and [layer.out_features for layer in small.qkv] == [16] * 3
+
+
+class Interleaved(nn.Module):
+    """Gates and values side by side, as mixtures of experts have them; and a product that takes whole blocks only."""
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.out = nn.Linear(6, 64), nn.Linear(32, 3)
+
+    def forward(self, x):
+        both = self.both(x)
+        y = both[..., ::2].sigmoid() * both[..., 1::2]
+        if y.shape[-1] % 8:
+            raise ValueError("rows must be multiples of 16 bytes")
+        return self.out(y)
+
+
+def test_pairs_go_together_and_a_width_that_an_operator_refuses_holds_no_other():
+    torch.manual_seed(0)
+    model, x = Interleaved().eval(), torch.randn(2, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert coupling.groups["both"].size == 32 and coupling.groups["both"].frozen is None
+    small = fxprune.compress(model, x, channels=0.5, form="module")
+    assert (small.both.out_features, small.out.in_features) == (32, 16)
+    with pytest.raises(fxprune.errors.FormError, match="rows must be multiples of 16 bytes"):
+        fxprune.compress(model, x, widths={"both": 15}, form="module")
+
+
+class Refusing(Interleaved):
+    def forward(self, x):
+        y = self.both(x)
+        if y.shape[-1] != 64:
+            raise ValueError("64, and no other")
+        return self.out(y[..., ::2].sigmoid() * y[..., 1::2])
+
+
+def test_a_copy_that_raises_at_any_width_says_so():
+    coupling = fxprune.analyze(Refusing().eval(), torch.randn(2, 6), form="module")
+    assert "the smaller copy raises ValueError: 64, and no other" in str(coupling.groups["both"].frozen)
