@@ -1,6 +1,7 @@
 """The emitted modules: GraphModules that survive copying and pickling whole, with one graph or with two.
 
-``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent.
+``torch.fx.GraphModule`` forgets its ``meta`` when it is pickled, and which buffers are not persistent; of its graph
+`fxprune.rewrite.graph_entries` tells.
 """
 
 import copy
@@ -13,6 +14,7 @@ from fxprune.capture.call_signature import UNMARKED, Marks, signed
 from fxprune.capture.contexts import restoring
 from fxprune.capture.holdings import hand_over
 from fxprune.capture.torch_functions import ASSERT
+from fxprune.rewrite.graph_entries import Entry, entries_of, graph_of
 
 
 class SingleGraphModule(GraphModule):
@@ -55,9 +57,9 @@ class SingleGraphModule(GraphModule):
         return new
 
     def __reduce__(self) -> Any:
-        root, name = self._root(), type(self).__name__
-        graphs = tuple(GraphModule(root, graph, name) for graph in self._graphs())
-        return _rebuild, (root, graphs, name, self.marks, self.held, self.training, copy.copy(self.meta))
+        entries = tuple(map(entries_of, self._graphs()))
+        return _loaded, (self._root(), entries, type(self).__name__, self.marks, self.held, self.training,
+                         copy.copy(self.meta))
 
     def _root(self) -> nn.Module:
         return hand_over(self, nn.Module())
@@ -101,13 +103,16 @@ class DualGraphModule(SingleGraphModule):
         return (self.evaluated, self.trained)
 
 
-def _rebuild(root: nn.Module, graphs: tuple[Any, ...], name: str, marks: Marks, held: tuple[str, ...],
+def _loaded(root: nn.Module, entries: tuple[tuple[Entry, ...], ...], *rest: Any) -> SingleGraphModule:
+    return _rebuild(root, tuple(map(graph_of, entries)), *rest)
+
+
+def _rebuild(root: nn.Module, graphs: tuple[Graph, ...], name: str, marks: Marks, held: tuple[str, ...],
              training: bool, meta: dict[str, Any]) -> SingleGraphModule:
-    """A copy with the submodules' modes as they were; graphs come as such, or pickled as GraphModules."""
-    plain = [getattr(graph, "graph", graph) for graph in graphs]
+    """A copy with the submodules' modes as they were."""
     modes = {path: module.training for path, module in root.named_modules() if path}
-    new = SingleGraphModule(root, plain[0], name, marks) if len(plain) == 1 \
-        else DualGraphModule(root, plain[0], plain[1], name, marks, held, training)
+    new = SingleGraphModule(root, graphs[0], name, marks) if len(graphs) == 1 \
+        else DualGraphModule(root, graphs[0], graphs[1], name, marks, held, training)
     new.meta = meta
     for path, mode in modes.items():
         new.get_submodule(path).training = mode

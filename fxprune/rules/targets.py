@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 # ``torch.ops.aten.view`` and ``torch.ops.aten.view.default``.
-_OPERATORS = (type(torch.ops.aten.view), type(torch.ops.aten.view.default))
+OPERATORS = (type(torch.ops.aten.view), type(torch.ops.aten.view.default))
 
 
 def qualified(target: Any) -> str:
@@ -22,7 +22,7 @@ def qualified(target: Any) -> str:
     """
     if isinstance(target, str):
         return f"aten::{target}"
-    if isinstance(target, _OPERATORS):
+    if isinstance(target, OPERATORS):
         return "::".join(str(target).split(".")[:2])
     module = (getattr(target, "__module__", None) or "").lstrip("_")
     if module.partition(".")[0] == "torch":
