@@ -22,6 +22,7 @@ from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.results import Record, attach, record
+from fxprune.rewrite.dead_layers import held_dead_layers, with_dead_layers
 from fxprune.rewrite.declared_widths import settle_widths
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.fixed_lengths import hold
@@ -49,14 +50,16 @@ def analysis_of(model: nn.Module, example_inputs: Any = None, policy: Policy | N
     captured = capture(model, example_inputs)
     _check_outputs(captured, policy)
     if MODULE in (policy.form, form):
-        captured = traced_back(model, captured)
+        captured = traced_back(model, captured, policy)
     return refined(model, captured, policy)
 
 
 def refined(model: nn.Module, captured: Captured, policy: Policy, held: Mapping[Place, str] | None = None) -> Analysis:
     """The analysis of a capture; ``held`` is frozen or tied besides what a random plan may not cut."""
-    trials = (refusals, held_by_python, changed_values) if policy.form == MODULE else (refusals, changed_values)
-    return refine(model, captured, policy, trials, held)
+    if policy.form != MODULE:
+        return refine(model, captured, policy, (refusals, changed_values), held)
+    dead = held_dead_layers(model, captured) if captured.mode == GRAPH else {}
+    return refine(model, captured, policy, (refusals, held_by_python, changed_values), dead | dict(held or {}))
 
 
 def redrawn(model: nn.Module, analysis: Analysis, smaller: Callable[[Analysis], Made], again: bool = True
@@ -89,10 +92,13 @@ def _check_outputs(captured: Captured, policy: Policy) -> None:
             raise InputError(f"outputs= must name outputs of the model, got {wanted!r}; it returns {shown}")
 
 
-def traced_back(model: nn.Module, captured: Captured) -> Captured:
-    """With the runs that show which numbers of the graphs are attributes of modules."""
+def traced_back(model: nn.Module, captured: Captured, policy: Policy) -> Captured:
+    """With the runs that show which numbers of the graphs are attributes of modules; and where plans are drawn for this
+    form, with those dead calls that its Python makes with weights."""
     if captured.mode != GRAPH:
         return captured
+    if policy.form == MODULE:
+        captured = with_dead_layers(captured)
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     return replace(captured, attributed=attributed(model, captured, device))
 

@@ -1,11 +1,13 @@
 """Which nodes of a graph matter: those that outputs need, and writes into what they read."""
 
+from dataclasses import replace
+
 from torch.fx import Graph, Node
 
 from fxprune.capture.contexts import is_context
 from fxprune.capture.torch_functions import ASSERT
 from fxprune.capture.traced import Traced
-from fxprune.ir.tape import Tape, writes
+from fxprune.ir.tape import Tape, refs, writes
 
 
 def drop_dead(graph: Graph, tape: Tape) -> None:
@@ -19,6 +21,23 @@ def drop_dead(graph: Graph, tape: Tape) -> None:
     names = {node.name for node in dead}
     tape.ran = list(tape.calls)
     tape.calls[:] = [call for call in tape.calls if call.node not in names]
+
+
+def with_weights(tape: Tape) -> Tape:
+    """The tape with those dead calls, too, that compute with weights, and with what leads to them: a model's own Python
+    runs them, and they must fit what is left. (Pooling heads whose output another part of the model leaves alone.)"""
+    kept = {id(call) for call in tape.calls}
+    live, weighted = set(kept), set(tape.params)
+    for call in tape.ran:
+        if id(call) not in live and weighted & {ref.id for ref in refs((call.args, call.kwargs))}:
+            kept.add(id(call))
+            weighted |= {ref.id for ref in refs(call.outs)}
+    needed: set[int] = set()
+    for call in reversed(tape.ran):
+        if id(call) in kept or needed & {ref.id for ref in refs(call.outs)}:
+            kept.add(id(call))
+            needed |= {ref.id for ref in refs((call.args, call.kwargs))}
+    return tape if kept == live else replace(tape, calls=[call for call in tape.ran if id(call) in kept])
 
 
 def live_nodes(graph: Graph, tape: Tape) -> set[Node]:

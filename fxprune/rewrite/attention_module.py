@@ -30,9 +30,11 @@ def _held(calls: Calls, path: str, module: nn.MultiheadAttention) -> Held:
     if attention is None:
         return held
     query = attention.args[0]
-    size, heads = (TensorDim(calls.tape, query.id, dim) for dim in (len(query.shape) - 1, len(query.shape) - 3))
-    if calls.shrinks(size):
-        return {size: WHY}
+    sizes = [TensorDim(calls.tape, ref.id, len(ref.shape) - 1) for ref in attention.args[:3]]
+    heads, size = TensorDim(calls.tape, query.id, len(query.shape) - 3), sizes[0]
+    shrinking = Held({place: WHY for place in sizes if calls.shrinks(place)})
+    if shrinking:
+        return shrinking
     outer = calls.left(width) if width else module.embed_dim
     if calls.left(heads) * calls.size(size) != outer:
         held[InStep(width, heads) if width else heads] = WHY

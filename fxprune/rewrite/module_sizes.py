@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from fxprune.capture.layer_classes import BATCH_NORM, CONVOLUTION, INSTANCE_NORM
@@ -125,9 +126,32 @@ def remembered(module: nn.Module, sliced: nn.Module, into: list[np.ndarray], out
     return {name: value for name, value in values.items() if getattr(sliced, name) != value}
 
 
-# Of layers whose weight others read, without calling the layer.
-BY_WEIGHT: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: ("out_features", "in_features"), nn.Embedding: ("num_embeddings", "embedding_dim")}
+def _by_weight(*names: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda layer: dict(zip(names, layer.weight.shape, strict=False))
+
+
+# Of layers that no call of a graph shows: others read their weight, or nobody reads what they give.
+BY_WEIGHT: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
+    nn.Linear: _by_weight("out_features", "in_features"), nn.Embedding: _by_weight("num_embeddings", "embedding_dim"),
+    BATCH_NORM: _by_weight("num_features"), nn.LayerNorm: lambda layer: {"normalized_shape": tuple(layer.weight.shape)},
+    nn.RMSNorm: lambda layer: {"normalized_shape": tuple(layer.weight.shape)},
+    CONVOLUTION: lambda layer: _by_weight("out_channels", "in_channels")(layer)
+    if layer.groups == 1 and not layer.transposed else {},
+}
+
+
+def _told_by_weight(layer: nn.Module) -> dict[str, Any]:
+    told = next((BY_WEIGHT[kind] for kind in type(layer).__mro__ if kind in BY_WEIGHT), None)
+    return told(layer) if told is not None and isinstance(layer.weight, torch.Tensor) else {}
+
+
+def sized_by_weight(layer: nn.Module) -> bool:
+    """Whether a layer's weight says all that it remembers of its sizes.
+
+    >>> sized_by_weight(nn.Linear(4, 2)), sized_by_weight(nn.GroupNorm(2, 4))
+    (True, False)
+    """
+    return not remembers(layer) or bool(_told_by_weight(layer))
 
 
 def remembered_uncalled(sliced: nn.Module) -> dict[str, Any]:
@@ -138,6 +162,4 @@ def remembered_uncalled(sliced: nn.Module) -> dict[str, Any]:
     >>> remembered_uncalled(layer)
     {'in_features': 3}
     """
-    names = next((BY_WEIGHT[kind] for kind in type(sliced).__mro__ if kind in BY_WEIGHT), ())
-    lengths = zip(names, sliced.weight.shape if names else (), strict=True)  # type: ignore[arg-type]
-    return {name: length for name, length in lengths if getattr(sliced, name) != length}
+    return {name: length for name, length in _told_by_weight(sliced).items() if getattr(sliced, name) != length}
