@@ -24,7 +24,8 @@ from fxprune.ir.versions import installed
 COMMANDS = (groups_command, explain_command, compress_command, search_command, table_command, bench_command)
 REFUSED, INTERRUPTED = 2, 130
 # What a message calls an argument of Python's, and what it is called here.
-SPELLED = {"example_inputs": "--input SHAPE[:DTYPE], once for each argument of forward",
+INPUTS = "--input SHAPE[:DTYPE], once for each argument of forward"
+SPELLED = {"example_inputs": INPUTS, "example inputs must fit": INPUTS,
            "trust=True": "a MODEL by name beside the folder, or --trust"}
 
 

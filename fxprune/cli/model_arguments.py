@@ -33,7 +33,8 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int | 
                       "if left out")
     made.add_argument("--strict", action=argparse.BooleanOptionalAction, default=True, help="every tensor of the "
                       "checkpoint must fit; otherwise what does not is listed (%(default)s)")
-    made.add_argument("--num-classes", type=int, metavar="N", help="outputs of a torchvision or timm model's head")
+    made.add_argument("--num-classes", type=int, metavar="N", help="outputs of the head of a torchvision or "
+                      "timm model, or of a callable that takes num_classes")
     made.add_argument("--seed", type=int, default=0, help="of random weights (%(default)s)")
     made.add_argument("--input", metavar="SHAPE[:DTYPE]", action="append", dest="inputs",
                       help="an example input, like 1,3,224,224 or 1,16:int64; repeat it for several; inferred if "

@@ -48,7 +48,7 @@ def load(name: str, weights: str | None = None, seed: int = 0, *, key: str | Non
             random weights.
         seed: of the random initialisation.
         key, strict: which state dict of the file, and whether all of it must fit; see `load_weights`.
-        num_classes: of the head, for torchvision and timm models; theirs where None.
+        num_classes: of the head, for torchvision and timm models, and for callables that take it; theirs where None.
 
     Raises:
         InputError: no such model, or weights that do not fit.
@@ -77,22 +77,29 @@ def _build(name: str, pretrained: bool, head: dict[str, Any]) -> Any:
         return _torchvision(name, pretrained, head)
     if source == "timm":
         return _timm(target, pretrained, head)
-    if head:
-        raise InputError(f"num_classes is for torchvision and timm names, got {name!r}; let the callable build the "
-                         "model with the head that it needs")
     if pretrained:
         raise InputError(f"weights 'pretrained' exist for torchvision and timm names only, got {name!r}; name a "
                          "checkpoint file, or let the callable load its weights and leave them out")
     built = imported(name, "MODEL")
+    if head and not (callable(built) and head.keys() <= _named_arguments(built)):
+        raise InputError("num_classes is for torchvision and timm names, and for callables that take it, got "
+                         f"{name!r}; let the callable take num_classes, or build the model with the head that it needs")
     if isinstance(built, nn.Module) or not callable(built):
         return built
     try:
-        return built()
+        return built(**head)
     except FxpruneError:
         raise
     except Exception as error:
         raise InputError(f"{name!r} must be callable without arguments, but calling it raised "
                          f"{type(error).__name__}: {error}; name a function that builds the model") from error
+
+
+def _named_arguments(function: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters) if not isinstance(function, nn.Module) else set()
+    except ValueError:  # one without a signature
+        return set()
 
 
 def imported(name: str, what: str) -> Any:
@@ -117,11 +124,15 @@ def imported(name: str, what: str) -> Any:
 def _torchvision(name: str, pretrained: bool, head: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
-    if os.sep in name or name.startswith("."):
+    if name.endswith(".py"):
+        raise InputError(f"MODEL must be {FORMS}, and {name!r} says which file, but not which callable in it; write "
+                         f"{name}:build, for a class or a function of that name")
+    known = name in models.list_models()
+    if os.sep in name or name.startswith(".") or os.path.isdir(name) and not known:
         there = "a folder or file, which no model is built from" if os.path.exists(name) else "not there"
         raise InputError(f"MODEL must be {FORMS}, but {name!r} is {there}; the command bench takes folders that "
                          "compress --out wrote")
-    if name not in models.list_models():
+    if not known:
         raise InputError(f"{unknown('torchvision model', name, models.list_models())}; a model is {FORMS}")
     builder = models.get_model_builder(name)
     # Detectors and segmenters download a backbone's weights unless told not to.

@@ -267,6 +267,8 @@ def test_several_inputs_are_given_with_input(capsys, net):
     assert code == 2
     assert err.endswith("; on the command line: --input SHAPE[:DTYPE], once for each argument of forward\n")
     assert run(capsys, "groups", "nets_of_mine.py:Two", "--input", "2,4", "--input", "2,4")[0] == 0
+    code, _, err = run(capsys, "groups", "nets_of_mine.py:Two", "--input", "2,4")
+    assert code == 2 and "missing a required argument: " in err and err.endswith("once for each argument of forward\n")
 
 
 def test_an_interrupt_is_quiet(capsys, net):

@@ -39,6 +39,10 @@ ready = Net()
 
 def ten():
     return Net(10)
+
+
+def headed(num_classes=5):
+    return Net(num_classes)
 '''
 
 
@@ -154,8 +158,10 @@ def test_a_head_of_another_size(net):
     with pytest.raises(InputError, match=r"'fc.weight' is \[10, 8\] and the model's is \[5, 8\]: a head of another "
                                          r"size; give --num-classes 10 \(num_classes=\), or --no-strict"):
         load(net, "ten.pt")
-    with pytest.raises(InputError, match="num_classes is for torchvision and timm names, .*; let the callable build"):
+    with pytest.raises(InputError, match="num_classes is for torchvision and timm names, and for callables that take "
+                                         "it, .*; let the callable take num_classes, or build"):
         load(net, "ten.pt", num_classes=10)
+    assert load("nets_of_mine.py:headed", "ten.pt", num_classes=10).model.fc.out_features == 10
     assert load("squeezenet1_1", num_classes=7).model.classifier[1].out_channels == 7
 
 
@@ -181,9 +187,11 @@ def test_junk_gives_one_clear_line(net, tmp_path, name, content, words):
         load(net, name)
 
 
-def test_folders_are_no_names_of_models(net, tmp_path):
+def test_folders_and_files_are_no_names_of_models(net, tmp_path):
     (tmp_path / "pruned").mkdir()
-    for name, words in (("./pruned", "is a folder or file, which no model is built from"),
+    with pytest.raises(InputError, match="MODEL must be .* says which file, .*; write nets_of_mine.py:build, for a"):
+        load("nets_of_mine.py")
+    for name, words in (("./pruned", "is a folder or file"), ("pruned", "is a folder or file, which no model"),
                         ("pruned/", "is a folder or file"), ("nowhere/", "is not there; the command bench takes")):
         with pytest.raises(InputError, match=f"MODEL must be a torchvision name, .*, but '{name}' {words}"):
             load(name)
