@@ -5,6 +5,7 @@ batches is in place before any of them goes on. Each run is a thread that only e
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Semaphore, Thread
 from typing import Any
@@ -159,15 +160,17 @@ def watched(model: nn.Module, example: Example, behind: Iterable[int], meet: Cal
 
 
 def stepwise(model: nn.Module, example: Example, before: Iterable[int] = (), behind: Iterable[int] = (),
-             hold: Mapping[int, int] | None = None) -> Stepwise:
+             hold: Mapping[int, int] | None = None, around: AbstractContextManager[Any] | None = None) -> Stepwise:
     """A run of ``model`` in inference mode that waits before and behind operators of these numbers.
 
     Args:
         hold: number of an operator whose result is wanted -> number of the last stop that wants it.
+        around: entered in the run's thread, around all of it.
     """
 
     def work(run: Stepwise) -> None:
-        with torch.inference_mode(), _Stops(run.wait, frozenset(before), frozenset(behind), hold or {}):
+        stops = _Stops(run.wait, frozenset(before), frozenset(behind), hold or {})
+        with torch.inference_mode(), around or nullcontext(), stops:
             model(*example[0], **example[1])
 
     return Stepwise(work)

@@ -1,7 +1,9 @@
-"""Run a cut network and its original abreast, all batches at once, from layer to layer."""
+"""Run a cut network and its original abreast, from layer to layer: each batch waits there for all others.
+
+What waits lies in a file (`fxprune.rewrite.spill`), but for an allowance: memory does not grow with the batches.
+"""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,6 +13,7 @@ from fxprune.capture.stepwise import Stepwise, Stop, stepwise
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example
 from fxprune.planning.input_statistics import running
+from fxprune.rewrite.spill import LiveTensors, Spill
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +32,42 @@ class NormPair:
     after: Norm
 
 
-@dataclass(frozen=True, eq=False)
 class Arrival:
-    """All runs of the cut network wait in front of one of its layers.
+    """All batches come to one of the layers.
 
     Args:
         layer: a pair of contractions, or of batch norms.
-        here: one stop a batch, in the cut network, before the layer.
-        there: one stop a batch, in the original: behind a contraction, before a batch norm.
+        batches: the runs.
+
+    Attributes:
+        latest: where the cut network waits with the latest batch: once all have come, its parameters can be changed.
     """
 
-    layer: Pair | NormPair
-    here: list[Stop]
-    there: list[Stop]
+    def __init__(self, layer: Pair | NormPair, batches: Sequence["_Batch"]):
+        self.layer, self.batches = layer, batches
+        self.latest: Stop
+
+    def stops(self) -> Iterator[tuple[Stop, Stop]]:
+        """For one batch after the other, in the cut network, before the layer, and in the original: behind a
+        contraction, before a batch norm. What they hold is there until the next is asked for.
+
+        Raises:
+            InputError: a model does not run on a batch, or not as it did before.
+        """
+        for number, batch in enumerate(self.batches):
+            batch.tensors.fill()
+            self.latest = _advanced(batch.here, self.layer.after.number, number)
+            yield self.latest, _advanced(batch.there, self.layer.before.number, number)
+            batch.tensors.rest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Both networks' runs on a batch, and what they hold."""
+
+    here: Stepwise
+    there: Stepwise
+    tensors: LiveTensors
 
 
 def pairs_of(full: Weighted, cut: Weighted) -> list[Pair]:
@@ -57,25 +83,48 @@ def norms_of(full: Weighted, cut: Weighted) -> list[NormPair]:
     return [NormPair(theirs[name], mine) for name, mine in once.items() if name in theirs]
 
 
-@contextmanager
-def abreast(model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Sequence[NormPair],
-            batches: Sequence[Example]) -> Iterator[Iterator[Arrival]]:
-    """Gives the arrivals in the cut network's order; what is changed in ``small`` at one holds from there on.
+class Abreast:
+    """Both networks' runs on all batches.
 
-    Raises:
-        InputError: a model does not run on a batch, or not as it did before.
+    Args:
+        model, small: the original, and what was cut from it, in eval mode.
+        pairs, norms: where they wait for each other.
+        spill: where runs that wait keep what they hold.
     """
-    layers: dict[int, Pair | NormPair] = {pair.after.number: pair for pair in pairs}
-    layers |= {norm.after.number: norm for norm in norms}
-    here = [stepwise(small, batch, before=layers, hold=_summands([pair.after for pair in pairs])) for batch in batches]
-    there = [stepwise(model, batch, before=[norm.before.number for norm in norms],
-                      behind=[pair.before.number for pair in pairs],
-                      hold=_summands([pair.before for pair in pairs])) for batch in batches]
-    try:
-        yield _arrivals(layers, here, there)
-    finally:
-        for run in (*here, *there):
-            run.close()
+
+    def __init__(self, model: nn.Module, small: nn.Module, pairs: Sequence[Pair], norms: Sequence[NormPair],
+                 spill: Spill):
+        self.model, self.small, self.spill = model, small, spill
+        self.layers: dict[int, Pair | NormPair] = {pair.after.number: pair for pair in pairs}
+        self.layers |= {norm.after.number: norm for norm in norms}
+        self.before = [norm.before.number for norm in norms]
+        self.behind = [pair.before.number for pair in pairs]
+        self.hold_here = _summands([pair.after for pair in pairs])
+        self.hold_there = _summands([pair.before for pair in pairs])
+        self.batches: list[_Batch] = []
+
+    def add(self, example: Example) -> None:
+        """One more batch, before the first arrival."""
+        tensors = LiveTensors(self.spill)
+        copy = tensors.copied(example)
+        here = stepwise(self.small, copy, before=self.layers, hold=self.hold_here, around=tensors.noting())
+        there = stepwise(self.model, copy, before=self.before, behind=self.behind, hold=self.hold_there,
+                         around=tensors.noting())
+        self.batches.append(_Batch(here, there, tensors))
+        tensors.rest()
+
+    def arrivals(self) -> Iterator[Arrival]:
+        """In the cut network's order; what is changed in it at one holds from there on."""
+        for number in sorted(self.layers):
+            yield Arrival(self.layers[number], self.batches)
+
+    def close(self) -> None:
+        """End the runs where they stand."""
+        for batch in self.batches:
+            batch.here.close()
+            batch.there.close()
+            batch.tensors.release()
+        self.spill.close()
 
 
 def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
@@ -85,13 +134,6 @@ def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
         if contraction.other is not None and contraction.other < contraction.number:
             found[contraction.other] = max(found.get(contraction.other, 0), contraction.number)
     return found
-
-
-def _arrivals(layers: dict[int, Pair | NormPair], here: list[Stepwise], there: list[Stepwise]) -> Iterator[Arrival]:
-    for number in sorted(layers):
-        layer = layers[number]
-        stops = [_advanced(run, number, batch) for batch, run in enumerate(here)]
-        yield Arrival(layer, stops, [_advanced(run, layer.before.number, batch) for batch, run in enumerate(there)])
 
 
 def _advanced(run: Stepwise, number: int, batch: int) -> Stop:

@@ -10,7 +10,7 @@ from fxprune.capture.contractions import Contraction
 from fxprune.capture.stepwise import Stop
 from fxprune.errors import InputError
 from fxprune.planning.input_statistics import sampled
-from fxprune.planning.moments import Moments
+from fxprune.planning.moments import Moments, MomentSums
 from fxprune.rewrite.abreast import Arrival, Pair
 from fxprune.rewrite.kept_entries import KeptEntries
 
@@ -37,29 +37,34 @@ class Rows:
     rows: int = ROWS
     original: bool = False
 
-    def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> tuple[Moments, Moments]:
-        """Of the rows to fit on, and of those held out.
+    def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> tuple[Moments, Moments, bool]:
+        """Of the rows to fit on, and of those held out; and whether the original's rows are asked for, and what the
+        layer reads in the first batch, all of it still there, is what the original's reads.
 
         Raises:
             InputError: values that are not finite.
         """
-        parts = [self._batch(len(arrival.here), pair, here, there, kept)
-                 for here, there in zip(arrival.here, arrival.there, strict=True)]
-        fit, held = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
-        if not all(torch.isfinite(m.yy).all() and torch.isfinite(m.xx).all() for m in (fit, held)):
+        fit, held, same = MomentSums(), MomentSums(), self.original and bool(kept.read.all())
+        for number, (here, there) in enumerate(arrival.stops()):
+            same = same and (number > 0 or self._same(pair, here, there, kept))
+            rows, target, fitted = self._batch(len(arrival.batches), pair, here, there, kept)
+            fit.add_(rows[:, :fitted], target[:, :fitted])
+            held.add_(rows[:, fitted:], target[:, fitted:])
+        both = fit.total(), held.total()
+        if not all(torch.isfinite(m.yy).all() and torch.isfinite(m.xx.diagonal(0, 1, 2)).all() for m in both):
             raise InputError(f"what enters and leaves {pair.after.name!r} must be finite, and is not; look "
                              "for the cause in the weights or in the data")
-        return fit, held
+        return *both, same
 
-    def same(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> bool:
-        """Whether what the layer reads in the first batch, all of it still there, is what the original's reads."""
-        here, there = arrival.here[0], arrival.there[0]
+    def _same(self, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> bool:
         picked = sampled(pair.before.positions(there), 64, torch.Generator().manual_seed(0)).to(there.out.device)
         now, then = pair.after.rows(here, picked), pair.before.rows(there, picked)[kept.groups.to(picked.device)]
         order = kept.input.to(picked.device).unsqueeze(1).expand(now.shape)
         return bool((now - then.gather(2, order)).abs().max() <= 1e-5 * then.abs().max())
 
-    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> tuple[Moments, Moments]:
+    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries
+               ) -> tuple[Tensor, Tensor, int]:
+        """Rows, targets, and how many of them are to be fitted on: the first ones."""
         before, after = pair.before, pair.after
         n = before.positions(there)
         wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
@@ -70,8 +75,7 @@ class Rows:
         else:
             rows = after.rows(here, picked)
             target = target + self._lost(before, after, here, there, picked, kept)
-        fitted = int((picked < (1 - HELD) * n).sum())
-        return (Moments.of(rows[:, :fitted], target[:, :fitted]), Moments.of(rows[:, fitted:], target[:, fitted:]))
+        return rows, target, int((picked < (1 - HELD) * n).sum())
 
     def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
               kept: KeptEntries) -> Tensor | float:

@@ -5,7 +5,6 @@ With m, s the mean and the deviation of what a norm puts out, the distance of tw
 Analysis 1982, equation 4). What is wanted is that of the original's outputs, on the same samples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +21,11 @@ class ChannelMoments:
     xx: Tensor
 
     @classmethod
-    def of(cls, inputs: Sequence[Tensor], shift: Tensor, start: float, end: float) -> "ChannelMoments":
-        """Of these shares of each batch [n, c, …], in the order of its samples."""
-        n, x, xx = 0, torch.zeros_like(shift, dtype=torch.float64), torch.zeros_like(shift, dtype=torch.float64)
-        for batch in inputs:
-            rows = batch.transpose(0, 1).flatten(1)
-            rows = rows[:, int(start * rows.shape[1]):int(end * rows.shape[1])] - shift.unsqueeze(1)
-            n, x = n + rows.shape[1], x + rows.sum(1, dtype=torch.float64)
-            xx = xx + rows.square().sum(1, dtype=torch.float64)
-        return cls(n, shift, x, xx)
+    def of(cls, inputs: Tensor, shift: Tensor, start: float, end: float) -> "ChannelMoments":
+        """Of these shares of a batch [n, c, …], in the order of its samples."""
+        rows = inputs.transpose(0, 1).flatten(1)
+        rows = rows[:, int(start * rows.shape[1]):int(end * rows.shape[1])] - shift.unsqueeze(1)
+        return cls(rows.shape[1], shift, rows.sum(1, dtype=torch.float64), rows.square().sum(1, dtype=torch.float64))
 
     def __add__(self, other: "ChannelMoments") -> "ChannelMoments":
         """Of the values of both, less the same shift."""

@@ -1,12 +1,12 @@
 """Make up for what was cut, from data and without training: the rest of the network learns, layer by layer, to put out
 what the original put out.
 
-The cut network and the original run abreast on all batches and wait at every layer. What a layer reads then is what the
-recovered layers before it send, and what it should put out is what the original's does, at the kept channels. Where its
-result is added to what a shortcut carries, the aim is the original's *sum* less what the cut shortcut carries by now
-(He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.3, here for any
-sum): with z = a·y + c the affine chain between the layer and the sum (a batch norm, a layer scale), the target is
-y + (shortcut − shortcut′) / a.
+The cut network and the original run abreast on all batches and wait at every layer (in a file, where they are many).
+What a layer reads then is what the recovered layers before it send, and what it should put out is what the original's
+does, at the kept channels. Where its result is added to what a shortcut carries, the aim is the original's *sum* less
+what the cut shortcut carries by now (He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV
+2017, section 3.3, here for any sum): with z = a·y + c the affine chain between the layer and the sum (a batch norm, a
+layer scale), the target is y + (shortcut − shortcut′) / a.
 
     "statistics"      the mean of every layer's outputs is corrected in its bias, and batch norms are re-estimated
                       (cumulatively; Li et al., "EagleEye", ECCV 2020);
@@ -19,8 +19,11 @@ A layer that gets worse on held-out rows stays as it was cut, and so does a batc
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -29,21 +32,21 @@ from torch import Tensor, nn
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contractions import Norm, Weighted, weighted
 from fxprune.capture.model_walk import named_tensors
-from fxprune.capture.stepwise import Stop
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import InputError, unknown
 from fxprune.planning import Plan
-from fxprune.planning.batches import Data
+from fxprune.planning.batches import Batch, Data
 from fxprune.planning.moments import Moments
 from fxprune.planning.split_data import Alone
 from fxprune.planning.statistics import as_captured, small_example
-from fxprune.rewrite.abreast import Arrival, NormPair, Pair, abreast, norms_of, pairs_of
+from fxprune.rewrite.abreast import Abreast, Arrival, NormPair, Pair, norms_of, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
 from fxprune.rewrite.layer_moments import HELD, ROWS, Rows
 from fxprune.rewrite.least_squares import RIDGES, Solution, solve
 from fxprune.rewrite.norm_moments import ChannelMoments, distance
+from fxprune.rewrite.spill import Spill
 
 METHODS = ("statistics", "least_squares", "obs")
 SEED = 20192
@@ -116,11 +119,9 @@ def recover(model: nn.Module, small: nn.Module, coupling: Coupling, plan: Plan, 
     mode = small.training
     with untouched_rng(), torch.inference_mode(False), torch.no_grad(), as_captured(coupling):
         copied, small = isolated_copy(model).eval(), small.eval()
-        batches = data.ranks.here(lambda: list(data.batches(model, coupling.inputs, "recovery")))
         run = _Run(copied, small, plan, method, rows, data.ranks)
-        run.over([batch.example for batch in batches], coupling)
+        samples = run.over(data.batches(model, coupling.inputs, "recovery"), coupling)
     small.train(mode)
-    samples = sum(data.ranks.each(lambda: sum(batch.size for batch in batches)))
     return Recovery(method, samples, tuple(run.layers), run.skipped,
                     {name: _digest(run.cut[name]) for name in run.changed})
 
@@ -169,17 +170,19 @@ class _Run:
         self.changed: dict[str, None] = {}
         self.intact: set[int] = set()
 
-    def over(self, batches: Sequence, coupling: Coupling) -> None:
-        """Go through the network once, on all batches."""
+    def over(self, batches: Iterable[Batch], coupling: Coupling) -> int:
+        """Go through the network once, on all batches; how many samples they hold."""
         full = weighted(self.model, small_example(coupling.inputs, self.model))
         cut = weighted(self.small, small_example(coupling.inputs, self.small))
         pairs = self._alone(pairs_of(full, cut), coupling)
-        with abreast(self.model, self.small, pairs, self._once(full, cut), batches) as arrivals:
-            while (arrival := self.ranks.here(lambda: next(arrivals, None))) is not None:
+        with closing(Abreast(self.model, self.small, pairs, self._once(full, cut), Spill())) as runs:
+            samples = sum(self.ranks.each(lambda: _added(runs, batches)))
+            for arrival in runs.arrivals():
                 if isinstance(arrival.layer, Pair):
                     self._contraction(arrival, arrival.layer)
                 else:
                     self._norm(arrival, arrival.layer)
+        return samples
 
     def _once(self, full: Weighted, cut: Weighted) -> list[NormPair]:
         """The batch norms that may be re-estimated; the others are named."""
@@ -202,18 +205,17 @@ class _Run:
         return [pair for pair in pairs if pair.after.name not in self.skipped]
 
     def _contraction(self, arrival: Arrival, pair: Pair) -> None:
-        after, stop = pair.after, arrival.here[0]
+        after = pair.after
         kept = KeptEntries(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
                            pair.before, after)
         parts = self.ranks.each(lambda: self.rows.moments(arrival, pair, kept))
-        fit, held = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
-        weight, bias = after.weight(stop), after.added(stop)
+        fit, held = (reduce(add, side) for side in list(zip(*parts, strict=True))[:2])
+        if after.norm is not None and all(same for _, _, same in parts):
+            self.intact.add(after.norm.number)
+        weight, bias = after.weight(arrival.latest), after.added(arrival.latest)
         groups, _, outputs = after.matrix(weight).shape
         start = weight.new_zeros(groups, outputs) if bias is None else bias.reshape(groups, outputs)
         make = self._taken_over if self.rows.original else self._solved
-        if self.rows.original and kept.read.all() and after.norm is not None and all(
-                self.ranks.each(lambda: self.rows.same(arrival, pair, kept))):
-            self.intact.add(after.norm.number)
         found = make(pair, kept, fit, held, after.matrix(weight), start, bias is not None or after.norm is not None)
         if found is None:
             return
@@ -231,8 +233,8 @@ class _Run:
     def _solved(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
                 intercept: bool) -> Solution | None:
         """None where nothing before the layer was cut, so that it puts out what it did."""
-        both = fit + held
-        if float(both.error(matrix.double(), start.double()).sum()) <= INTACT * float(both.yy.sum()):
+        error = sum(float(side.error(matrix.double(), start.double()).sum()) for side in (fit, held))
+        if error <= INTACT * float((fit.yy + held.yy).sum()):
             self.intact |= {pair.after.norm.number} if pair.after.norm is not None else set()
             return None
         return solve(fit, held, matrix, start, intercept, self.ridges)
@@ -253,14 +255,20 @@ class _Run:
         if norm.number in self.intact:
             return
         parts = self.ranks.each(lambda: self._reached(arrival, pair))
-        fit, held, wanted = (sum(side[1:], side[0]) for side in zip(*parts, strict=True))
+        fit, held, wanted = (reduce(add, side) for side in zip(*parts, strict=True))
+        if min(fit.n, held.n) < 2:
+            self.skipped[norm.var] = (f"a variance needs two values a channel to be made from and two held out, and "
+                                      f"{fit.n} and {held.n} arrived: pass more samples, or larger batches")
+            return
         both = fit + held
         scale = 1.0 if norm.weight is None else self.cut[norm.weight].double()
         bias = 0.0 if norm.bias is None else self.cut[norm.bias].double()
         aim = self._put_out(pair.before, wanted, self.plan.keep.get(norm.mean, {}).get(0))
         before, after = (distance(aim, held.normalised(statistics, norm.eps, scale, bias)) for statistics in (
             (self.cut[norm.mean], self.cut[norm.var]), (fit.mean, fit.variance)))
-        if min(fit.n, held.n) < 2 or not np.isfinite(after):
+        if not np.isfinite(after):
+            self.skipped[norm.var] = ("what reaches it must be finite, and is not: look for the cause in the weights "
+                                      "or in the data")
             return
         self.layers.append(RecoveredLayer(norm.var, before, after, rows=both.n, taken=after < before))
         if after < before:
@@ -269,14 +277,11 @@ class _Run:
 
     def _reached(self, arrival: Arrival, pair: NormPair) -> tuple[ChannelMoments, ChannelMoments, ChannelMoments]:
         """What reaches the cut norm, to fit on and held out, and what reached the original on the samples held out."""
-        here, there = ([self._inputs(stop) for stop in stops] for stops in (arrival.here, arrival.there))
         now, then = self.cut[pair.after.mean], self.full[pair.before.mean]
-        return (ChannelMoments.of(here, now, 0, 1 - HELD), ChannelMoments.of(here, now, 1 - HELD, 1),
-                ChannelMoments.of(there, then, 1 - HELD, 1))
-
-    def _inputs(self, stop: Stop) -> Tensor:
-        inputs: Tensor = stop.args[0]
-        return inputs
+        parts = [(ChannelMoments.of(here.args[0], now, 0, 1 - HELD), ChannelMoments.of(here.args[0], now, 1 - HELD, 1),
+                  ChannelMoments.of(there.args[0], then, 1 - HELD, 1)) for here, there in arrival.stops()]
+        fit, held, wanted = (reduce(add, side) for side in zip(*parts, strict=True))
+        return fit, held, wanted
 
     def _put_out(self, norm: Norm, reached: ChannelMoments, kept: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Mean and deviation of what the original's norm puts out, at the channels that are left."""
@@ -288,3 +293,12 @@ class _Run:
     def _write(self, name: str, place: Tensor, value: Tensor) -> None:
         place.copy_(value.to(place))
         self.changed[name] = None
+
+
+def _added(runs: Abreast, batches: Iterable[Batch]) -> int:
+    """How many samples were added."""
+    samples = 0
+    for batch in batches:
+        runs.add(batch.example)
+        samples += batch.size
+    return samples

@@ -168,6 +168,34 @@ def test_batch_norms_that_get_worse_on_held_out_samples_stay(method):
         assert ("3.running_var" in fxprune.record(small).recovery.tensors) is taken
 
 
+@pytest.mark.parametrize(("size", "taken"), [(1, False), (5, False), (10, True)])
+def test_a_batch_norm_that_too_little_reaches_is_named(size, taken):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
+    batch = torch.randn(size, 4)
+    small = fxprune.compress(model, batch, channels=0.5, recover="statistics", data=[batch])
+    found = fxprune.record(small).recovery
+    assert any(layer.layer == "4.running_var" for layer in found.layers) is taken
+    words = (f"a variance needs two values a channel to be made from and two held out, and {int(0.8 * size)} and "
+             f"{size - int(0.8 * size)} arrived: pass more samples")
+    assert found.skipped.get("4.running_var", "").startswith(words) is not taken
+    assert taken or torch.equal(small.get_submodule("4").running_var, model[4].running_var)
+
+
+def test_a_batch_norm_that_infinite_values_reach_is_named():
+    class Exponential(nn.Module):
+        def forward(self, x):
+            return x.exp()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), Exponential(), nn.BatchNorm1d(8)).eval()
+    small = fxprune.compress(model, torch.randn(20, 4), channels=0.5, recover="statistics",
+                             data=[1e4 * torch.randn(20, 4)])
+    found = fxprune.record(small).recovery
+    assert found.skipped["4.running_var"].startswith("what reaches it must be finite, and is not")
+    assert set(small.get_submodule("4").running_var.tolist()) == {1.0}
+
+
 def test_a_decomposition_that_does_not_converge_is_made_another_way(monkeypatch):
     from fxprune.rewrite import least_squares
 
