@@ -117,6 +117,7 @@ class Abreast:
         """In the cut network's order; what is changed in it at one holds from there on."""
         for number in sorted(self.layers):
             yield Arrival(self.layers[number], self.batches)
+            self.spill.trim()
 
     def close(self) -> None:
         """End the runs where they stand."""

@@ -6,6 +6,8 @@ were. A storage that another run asks for meanwhile (a table that the model made
 stays. What numpy looks at cannot be emptied, and is not.
 """
 
+import ctypes
+import os
 import tempfile
 from collections.abc import Iterable
 from io import BufferedRandom
@@ -24,6 +26,9 @@ from fxprune.ir.example_inputs import Example
 ALLOWANCE, WORTH = 2 ** 29, 2 ** 16
 # Bytes that are read and written at a time.
 CHUNK = 2 ** 22
+# What the C library's allocator has free in each thread's own arena goes back to the system by this alone, where it is
+# glibc; another one is left to itself.
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 class Spill:
@@ -40,9 +45,22 @@ class Spill:
     def __init__(self, allowance: int = ALLOWANCE):
         self.allowance, self.in_memory = allowance, 0
         self.owners: dict[UntypedStorage, LiveTensors] = {}
-        self._end = 0
+        self._end, self._emptied = 0, 0
         self._file: BufferedRandom | None = None
         self._buffer = torch.empty(CHUNK, dtype=torch.uint8)
+
+    def empty(self, storage: UntypedStorage, size: int) -> None:
+        """Give a storage's memory back."""
+        storage.resize_(0)
+        self._emptied += size
+        if self._emptied > self.allowance:
+            self.trim()
+
+    def trim(self) -> None:
+        """Have the allocator give the system what it has free, where runs have ever been emptied."""
+        if TRIM is not None and self._file is not None:
+            TRIM(0)
+        self._emptied = 0
 
     def reserved(self, size: int) -> int:
         """A place in the file with room for so many bytes."""
@@ -137,7 +155,7 @@ class LiveTensors:
             self._spill.write(place, storage)
             self._spill.owners[storage] = self
             self._away[storage] = place, size
-            storage.resize_(0)
+            self._spill.empty(storage, size)
             place += size
 
     def fill(self, shared: UntypedStorage | None = None) -> None:
