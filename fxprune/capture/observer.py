@@ -104,7 +104,7 @@ class Observer(TorchDispatchMode):
 
     def alias(self, tensor: torch.Tensor) -> torch.Tensor:
         """Another object for the same tensor."""
-        with _disable_current_modes():
+        with _disable_current_modes(), torch._C.DisableTorchFunction():  # no call of the model's
             other = tensor.detach()
         self._seen[id(other)] = (other, self.ref(tensor))
         if id(tensor) in self._known:

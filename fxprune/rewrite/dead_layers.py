@@ -23,16 +23,20 @@ def with_dead_layers(captured: Captured) -> Captured:
 
 
 def held_dead_layers(model: nn.Module, captured: Captured) -> dict[Place, str]:
-    """What such layers give keeps its size, and so does what reaches those whose sizes cannot be set."""
+    """What such layers give keeps its size, and so does what reaches those whose sizes cannot be set. A sum with what
+    others read goes with that, as the last residual of a WaveNet does."""
     held: dict[Place, str] = {}
     for number, traced in enumerate(captured.traced):
         tape, read = traced.tape, traced.tape.tensors_read
+        live = {ref.id for call in tape.calls if call.node in tape.nodes for ref in refs(call.outs)}
         for call in tape.calls:
             if call.node in tape.nodes:
                 continue
-            held |= {TensorDim(number, ref.id, dim): UNREAD for ref in refs(call.outs) if ref.id not in read
-                     for dim in range(len(ref.shape))}
-            if not all(sized_by_weight(model.get_submodule(owner)) for owner in _owners(tape, call)):
+            owners = _owners(tape, call)
+            if owners or live.isdisjoint(ref.id for ref in refs((call.args, call.kwargs))):
+                held |= {TensorDim(number, ref.id, dim): UNREAD for ref in refs(call.outs) if ref.id not in read
+                         for dim in range(len(ref.shape))}
+            if not all(sized_by_weight(model.get_submodule(owner)) for owner in owners):
                 held[call.node] = UNTOLD
     return held
 

@@ -297,3 +297,29 @@ class Grouped(Unread):
 def test_a_layer_without_a_reader_whose_sizes_cannot_be_told_holds_what_arrives():
     coupling = fxprune.analyze(Grouped().eval(), torch.randn(2, 5, 6), form="module")
     assert "its weight does not say what it remembers of its sizes" in str(coupling.groups["into"].frozen)
+
+
+class Stacked(nn.Module):
+    """As WaveNet: of the last residual nothing comes, and Python computes it all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv1d(2, 8, 1)
+        self.inner, self.residual, self.skip = (nn.ModuleList(nn.Conv1d(8, 8, 1) for _ in "12") for _ in "123")
+        self.head = nn.Conv1d(8, 3, 1)
+
+    def forward(self, x):
+        h, skips = self.stem(x), 0
+        for inner, residual, skip in zip(self.inner, self.residual, self.skip, strict=True):
+            z = inner(h).tanh()
+            h = h + residual(z)
+            skips = skips + skip(z)
+        return self.head(skips)
+
+
+def test_what_is_added_to_a_stream_for_nothing_is_cut_along():
+    torch.manual_seed(0)
+    model, x = Stacked(), torch.randn(2, 2, 5)
+    assert fxprune.analyze(model, x).unused == ("residual.1.bias", "residual.1.weight")
+    small = fxprune.compress(model, x, channels=0.5, form="module")
+    assert small.residual[1].weight.shape == (4, 4, 1) and fxprune.record(small).coupling.groups["stem"].frozen is None
