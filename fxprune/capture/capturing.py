@@ -216,6 +216,11 @@ def _trained(model: nn.Module, real: bool, example: Example, recast: torch.dtype
 
 def _finished(traced: Traced, root: nn.Module) -> tuple[Traced, nn.Module]:
     drop_dead(traced.graph, traced.tape)
+    used = next((node for node in traced.graph.nodes if node.op == "get_attr" and node.target in traced.unseen), None)
+    if used is not None:
+        raise CaptureError(traced.unseen[used.target])
+    for name in traced.unseen:
+        del traced.constants[name]
     traced.tape.ran = [call for call in traced.tape.ran if call.node not in traced.choosing]
     return traced, root
 

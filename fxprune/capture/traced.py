@@ -1,6 +1,7 @@
 """What tracing gives: a graph and what was seen while it was made."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class Traced:
         fixed: the inputs' dimensions that must be as long as they were.
         following: the dimensions of tensors that were longer or shorter where the inputs were.
         skipped: the nodes of layers that numbers which are drawn choose or skip, and the nodes that do so (`choosing`).
+        unseen: constants that are none, since they were computed out of sight, and where they are used.
     """
 
     graph: Graph
@@ -69,3 +71,4 @@ class Traced:
     following: frozenset[Dim] = frozenset()
     skipped: frozenset[str] = frozenset()
     choosing: frozenset[str] = frozenset()
+    unseen: Mapping[str, str] = field(default_factory=dict)

@@ -96,7 +96,7 @@ class Tracer(Writer, TorchFunctionMode):
         """What was traced so far."""
         return Traced(self.graph, self.observer.tape, tuple(self.book.guards.values()), self.constants, self.added,
                       self._tensors, self.asked, out, tuple(self.book.read), self._handed_out,
-                      any(self.observer.unsteady.dims.values()))
+                      any(self.observer.unsteady.dims.values()), unseen=self.unseen)
 
     def _buffers(self) -> dict[tuple[nn.Module, str], torch.Tensor]:
         """The buffers of all modules whose Python is traced."""

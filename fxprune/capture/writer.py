@@ -48,6 +48,7 @@ class Writer:
         self.root, self.observer, self.graph = root, observer, graph
         self.states = {id(t): name for name, t in reversed(list(named_tensors(root)))}
         self.constants: dict[str, torch.Tensor] = {}
+        self.unseen: dict[str, str] = {}
         self.added: dict[str, nn.Module] = {}  # modules of the graph that the model does not have
         self.returning = False
         self._origins: dict[int, Origin] = {}
@@ -130,7 +131,7 @@ class Writer:
         name = self.states.get(id(tensor))
         if name is None:
             name = f"_constant_{len(self.constants)}"
-            self.constants[name] = self._contents(tensor)
+            self.constants[name] = self._contents(name, tensor)
         stray = not self.observer.real and not _is_meta(tensor)
         if stray:
             self.observer.adopt(tensor)
@@ -140,15 +141,16 @@ class Writer:
             self.observer.adopt(tensor) if stray else tensor)
         return node
 
-    def _contents(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor that was there before, or that is known, is a constant; one that was computed unseen is not."""
+    def _contents(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor that was there before, or that is known, is a constant; one that was computed unseen is none, which
+        matters where it is of use: weights that a forward makes may be replaced by those of another layer."""
         known = self.observer.known(tensor)
         if known is not None:
             return known
         number = self.observer.ref(tensor).id
         if _is_meta(tensor) or any(ref.id == number for call in self.observer.tape.calls for ref in refs(call.outs)):
-            raise CaptureError("a tensor is used that was computed out of the tracer's sight, as by a hook of a layer "
-                               f"of torch.nn (at {self.observer.source})")
+            self.unseen[name] = ("a tensor is used that was computed out of the tracer's sight, as by a hook of a "
+                                 f"layer of torch.nn (at {self.observer.source})")
         return tensor
 
     def _asserted(self, tensor: torch.Tensor, value: Any) -> None:
