@@ -1,5 +1,5 @@
 """A target that is reached in several steps, with training in between."""
 
-from fxprune.gradual.cosine import schedule
+from fxprune.gradual.step_shares import schedule
 
 __all__ = ["schedule"]

@@ -22,8 +22,13 @@ def test_a_schedule_falls_along_a_cosine_to_its_target(target, steps):
     assert all(whole[i] + whole[steps - i] == pytest.approx(1 + target) for i in range(steps + 1))
 
 
+def test_an_exponential_keeps_the_same_share_of_what_is_left():
+    kept = fxprune.schedule(0.125, 3, shape="exponential")
+    assert kept == pytest.approx((0.5, 0.25, 0.125)) and kept[-1] == 0.125
+
+
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    ((0, 3), BudgetError, "target must be the fraction that is kept in the end"), ((1.5, 3), BudgetError, "got 1.5"),
+    ((0.5, 3, "straight"), InputError, "unknown shape of a schedule 'straight'"), ((0, 3), BudgetError, "target must be the fraction that is kept in the end"), ((1.5, 3), BudgetError, "got 1.5"),
     (("x", 3), BudgetError, "got 'x'"), ((0.5, 0), InputError, "steps must be an integer >= 1, got 0"),
     ((0.5, 2.0), InputError, "steps must be"), ((0.5, True), InputError, "steps must be"),
 ])
