@@ -11,8 +11,8 @@ SHAPES = ("cosine", "exponential")
 def schedule(target: float, steps: int, shape: str = "cosine") -> tuple[float, ...]:
     """What is kept of the first original after each step: 1.0 is where it begins, ``target`` where it ends.
 
-    After step i of k that is, along a cosine, target + (1 - target) · (1 + cos(π i / k)) / 2: small steps at first and in
-    the end; along an exponential target^(i / k): the same share of what is left in every step (de Jorge et al.,
+    After step i of k that is, along a cosine, target + (1 - target) · (1 + cos(π i / k)) / 2: small steps at first and
+    in the end; along an exponential target^(i / k): the same share of what is left in every step (de Jorge et al.,
     "Progressive Skeletonization", ICLR 2021, which HALP takes for its some 30 steps).
 
     Args:

@@ -28,7 +28,8 @@ def test_an_exponential_keeps_the_same_share_of_what_is_left():
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    ((0.5, 3, "straight"), InputError, "unknown shape of a schedule 'straight'"), ((0, 3), BudgetError, "target must be the fraction that is kept in the end"), ((1.5, 3), BudgetError, "got 1.5"),
+    ((0.5, 3, "straight"), InputError, "unknown shape of a schedule 'straight'"),
+    ((0, 3), BudgetError, "target must be the fraction that is kept in the end"), ((1.5, 3), BudgetError, "got 1.5"),
     (("x", 3), BudgetError, "got 'x'"), ((0.5, 0), InputError, "steps must be an integer >= 1, got 0"),
     ((0.5, 2.0), InputError, "steps must be"), ((0.5, True), InputError, "steps must be"),
 ])
