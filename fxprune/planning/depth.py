@@ -116,16 +116,19 @@ def _share(depth: object) -> Fraction | None:
 
 
 def _check(coupling: "Coupling", share: Fraction | None, kind: str, choice: "Choice", criterion: object) -> None:
+    said = "\"auto\"" if share is None else f"{float(share):g}"
     if coupling.mode != GRAPH or coupling.policy.form != GRAPH:
         why = "its Python cannot be traced" if coupling.mode != GRAPH else "form=\"module\" keeps its Python"
-        raise UnsupportedError(f"depth= takes branches out of a graph, and of this model there is none: {why}, which "
-                               "adds each branch by itself; pass form=\"graph\", or leave depth= out")
+        remedy = "leave depth= out" if coupling.mode != GRAPH else "pass form=\"graph\", or leave depth= out"
+        raise UnsupportedError(f"depth= must be of a graph, out of which branches are taken, and depth={said} is of a "
+                               f"model without one: {why}, which adds each branch by itself; {remedy}")
     if not coupling.branches:
         raise UnsupportedError("depth= removes residual branches, and the model has none that may go: a sum t + f(t) "
                                "whose other inner values nobody uses; leave it out")
     if kind in ("latency", "latency_ms"):
-        raise BudgetError(f"depth= counts branches, MACs and parameters, and {kind}= is read from a table of whole "
-                          "networks; cut the depth first, and compress the result within the latency")
+        raise BudgetError(f"depth= must stand alone or beside macs= or params=, which know what a branch costs, and "
+                          f"depth={said} stands beside {kind}=, whose table knows layers by their widths alone; write "
+                          f"small = fxprune.compress(model, x, depth={said}), and compress that with {kind}=")
     if share is None and kind not in PRICES:
         raise BudgetError(f"depth=\"auto\" removes branches within macs= or params=, got {kind}=; write "
                           "macs=0.5, depth=\"auto\", or a fraction, depth=0.75")

@@ -5,6 +5,7 @@ import torch
 
 import fxprune
 from fxprune import BudgetError, InputError, UnsupportedError
+from fxprune.planning.stairs import Prices
 from tests.residual_nets import Nested, Pair, net
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -138,5 +139,24 @@ def test_a_model_without_any():
 
 def test_module_form():
     model = net(Pair)
-    with pytest.raises(UnsupportedError, match="form=\"module\" keeps its Python"):
+    with pytest.raises(UnsupportedError, match="depth=0.5 is of a model without one: form=\"module\" keeps its Python, "
+                                               "which adds each branch by itself; pass form=\"graph\", or leave"):
         fxprune.compress(model, X, depth=0.5, form="module")
+
+
+@pytest.mark.parametrize(("depth", "said"), [(0.5, "0.5"), ("auto", "\"auto\"")])
+@pytest.mark.parametrize("budget", [{"latency": 0.5}, {"latency_ms": 5.0}])
+def test_latency_budgets(depth, said, budget):
+    class Table:
+        step = 1
+
+        def digest(self):
+            return ""
+
+        def priced(self, coupling, model, check=True):
+            return Prices(())
+
+    kind, = budget
+    with pytest.raises(BudgetError, match=f"depth={said} stands beside {kind}=, whose table knows layers by their "
+                                          f"widths alone; write small = fxprune.compress.model, x, depth={said}"):
+        drawn(net(Pair), depth=depth, table=Table(), **budget)
