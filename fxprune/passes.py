@@ -16,7 +16,7 @@ from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.refinement import Refused, refine
-from fxprune.coupling.replay import Place
+from fxprune.coupling.replay import InStep, Place
 from fxprune.errors import FormError, InputError, VerificationError
 from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
@@ -78,10 +78,17 @@ def redrawn(model: nn.Module, analysis: Analysis, smaller: Callable[[Analysis], 
         try:
             return analysis, smaller(analysis)
         except FormError as error:
-            if not again or error.held.keys() <= held.keys():
+            found = error.held if error.held.keys() - held.keys() else _apart(error.held)
+            if not again or found.keys() <= held.keys():
                 raise
-            held |= error.held
+            held |= found
         analysis = refined(model, analysis.captured, analysis.coupling.policy, held)
+
+
+def _apart(held: Mapping[Place, str]) -> dict[Place, str]:
+    """Where it was not enough that two dimensions keep in step, neither may be cut."""
+    steps = {step: why for step, why in held.items() if isinstance(step, InStep)}
+    return {place: why for step, why in steps.items() for place in (step.longer, step.shorter)}
 
 
 def _check_outputs(captured: Captured, policy: Policy) -> None:

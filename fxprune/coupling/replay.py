@@ -65,7 +65,7 @@ def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[Place, str]) -
 
 def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[int, int], int]:
     """The choices whose carrier ended up without a channel that something produces and nothing holds, each moved to its
-    next alternative."""
+    next alternative: first those that froze other carriers, which may have been right."""
     produced = np.zeros(outcome.notes.ties.count + 1, bool)
     for _, vector in outcome.notes.produced:
         produced[outcome.closure.channel[vector[vector >= 0]]] = True
@@ -73,8 +73,9 @@ def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[
     for key, vector in outcome.notes.hinges:
         channels = outcome.closure.of(vector)
         free[key] = free.get(key, False) or bool(produced[channels[channels >= 0]].any())
-    return {key: choices.get(key, 0) + 1 for key, alive in free.items()
-            if not alive and choices.get(key, 0) + 1 < outcome.notes.options[key]}
+    turned = {key: choices.get(key, 0) + 1 for key, alive in free.items()
+              if not alive and choices.get(key, 0) + 1 < outcome.notes.options[key]}
+    return {key: choice for key, choice in turned.items() if key in outcome.notes.excluding} or turned
 
 
 class _Run:

@@ -30,6 +30,7 @@ class Notes:
     fresh: list[tuple[int, Vector]] = field(default_factory=list)
     hinges: list[tuple[tuple[int, int], Vector]] = field(default_factory=list)
     options: dict[tuple[int, int], int] = field(default_factory=dict)
+    excluding: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Op:
@@ -89,9 +90,16 @@ class Op:
         self._notes.options[key] = count
         return min(self._choices.get(key, 0), count - 1)
 
-    def hinge(self, vector: Vector) -> None:
-        """The latest choice lets this vector carry channels; should all of it end up frozen, the next is tried."""
-        self._notes.hinges.append(((self._index, self._asked - 1), vector))
+    def hinge(self, vector: Vector, excluding: bool = False) -> None:
+        """The latest choice lets this vector carry channels; should all of it end up frozen, the next is tried.
+
+        Args:
+            excluding: whether it froze what others had let carry channels; then it is tried anew before they are.
+        """
+        key = self._index, self._asked - 1
+        self._notes.hinges.append((key, vector))
+        if excluding:
+            self._notes.excluding.add(key)
 
     def pointwise(self, *operands: Operand) -> tuple[Vector, ...]:
         """Broadcast and tie: the rule of every elementwise operator.

@@ -126,7 +126,7 @@ def _merge(op, atoms: list[Vector], is_param: bool) -> Vector:
         if not is_param:
             candidates.sort(key=lambda k: (-len(np.unique(atoms[k])), k))
         kept = candidates[op.choose(len(candidates))]
-        op.hinge(atoms[kept])
+        op.hinge(atoms[kept], excluding=True)
         for k in candidates:
             if k != kept:
                 op.freeze(atoms[k], PRODUCT)

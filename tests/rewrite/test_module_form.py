@@ -323,3 +323,24 @@ def test_what_is_added_to_a_stream_for_nothing_is_cut_along():
     assert fxprune.analyze(model, x).unused == ("residual.1.bias", "residual.1.weight")
     small = fxprune.compress(model, x, channels=0.5, form="module")
     assert small.residual[1].weight.shape == (4, 4, 1) and fxprune.record(small).coupling.groups["stem"].frozen is None
+
+
+class SizedByInput(nn.Module):
+    """The size of a head is a quarter of what the *input* is wide, of which nothing goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.into, self.out, self.heads = nn.Linear(16, 48), nn.Linear(16, 8), nn.Linear(24, 3), 4
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q, k, v = (t.view(b, n, self.heads, c // self.heads).transpose(1, 2) for t in self.qkv(x).split(c, -1))
+        y = ((q @ k.mT).softmax(-1) @ v).transpose(1, 2).reshape(b, n, c)
+        return self.out(torch.cat([y, self.into(x)], -1))
+
+
+def test_what_cannot_keep_in_step_stays():
+    torch.manual_seed(0)
+    model, x = SizedByInput().eval(), torch.randn(2, 5, 16)
+    small = fxprune.compress(model, x, channels=0.5, form="module")
+    assert small.qkv.out_features == 48 and small.into.out_features == 4

@@ -276,3 +276,19 @@ def heads_beside_windows_in_one_dimension():
 
     return Net(run, embed=nn.Linear(5, 8), positions=param(1, 4, 4, 8), qkv=nn.Linear(8, 36), proj=nn.Linear(12, 6),
                head=nn.Linear(6, 2))
+
+
+@case("qkv qkv#2", tokens())
+def attention_with_a_bias_per_head():
+    """A buffer per head (ALiBi) arrives where heads are merged: it is no channel, and the size of a head is one."""
+
+    def run(m, x):
+        b, n, _ = x.shape
+        q, k, v = (t.view(b, n, 4, 4).transpose(1, 2) for t in m.qkv(x).chunk(3, -1))
+        apart = (torch.arange(n)[None] - torch.arange(n)[:, None]).clamp(max=0)
+        attn = q @ k.mT / 2 + apart * m.slopes[:, None, None]
+        return m.o((attn.softmax(-1) @ v).transpose(1, 2).reshape(b, n, 16))
+
+    net = Net(run, qkv=nn.Linear(10, 48), o=nn.Linear(16, 3))
+    net.register_buffer("slopes", 2.0 ** -torch.arange(1, 5))
+    return net
