@@ -93,6 +93,23 @@ def prelu(op, x, weight):
     return x.vectors
 
 
+@register_rule("aten::fake_quantize_per_tensor_affine", "aten::_fake_quantize_learnable_per_tensor_affine")
+def fake_quantize(op, x, scale, zero_point, *args, **kwargs):
+    """Elementwise; scale and zero point are numbers, or tensors of one."""
+    for own in (scale, zero_point):
+        for vector in getattr(own, "vectors", ()):
+            op.freeze(vector, BROADCAST)
+    return x.vectors
+
+
+@register_rule("aten::fake_quantize_per_channel_affine", "aten::_fake_quantize_learnable_per_channel_affine")
+def fake_quantize_per_channel(op, x, scale, zero_point, axis, *args, **kwargs):
+    """Every index of ``axis`` has a scale and a zero point of its own."""
+    for own in (scale, zero_point):
+        op.tie(x[axis], own[0])
+    return x.vectors
+
+
 @register_rule("aten::rrelu_with_noise")
 def rrelu_with_noise(op, x, noise, *args, **kwargs):
     """The noise is a scratch tensor of the input's shape."""

@@ -92,6 +92,15 @@ SHAPED = [
           g=lambda: nn.Conv2d(8, 8, 1)),
     image("to", lambda net, x: x.to(torch.float32).to(x.dtype)),
     image("contiguous", lambda net, x: x.contiguous(memory_format=torch.channels_last)),
+    image("fake_quantize", lambda net, x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, -8, 7)),
+    image("fake_quantize by tensors", lambda net, x: torch.fake_quantize_per_tensor_affine(x, net.s, net.z, -8, 7),
+          s=buffer(torch.tensor([0.1])), z=buffer(torch.tensor([0], dtype=torch.int32))),
+    image("fake_quantize learnable", lambda net, x: torch._fake_quantize_learnable_per_tensor_affine(
+        x, net.s, net.z, -8, 7), s=parameter(1), z=buffer(torch.zeros(1))),
+    image("fake_quantize per channel", lambda net, x: torch.fake_quantize_per_channel_affine(x, net.s, net.z, 1, -8, 7),
+          s=buffer(torch.arange(1, 9) / 10), z=buffer(torch.zeros(8, dtype=torch.int32))),
+    image("fake_quantize per channel, learnable", lambda net, x: torch._fake_quantize_learnable_per_channel_affine(
+        x, net.s.abs() + 0.1, net.z, 1, -8, 7), s=parameter(8), z=buffer(torch.zeros(8))),
     image("dropout", lambda net, x: F.dropout(x, 0.5, net.training)),
     image("dropout2d", lambda net, x: F.dropout2d(x, 0.5, net.training)),
     image("alpha_dropout", lambda net, x: F.alpha_dropout(x, 0.5, net.training)),
