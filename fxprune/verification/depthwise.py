@@ -29,16 +29,17 @@ def convolve(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     lengths = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
     if min(lengths) <= 0:
         return func(*args)  # which says what is wrong
-    out, every = x.new_zeros(x.shape[0], x.shape[1], *lengths), (slice(None), slice(None))
+    # Channels last, since lengths are small here: each step then runs along all channels at once.
+    x, places = x.movedim(1, -1).contiguous(), weight.flatten(1).t().contiguous()
+    out, every = x.new_zeros(x.shape[0], *lengths, x.shape[-1]), (slice(None),)
     taps = [[_met(k * d - p, n, m, s) for k in range(kernel)]
             for (n, kernel, s, p, d), m in zip(axes, lengths, strict=True)]
-    for place in itertools.product(*map(range, weight.shape[2:])):
-        met = [taps[dim][k] for dim, k in enumerate(place)]
+    for met, place in zip(itertools.product(*taps), places, strict=True):
         if all(met):
             written, read = zip(*met, strict=True)
-            tap: Any = (slice(None), 0, *place)
-            out[every + written].addcmul_(x[every + read], weight[tap].view(-1, *[1] * rank))
-    return out if bias is None else out.add_(bias.view(-1, *[1] * rank))
+            out[every + written].addcmul_(x[every + read], place)
+    out = out if bias is None else out.add_(bias)
+    return out.movedim(-1, 1).contiguous()
 
 
 def _met(shift: int, length: int, outputs: int, stride: int) -> tuple[slice, slice] | tuple[()]:
