@@ -86,7 +86,8 @@ def _longer(func: Any, args: Any, kwargs: Any, known: Mapping[int, Dims]) -> Any
     with outside_modes():
         if operator_name(func) == "aten::index":
             args = (args[0], [part for index in args[1] for part in _selected(index)])
-        args, kwargs = tree_map_only(torch.Tensor, stand_in, (args, kwargs))
+        given = tree_map_only(torch.device, lambda device: torch.device("meta"), (args, kwargs))
+        args, kwargs = tree_map_only(torch.Tensor, stand_in, given)
         return func(*args, **kwargs)
 
 

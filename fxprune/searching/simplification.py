@@ -68,7 +68,8 @@ def netadapt(model: nn.Module, example_inputs: Any, evaluate: Callable[[nn.Modul
         macs, params, latency: the share of the resource to keep, one of them.
         table: with ``latency``, `fxprune.latency_table` of the model.
         step: the share of the first model's resource that the first step saves.
-        decay: each step saves so much of what the one before did (the paper: 0.96 to 0.98 on ImageNet; memory).
+        decay: each step saves so much of what the one before did (the paper: 0.96 to 0.98 on ImageNet, quoted from
+            memory).
         fit: ``fit(small)`` trains a candidate in place; none does where None.
         criterion: which of a group's channels go (the paper: the magnitude of filters).
         groups, ignore, round_to, min_channels: as for `fxprune.plan`.

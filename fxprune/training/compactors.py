@@ -67,8 +67,8 @@ class ResRep:
         coupling: `fxprune.analyze` of the model, before anything is attached.
         macs: the share of the MACs that the channels which are not to be forgotten take.
         strength: λ.
-        every: updates between two choices of what is to be forgotten (the paper: 200; memory).
-        more: how many channels more may be forgotten after each choice (the paper: 4; memory).
+        every: updates between two choices of what is to be forgotten (the paper: 200, quoted from memory).
+        more: how many channels more may be forgotten after each choice (the paper: 4, quoted from memory).
         groups: as for `fxprune.DWGL`; those with a producer that is no convolution or linear layer are left out.
 
     Raises:

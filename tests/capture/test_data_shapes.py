@@ -65,6 +65,11 @@ def test_it_is_followed_through_operators(watched, edges):
     assert watched.of(watched.run(aten.index_add.default, torch.zeros(5, 8), 0, row, rows)) == []
 
 
+def test_a_move_to_a_device_moves_no_contents(watched, edges):
+    kept = found(watched, edges)
+    assert watched.of(watched.run(aten.to.device, kept, torch.device("cpu"), torch.float64)) == [1]
+
+
 def test_numbers_that_were_read_from_it_are_known_by_their_value(watched, edges):
     kept = found(watched, edges)
     watched.shapes.given = frozenset({kept.shape[1]})
