@@ -158,7 +158,8 @@ class Observer(TorchDispatchMode):
             self._learn(out, value)
         elif not constant:
             self._forget(func, args, out)
-            if all(id(t) in self._known or self.ref(t).id in self._drawn for t in tensors):
+            # What is made to a length that the data decide on is not drawn.
+            if not self.unsteady.given and all(id(t) in self._known or self.ref(t).id in self._drawn for t in tensors):
                 self._drawn.update(self.ref(t).id for t in leaves(out, torch.Tensor))
                 if self.draws:
                     self.draws.follow(func, args, kwargs, out, self)

@@ -123,6 +123,12 @@ class Book:
         self._steady(expression)
         self.read[expression] = None
 
+    def told(self, size: Any) -> None:
+        """``len`` hands on the bare number of a size. Of the inputs' lengths, runs at others show what follows it; what
+        the data decide on they do not."""
+        if not (self.muted or self.closed):
+            self._steady(size.expression)
+
     def _steady(self, expression: Any) -> None:
         if any(self.data(leaf) for leaf in leaves(expression)):
             raise CaptureError(f"the model's Python asks for a size that the contents of its inputs decide on "

@@ -305,6 +305,7 @@ class Tracer(Writer, TorchFunctionMode):
             dim = args[1] if len(args) > 1 else kwargs.get("dim")
             return shape if dim is None else shape[plain(dim)]
         if name == "__len__":
+            self.book.told(shape[0])
             return shape[0]
         total: Any = 1
         for n in shape:

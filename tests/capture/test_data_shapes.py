@@ -135,3 +135,36 @@ def test_that_there_is_anything_is_asserted(edges):
     assert small(torch.rand(5, 6), edges[:, 1:4]).shape == (5, 3)
     with pytest.raises(AssertionError, match="was False"):
         small(torch.rand(5, 6), edges[:, :1])
+
+
+class Sized(nn.Module):
+    """What it runs hangs on how many rows the data choose."""
+
+    def __init__(self, turned):
+        super().__init__()
+        self.a, self.b, self.turned = nn.Linear(4, 8), nn.Linear(8, 2), turned
+
+    def forward(self, x):
+        chosen = x[x.sum(1) > 0]
+        hidden = self.a(chosen)
+        return self.b(-hidden if self.turned(chosen) else hidden)
+
+
+@pytest.mark.parametrize(("turned", "why"), [
+    (lambda rows: len(rows) > 2, "asks for a size that the contents of its inputs decide on"),
+    (lambda rows: (torch.arange(len(rows)) > 2).any(), "asks for a size that the contents of its inputs decide on"),
+    (lambda rows: rows.shape[0] > 2, "asks for a size that the contents of its inputs decide on"),
+    (lambda rows: (torch.arange(rows.shape[0]) > 2).any(), "reads a tensor's contents in Python"),
+], ids=["len", "made to len", "shape", "made to shape"])
+def test_how_many_the_data_choose_steers_no_graph(turned, why):
+    torch.manual_seed(0)
+    model, x = Sized(turned).eval(), torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    small = fxprune.compress(model, x, channels=0.5)
+    assert type(small) is Sized and why in fxprune.record(small).coupling.why
+    kept = fxprune.record(small).plan.keep["a.weight"][0]
+    with torch.no_grad():
+        for row in set(range(8)) - set(kept):
+            model.a.weight[row], model.a.bias[row] = 0, 0
+    for rows in range(1, 7):
+        y = torch.where(torch.arange(6)[:, None] < rows, 1.0, -1.0).expand(6, 4)
+        torch.testing.assert_close(small(y), model(y))
