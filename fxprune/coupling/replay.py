@@ -65,17 +65,19 @@ def replay(tapes: Sequence[Tape], policy: Policy, frozen: Mapping[Place, str]) -
 
 def _turned(outcome: Replay, choices: dict[tuple[int, int], int]) -> dict[tuple[int, int], int]:
     """The choices whose carrier ended up without a channel that something produces and nothing holds, each moved to its
-    next alternative: first those that froze other carriers, which may have been right."""
+    next alternative: first those that froze other carriers for one that nothing produces at all."""
     produced = np.zeros(outcome.notes.ties.count + 1, bool)
     for _, vector in outcome.notes.produced:
         produced[outcome.closure.channel[vector[vector >= 0]]] = True
     free: dict[tuple[int, int], bool] = {}
+    made: dict[tuple[int, int], bool] = {}
     for key, vector in outcome.notes.hinges:
         channels = outcome.closure.of(vector)
         free[key] = free.get(key, False) or bool(produced[channels[channels >= 0]].any())
+        made[key] = made.get(key, False) or bool(produced[outcome.closure.channel[vector[vector >= 0]]].any())
     turned = {key: choices.get(key, 0) + 1 for key, alive in free.items()
               if not alive and choices.get(key, 0) + 1 < outcome.notes.options[key]}
-    return {key: choice for key, choice in turned.items() if key in outcome.notes.excluding} or turned
+    return {key: choice for key, choice in turned.items() if key in outcome.notes.excluding and not made[key]} or turned
 
 
 class _Run:

@@ -94,7 +94,8 @@ class Op:
         """The latest choice lets this vector carry channels; should all of it end up frozen, the next is tried.
 
         Args:
-            excluding: whether it froze what others had let carry channels; then it is tried anew before they are.
+            excluding: whether it froze what others had let carry channels; where nothing produces the vector, it is
+                tried anew before they are.
         """
         key = self._index, self._asked - 1
         self._notes.hinges.append((key, vector))
