@@ -10,6 +10,7 @@ import ctypes
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from io import BufferedRandom
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -24,6 +25,9 @@ from fxprune.ir.example_inputs import Example
 
 # Bytes that waiting runs may hold in memory, all together. What is smaller than WORTH is less than their threads' own.
 ALLOWANCE, WORTH = 2 ** 29, 2 ** 16
+# Older releases of torch lose a storage that is referred to weakly (2.6 does; those between were not tried): there what
+# waits stays in memory.
+WEAK = torch.__version__ >= (2, 15)
 # Bytes that are read and written at a time.
 CHUNK = 2 ** 22
 # What the C library's allocator has free in each thread's own arena goes back to the system by this alone, where it is
@@ -118,12 +122,13 @@ class LiveTensors:
     def copied(self, example: Example) -> Example:
         """A copy of a batch, which is the runs' own."""
         copy: Example = tree_map_only(Tensor, torch.clone, example)
-        self._made.update(_storages(copy))
+        if WEAK:
+            self._made.update(_storages(copy))
         return copy
 
-    def noting(self) -> TorchDispatchMode:
+    def noting(self) -> AbstractContextManager[Any]:
         """Notes the results of operators, around a run."""
-        return _Notes(self)
+        return _Notes(self) if WEAK else nullcontext()
 
     def before(self, given: set[UntypedStorage]) -> None:
         """An operator of these runs is about to read this."""

@@ -13,7 +13,9 @@ import fxprune
 from fxprune.capture.stepwise import stepwise
 from fxprune.errors import InputError
 from fxprune.rewrite import layer_moments, recovery, spill
-from fxprune.rewrite.spill import LiveTensors, Spill
+from fxprune.rewrite.spill import WEAK, LiveTensors, Spill
+
+pytestmark = pytest.mark.skipif(not WEAK, reason="this release of torch keeps what waits in memory")
 
 
 @pytest.fixture(autouse=True)
