@@ -27,7 +27,7 @@ from fxprune.ir.example_inputs import Example
 ALLOWANCE, WORTH = 2 ** 29, 2 ** 16
 # Older releases of torch lose a storage that is referred to weakly (2.6 does; those between were not tried): there what
 # waits stays in memory.
-WEAK = torch.__version__ >= (2, 15)
+WEAK = torch.__version__ >= "2.15"
 # Bytes that are read and written at a time.
 CHUNK = 2 ** 22
 # What the C library's allocator has free in each thread's own arena goes back to the system by this alone, where it is
