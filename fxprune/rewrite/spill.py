@@ -81,6 +81,7 @@ class Spill:
             file = self._at(place)
             for part in _parts(storage):
                 file.write(self._buffer[:len(part)].copy_(part).numpy().data)
+            file.flush()  # so that a full disk is told here
         except OSError as error:
             raise InputError(f"what waits for recovery must fit into {tempfile.gettempdir()!r}, and could not be "
                              f"written there ({error.strerror}); set TMPDIR to a folder with more room, or pass fewer "
