@@ -54,10 +54,9 @@ def _ask_the_builder(model: nn.Module, small: nn.Module) -> None:
     try:
         with torch.device("meta"), untouched_rng():
             root.reset_classifier(model.num_classes)  # type: ignore[operator]
+        _answer(small, root, book)
     except Exception as error:  # a method that does not run on the original tells nothing
         own_bugs(error)
-    else:
-        _answer(small, root, book)
     finally:
         book.close()
 
