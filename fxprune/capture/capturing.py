@@ -43,6 +43,7 @@ class Captured:
         inputs: the example inputs' description.
         mode: ``"graph"``, or ``"module"`` where the model's Python could not be traced.
         held: leaf modules that the model's own ``train()`` keeps in inference mode.
+        untrained: in module mode, why no run in training mode is known.
         ways: in module mode, further ways that data can lead through the model's Python: the variation of the inputs
             that went there, and its tape.
         why: in module mode, what stood in the way; for a missing training graph, what that failed with.
@@ -61,6 +62,7 @@ class Captured:
     inputs: Inputs
     mode: str
     why: str = ""
+    untrained: str = ""
     eager: str = ""
     bugs: tuple[Bug, ...] = ()
     example: Example | None = None
@@ -297,27 +299,35 @@ def _same(a: Traced, b: Traced) -> bool:
 def _text(traced: Traced) -> Iterator[tuple[Any, ...]]:
     yield from ((n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in traced.graph.nodes)
     yield from ((name, module.key) for name, module in traced.added.items())
-    yield from ((call.op, call.overload) for call in traced.tape.calls)
+    told = not traced.graph.nodes  # of a run without a graph, literals stand in the tape alone
+    yield from ((c.op, c.overload, str((c.args, c.kwargs)) if told else "") for c in traced.tape.calls)
 
 
 def _watched(model: nn.Module, example: Example, described: Inputs, why: str) -> Captured:
     """The last resort: only watch the model run, and run again on other values where some layers were not called."""
     bugs: list[Bug] = []
     try:
-        (root, traced), differentiates = _run(model, example), False
+        (traced, root), differentiates = _run(model, example), False
     except Exception as error:
         bugs += own_bugs(error)
         try:
-            (root, traced), differentiates = _run(model, example, differentiates=True), True
+            (traced, root), differentiates = _run(model, example, differentiates=True), True
         except Exception as error:
             raise CaptureError(f"the model must run on its example inputs; forward raised {type(error).__name__}: "
                                f"{error}") from error
-    captured = Captured(root, {"eval": traced}, described, MODULE, why, differentiates=differentiates)
+    modes, untrained = {"eval": traced}, ""
+    try:
+        trained, _ = undrawn(model, lambda: _run(model, example, differentiates, training=True))
+        modes["train"] = traced if _same(trained, traced) else trained
+    except Exception as error:
+        bugs += own_bugs(error)
+        untrained = f"{type(error).__name__}: {error}"
+    captured = Captured(root, modes, described, MODULE, why, untrained, differentiates=differentiates)
     for variation in VARIATIONS:
         if not captured.unreached:
             break
         try:
-            _, traced = _run(model, varied(example, variation), differentiates)
+            traced, _ = _run(model, varied(example, variation), differentiates)
         except Exception as error:  # not every input is one that the model can take
             bugs += own_bugs(error)
             continue
@@ -326,13 +336,14 @@ def _watched(model: nn.Module, example: Example, described: Inputs, why: str) ->
     return replace(captured, bugs=tuple(bugs))
 
 
-def _run(model: nn.Module, example: Example, differentiates: bool = False) -> tuple[nn.Module, Traced]:
-    """A copy of the model, and the tape of its run."""
-    root, observer = isolated_copy(model).eval(), Watcher()
+def _run(model: nn.Module, example: Example, differentiates: bool = False, training: bool = False
+         ) -> tuple[Traced, nn.Module]:
+    """The tape of a run, and the copy of the model that it ran."""
+    root, observer = isolated_copy(model).train(training), Watcher()
     example = _own(example)
     introduce(observer, root, {}, example)
     with fresh_caches(model):
-        return root, watch(root, observer, example, differentiates)
+        return watch(root, observer, example, differentiates), root
 
 
 def _device(model: nn.Module) -> torch.device:

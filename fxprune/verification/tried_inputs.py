@@ -24,9 +24,9 @@ NOISE = 0.1
 def planned(captured: Captured) -> list[tuple[str, bool, str]]:
     """Mode, whether at another size, and the variation of the inputs' values: both modes and both sizes, and
     all of them where graphs differ; in module mode every way through the model's Python that was found."""
-    if len(captured.traced) == 1 and "train" in captured.modes:
-        return [("eval", False, ""), ("train", True, "")]
-    runs = [(mode, second, "") for mode in captured.modes for second in (False, True)]
+    alike = "train" in captured.modes and captured.modes["train"] is captured.modes["eval"]
+    runs = [("eval", False, ""), ("train", True, "")] if alike else \
+        [(mode, second, "") for mode in captured.modes for second in (False, True)]
     runs += [(mode, False, SKIPPING) for mode, traced in captured.modes.items() if traced.skipped]
     return runs + [("eval", False, variation) for variation in captured.ways]
 

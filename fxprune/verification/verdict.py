@@ -20,7 +20,7 @@ class Verification:
         runs: what was run: ``("eval", 1)`` is eval mode at batch size 1.
         notes: what could not be compared, and why.
         shapes: of the input tensors, in each of these runs.
-        claimed: the modes that the result has; in any other it refuses to run, or is only watched (module mode).
+        claimed: the modes that the result has; in any other it refuses to run, or (module mode) is not known.
         dimensions: which dimensions of the inputs are free, and which are fixed.
     """
 

@@ -76,8 +76,10 @@ def _free(row: Row) -> str:
 
 
 def _trained(row: Row) -> str:
-    """Whether the result was run forward and backward in training mode (older rows were, or they would have failed)."""
-    return "no" if row.get("untrained") else "yes"
+    """Whether the result was compared in training mode, and run forward and backward in it (of older rows the latter is
+    known alone, or they would have failed)."""
+    compared = "runs" not in row or any(mode == "train" for mode, _ in row["runs"])
+    return "yes" if compared and not row.get("untrained") else "no"
 
 
 def scaled(pair: list[int], unit: float) -> str:
