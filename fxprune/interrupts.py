@@ -1,12 +1,14 @@
-"""Ctrl-C while the command line still imports PyTorch, which takes seconds: no traceback.
+"""Ctrl-C while the command line still imports PyTorch, which takes seconds: the process ends, without a traceback.
 
-`fxprune.cli` catches an interrupt once it runs; before, only the interpreter's own hook is asked. It is replaced where
-fxprune is the program (``fxprune``, ``python -m fxprune``), and nowhere else.
+`fxprune.cli` catches an interrupt once it runs. Before, an exception would be raised somewhere inside of the packages
+that are imported, of which some catch it and fail of something else later. So the signal keeps its own way there, which
+is to end the process; where fxprune is the program (``fxprune``, ``python -m fxprune``), and nowhere else.
 """
 
+import signal
 import sys
+import threading
 from pathlib import Path
-from types import TracebackType
 
 
 def is_program(words: list[str]) -> bool:
@@ -21,10 +23,18 @@ def is_program(words: list[str]) -> bool:
         any(Path(word).stem == "fxprune" for word in words[:2])
 
 
-def _quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+def _replaced(before: object, after: object) -> bool:
+    """Handle the signal another way; a parent's wish that it be ignored stays, and threads have no say in it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not before:
+        return False
+    signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
+    return True
 
 
-if is_program(sys.orig_argv):
-    sys.excepthook = _quiet
+def raise_from_now() -> None:
+    """All is imported: from here on an interrupt is a ``KeyboardInterrupt``."""
+    if _ENDS:
+        _replaced(signal.SIG_DFL, signal.default_int_handler)
+
+
+_ENDS = is_program(sys.orig_argv) and _replaced(signal.default_int_handler, signal.SIG_DFL)

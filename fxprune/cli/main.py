@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fxprune import interrupts
 from fxprune.cli import (
     bench_command,
     compress_command,
@@ -35,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parsed(arguments)
+    interrupts.raise_from_now()
     try:
+        options = _parsed(arguments)
         return options.run(options) or 0
     except FxpruneError as error:
         print(f"fxprune: {_told(error)}", file=sys.stderr)

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -275,14 +276,31 @@ def test_an_interrupt_is_quiet(capsys, net):
     assert run(capsys, "groups", "nets_of_mine.py:interrupted") == (130, "", "")
 
 
+IMPORTING = """import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(9)
+except KeyboardInterrupt as error:  # as some packages do
+    raise RecursionError("something else") from error
+"""
+
+
 def test_an_interrupt_while_pytorch_is_imported_is_quiet(tmp_path):
     (tmp_path / "torch").mkdir()
-    (tmp_path / "torch/__init__.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "torch/__init__.py").write_text(IMPORTING)
     path = os.pathsep.join([str(tmp_path), str(Path(fxprune.__file__).parents[1])])
     for command, quiet in ((("-m", "fxprune", "groups", "resnet18"), True), (("-c", "import fxprune"), False)):
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode and ("Traceback" not in done.stderr) == quiet
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "") if quiet else "something else" in done.stderr
+
+
+def test_an_interrupt_once_a_command_runs_has_its_exit_code(tmp_path):
+    (tmp_path / "slow.py").write_text("import os, signal, time\n\ndef net():\n"
+                                      "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(9)\n")
+    done = subprocess.run([sys.executable, "-m", "fxprune", "groups", "slow.py:net"], capture_output=True, text=True,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(fxprune.__file__).parents[1])})
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_what_takes_long_is_said_where_the_output_goes_elsewhere(capsys, net, monkeypatch):
