@@ -75,7 +75,16 @@ def measure(model: nn.Module, inputs: Inputs, verify: bool, run: bool = True) ->
         row["untrained"] = _SITE.sub("", exercise(small, inputs))
     row["seconds"] = {name: round(spent, 3) for name, spent in seconds.items()}
     row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    return row
+    return row | (in_own_class(model, inputs) if done.mode == "graph" else {})
+
+
+def in_own_class(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """The parameters that the module form keeps at the same request; why there is none, if there is none."""
+    try:
+        small = fxprune.compress(model, inputs, channels=0.5, form="module", verify=False)
+    except fxprune.FxpruneError as error:
+        return {"unformed": _SITE.sub("", str(error))}
+    return {"formed": fxprune.record(small).after.params}
 
 
 def described(done: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from statistics import median
 from typing import Any
 
 Row = dict[str, Any]
-HEAD = ("model", "mode", "groups", "channels", "frozen", "top reason", "params (M)", "kept", "MACs (G)", "error",
-        "free dimensions", "trained", "capture", "coupling", "rewrite", "verify", "MB")
+HEAD = ("model", "mode", "groups", "channels", "frozen", "top reason", "params (M)", "kept", "module form", "MACs (G)",
+        "error", "free dimensions", "trained", "capture", "coupling", "rewrite", "verify", "MB")
 PASSES = ("capture", "coupling", "rewrite")
 PREFACE = """# The zoo
 
@@ -20,9 +20,12 @@ fix another size, since structure does not depend on it (MACs are those of that 
 other kinds, written or configured for this; *packages* are ultralytics' and segmentation-models-pytorch's own
 (``pip install`` them first). *transformers* and *diffusers* are architectures of these packages from small
 configurations, with the inputs that their forward is called with. *Free dimensions* are those of the inputs that were
-proven at two lengths, of all (older rows do not say). *Trained* says whether the result ran forward and
-backward in training mode.
+proven at two lengths, of all (older rows do not say). *Trained* says whether the result was compared in training mode,
+and ran forward and backward in it. *Module form* is what `form="module"` keeps at the same request, where *kept* is of
+the graph.
 """
+# How far the module form may keep more of a model than the graph form does, and count as equal.
+CLOSE = 0.05
 
 
 def write(rows: list[Row], path: Path) -> None:
@@ -48,8 +51,11 @@ def summary(rows: list[Row], good: list[Row]) -> str:
         return f"{len(rows)} models, none compressed."
     graph = sum(row["mode"] == "graph" for row in good)
     proven = sum("error" in row for row in good)
-    return (f"{len(rows)} models, {len(good)} compressed ({graph} in graph mode), {proven} verified; parameters kept: "
-            f"median {median(shares):.1%}, at most {max(shares):.1%}.")
+    trained = sum(_trained(row) == "yes" for row in good if "error" in row)
+    more = [row["formed"] / row["params"][0] - kept(row) for row in good if "formed" in row]
+    alike = f"; {sum(n <= CLOSE for n in more)} of {len(more)} within {CLOSE} of that in module form" if more else ""
+    return (f"{len(rows)} models, {len(good)} compressed ({graph} in graph mode), {proven} verified, {trained} of them "
+            f"in both modes; parameters kept: median {median(shares):.1%}, at most {max(shares):.1%}{alike}.")
 
 
 def kept(row: Row) -> float:
@@ -65,9 +71,13 @@ def cells(row: Row) -> list[str]:
     seconds = [f"{row['seconds'][name]:.2f}" if name in row["seconds"] else "" for name in PASSES]
     verify = f"{row['seconds']['verify']:.1f}" if "error" in row else ""
     return [row["model"], row["mode"], str(row["groups"]), str(row["channels"]), f"{row['frozen']:.0%}", reason,
-            scaled(row["params"], 1e6), f"{kept(row):.1%}", scaled(row["macs"], 1e9),
+            scaled(row["params"], 1e6), f"{kept(row):.1%}", _formed(row), scaled(row["macs"], 1e9),
             f"{row['error']:.1e}" if "error" in row else "", _free(row), _trained(row), *seconds, verify,
             str(row["memory"])]
+
+
+def _formed(row: Row) -> str:
+    return f"{row['formed'] / row['params'][0]:.1%}" if "formed" in row else "refused" if "unformed" in row else ""
 
 
 def _free(row: Row) -> str:
