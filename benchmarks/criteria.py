@@ -33,6 +33,8 @@ from cifar10 import Split, load_cifar10, normalise  # noqa: E402
 from peer_criteria import importances, pruned  # noqa: E402
 
 RECOVERIES = ("none", "statistics", "least_squares")
+# Compared as they are, and priced in MACs, where all others are compared in units of their group's mean.
+PRICED = {"obs per MAC": "obs"}
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10: a torchvision folder, or a .npz")
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56])
-    parser.add_argument("--criteria", nargs="+", default=["auto", *sorted(CRITERIA), *importances()])
+    parser.add_argument("--criteria", nargs="+", default=["auto", *PRICED, *sorted(CRITERIA), *importances()])
     parser.add_argument("--recover", nargs="+", default=list(RECOVERIES), choices=RECOVERIES)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.8, 0.7, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -98,8 +100,9 @@ def measured(model: nn.Module, cell: dict, train: Split, test: Split, args: argp
         small, kept = pruned(model, cell["criterion"], cell["macs"], cell["recover"], batches)
         return {"accuracy": accuracy(small.eval(), test), "seconds": round(time.perf_counter() - start, 1),
                 "kept": round(kept, 4)}
-    small = fxprune.compress(model, torch.zeros(1, 3, 32, 32), macs=cell["macs"], criterion=cell["criterion"],
-                             data=batches, samples=args.samples,
+    priced = {"scope": "absolute", "per": "macs"} if cell["criterion"] in PRICED else {}
+    small = fxprune.compress(model, torch.zeros(1, 3, 32, 32), macs=cell["macs"], **priced,
+                             criterion=PRICED.get(cell["criterion"], cell["criterion"]), data=batches, samples=args.samples,
                              recover=None if cell["recover"] == "none" else cell["recover"])
     seconds, record = time.perf_counter() - start, fxprune.record(small)
     return {"accuracy": accuracy(small.eval(), test), "seconds": round(seconds, 1),
@@ -168,8 +171,9 @@ NAMES = {"none": "as cut", "statistics": "statistics", "least_squares": "least s
 HEAD = """# What to cut, and how to keep the accuracy without training
 
 Accuracy on CIFAR-10's test images, in percent, at a share of the MACs; 1,024 unlabelled training images, no training.
-`auto` is `criterion="auto"`: first-order Taylor on the outputs, compared as it is and priced per MAC; all others are
-compared in units of their group's mean (`scope="global"`). Every result was verified. Rows named `tp …` are
+`auto` is `criterion="auto"`: first-order Taylor on the outputs, compared as it is and priced per MAC; `obs per MAC` is
+`criterion="obs", scope="absolute", per="macs"`; all others are compared in units of their group's mean
+(`scope="global"`). Every result was verified. Rows named `tp …` are
 Torch-Pruning's criteria at the same MACs, its batch norms re-estimated over the same images. The rows are in
 `criteria.jsonl`; cells that are empty were not measured, and where no number of seeds is given it is one. Written by
 

@@ -2,9 +2,11 @@
 
 Read off one run on small random inputs, by the identity of storages: a weight may be a parameter or any view of one (a
 slice of a packed projection, a transpose). Behind a contraction may stand a chain that is affine channel by channel (a
-batch norm, a layer scale, a bias), and behind that a sum with what another branch carries.
+batch norm, a layer scale, a bias), behind that a sum with what another branch carries, and an activation that is flat
+somewhere.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,9 @@ from fxprune.rules.products import Product, as_weight, factors, positions, produ
 
 UNCHANGED = {"aten::dropout", "aten::alias", "aten::clone", "aten::detach", "aten::_to_copy", "aten::to",
              "aten::feature_dropout", "aten::identity"}
+# Below and above which an activation is constant.
+FLAT = {"aten::relu": (0.0, math.inf), "aten::relu6": (0.0, 6.0), "aten::hardswish": (-3.0, math.inf),
+        "aten::hardsigmoid": (-3.0, 3.0)}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Contraction:
         norm: the batch norm right behind it, or None.
         scales: names of parameters that its result, or the norm's, is multiplied by before it is added to something.
         other: number of the operator that made the other summand of the sum it ends in; None where it ends in none.
+        flat: below and above which the activation is constant that alone reads the result, the norm's or the sum's;
+            None where there is none, or where its thresholds are not those of either.
     """
 
     number: int
@@ -62,6 +69,7 @@ class Contraction:
     norm: Norm | None = None
     scales: tuple[str, ...] = ()
     other: int | None = None
+    flat: tuple[float, float] | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -206,10 +214,13 @@ def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str
     return None
 
 
-def _behind(recorder: _Recorder, number: int) -> tuple[Norm | None, tuple[str, ...], int | None]:
-    """The affine chain behind an operator's result, and the other summand of the sum it ends in."""
+def _behind(recorder: _Recorder, number: int
+            ) -> tuple[Norm | None, tuple[str, ...], int | None, tuple[float, float] | None]:
+    """The affine chain behind an operator's result, the other summand of the sum it ends in, and where the activation
+    behind is flat."""
     norm: Norm | None = None
     scales: list[str] = []
+    plain = True  # nothing but the norm and the sum
     while len(set(recorder.users.get(number, ()))) == 1:
         user = recorder.users[number][0]
         entry = recorder.entries[user]
@@ -219,13 +230,28 @@ def _behind(recorder: _Recorder, number: int) -> tuple[Norm | None, tuple[str, .
             norm = found
         elif op in ("aten::mul", "aten::add") and len(entry.makers) == 1 and (scale := _parameter(recorder, entry)):
             scales += [scale] if op == "aten::mul" else []
+            plain = False
         elif op == "aten::add" and len(entry.makers) == 2 and entry.kwargs.get("alpha", 1) == 1:
             other = next(maker for maker in entry.makers if maker != number) if len(set(entry.makers)) == 2 else None
-            return norm, tuple(scales), other
+            return norm, tuple(scales), other, _flat(recorder, user) if plain and other is not None else None
         elif op not in UNCHANGED:
             break
         number = user
-    return norm, tuple(scales), None
+    return norm, tuple(scales), None, _flat(recorder, number) if plain else None
+
+
+def _flat(recorder: _Recorder, number: int) -> tuple[float, float] | None:
+    """Where the activation is constant that alone reads what this operator gives."""
+    users = set(recorder.users.get(number, ()))
+    if len(users) != 1:
+        return None
+    entry = recorder.entries[users.pop()]
+    op = entry.op.rstrip("_")
+    if op == "aten::hardtanh":
+        low, high = (argument(entry.args, entry.kwargs, k, name, bound)
+                     for k, (name, bound) in enumerate((("min_val", -1), ("max_val", 1)), 1))
+        return float(low), float(high)
+    return FLAT.get(op)
 
 
 def _parameter(recorder: _Recorder, entry: _Entry) -> str | None:

@@ -1,7 +1,9 @@
 """At one layer, from all batches: the moments of what it reads and of what it should put out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from fxprune.errors import InputError
 from fxprune.planning.input_statistics import sampled
 from fxprune.planning.moments import Moments, MomentSums
 from fxprune.rewrite.abreast import Arrival, Pair
+from fxprune.rewrite.flat_activations import FAINT, Behind, Shown
 from fxprune.rewrite.kept_entries import KeptEntries
 
 # Rows that a layer is fitted on, at least; and for every input of it.
@@ -21,18 +24,41 @@ HELD = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """How rows are drawn.
+class _Sample:
+    """Of one batch.
 
     Args:
-        generator: draws them.
+        rows, target: what is read, and what should be put out.
+        fitted: how many of them are to be fitted on: the first ones.
+        behind: what stands between the outputs and an activation that is flat somewhere; None where none does, or where
+            it is not all there yet.
+    """
+
+    rows: Tensor
+    target: Tensor
+    fitted: int
+    behind: Behind | None
+
+    def split(self, behind: Behind) -> list[tuple[Tensor, Tensor, Behind]]:
+        """Rows and targets to fit on, and those held out, with what stands behind each."""
+        shift = behind.shift.expand(self.target.shape)
+        return [(self.rows[:, part], self.target[:, part], replace(behind, shift=shift[:, part]))
+                for part in (slice(self.fitted), slice(self.fitted, None))]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How rows are drawn: the same ones at a layer, as often as it is asked for.
+
+    Args:
+        seed: of what draws them.
         tensors: the cut network's parameters and buffers, by name.
         rows: how many at a layer, over all batches.
         original: whether rows are the original's, all of its inputs, and targets its own outputs; else rows are the
             cut network's, and targets the original's outputs and what a shortcut lost.
     """
 
-    generator: torch.Generator
+    seed: int
     tensors: Mapping[str, Tensor]
     rows: int = ROWS
     original: bool = False
@@ -45,16 +71,36 @@ class Rows:
             InputError: values that are not finite.
         """
         fit, held, same = MomentSums(), MomentSums(), self.original and bool(kept.read.all())
+        generator = self._generator(pair)
         for number, (here, there) in enumerate(arrival.stops()):
             same = same and (number > 0 or self._same(pair, here, there, kept))
-            rows, target, fitted = self._batch(len(arrival.batches), pair, here, there, kept)
-            fit.add_(rows[:, :fitted], target[:, :fitted])
-            held.add_(rows[:, fitted:], target[:, fitted:])
+            sample = self._sample(len(arrival.batches), pair, here, there, kept, generator)
+            fit.add_(sample.rows[:, :sample.fitted], sample.target[:, :sample.fitted])
+            held.add_(sample.rows[:, sample.fitted:], sample.target[:, sample.fitted:])
         both = fit.total(), held.total()
         if not all(torch.isfinite(m.yy).all() and torch.isfinite(m.xx.diagonal(0, 1, 2)).all() for m in both):
             raise InputError(f"what enters and leaves {pair.after.name!r} must be finite, and is not; look "
                              "for the cause in the weights or in the data")
         return *both, same
+
+    def shown(self, arrival: Arrival, pair: Pair, kept: KeptEntries, tried: list[tuple[Tensor, Tensor]]
+              ) -> tuple[Shown, Shown] | None:
+        """What an activation shows of layers that are tried, on the same rows: those to fit on, and those held out.
+        None where it is not known what reaches it besides."""
+        parts: list[tuple[Shown, Shown]] = []
+        generator = self._generator(pair)
+        for here, there in arrival.stops():
+            sample = self._sample(len(arrival.batches), pair, here, there, kept, generator)
+            if sample.behind is None:
+                return None
+            sides = sample.split(sample.behind)
+            fit, held = (Shown.of(*side, tried) for side in sides)
+            parts.append((fit, held))
+        fit, held = (reduce(add, side) for side in zip(*parts, strict=True))
+        return fit, held
+
+    def _generator(self, pair: Pair) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + pair.after.number)
 
     def _same(self, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> bool:
         picked = sampled(pair.before.positions(there), 64, torch.Generator().manual_seed(0)).to(there.out.device)
@@ -62,20 +108,35 @@ class Rows:
         order = kept.input.to(picked.device).unsqueeze(1).expand(now.shape)
         return bool((now - then.gather(2, order)).abs().max() <= 1e-5 * then.abs().max())
 
-    def _batch(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries
-               ) -> tuple[Tensor, Tensor, int]:
-        """Rows, targets, and how many of them are to be fitted on: the first ones."""
+    def _sample(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries,
+                generator: torch.Generator) -> _Sample:
         before, after = pair.before, pair.after
         n = before.positions(there)
         wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
-        picked = sampled(n, max(-(-wanted // batches), 16), self.generator).to(there.out.device)
-        target = kept(before.outputs(there.out, picked))
+        picked = sampled(n, max(-(-wanted // batches), 16), generator).to(there.out.device)
+        target, fitted = kept(before.outputs(there.out, picked)), int((picked < (1 - HELD) * n).sum())
         if self.original:
-            rows = before.rows(there, picked)[kept.groups.to(target.device)]
-        else:
-            rows = after.rows(here, picked)
-            target = target + self._lost(before, after, here, there, picked, kept)
-        return rows, target, int((picked < (1 - HELD) * n).sum())
+            return _Sample(before.rows(there, picked)[kept.groups.to(target.device)], target, fitted, None)
+        target = target + self._lost(before, after, here, there, picked, kept)
+        return _Sample(after.rows(here, picked), target, fitted, self._behind(after, here, target, picked))
+
+    def _behind(self, after: Contraction, here: Stop, like: Tensor, picked: Tensor) -> Behind | None:
+        """What stands between outputs like these and the activation behind."""
+        if after.flat is None:
+            return None
+        scale = shift = like.new_zeros(like.shape[0], 1, like.shape[2])
+        scale = scale + 1
+        if after.norm is not None:
+            names = (after.norm.mean, after.norm.var, after.norm.weight, after.norm.bias)
+            mean, var, weight, bias = (None if name is None else self.tensors[name].to(like).reshape(scale.shape)
+                                       for name in names)
+            assert mean is not None and var is not None, "a batch norm in inference mode has both"
+            scale = (var + after.norm.eps).rsqrt() * (1.0 if weight is None else weight)
+            shift = (0.0 if bias is None else bias) - scale * mean
+        if after.other is None:
+            return Behind(*after.flat, scale, shift)
+        cut = here.held.get(after.other)
+        return None if cut is None else Behind(*after.flat, scale, shift + after.outputs(cut, picked))
 
     def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
               kept: KeptEntries) -> Tensor | float:
@@ -90,7 +151,7 @@ class Rows:
             return 0.0
         gap = kept(before.outputs(full, picked)) - after.outputs(cut, picked)
         # A channel that hardly reaches the sum cannot make up for anything in it.
-        return torch.where(scale.abs() > 1e-6, gap / scale, 0.0)
+        return torch.where(scale.abs() > FAINT, gap / scale, 0.0)
 
     def _scale(self, after: Contraction, like: Tensor) -> Tensor | None:
         """What the layer's outputs are multiplied by before the sum: [g, 1, o]."""

@@ -55,7 +55,7 @@ def solve(fit: Moments, held: Moments, weight: Tensor, bias: Tensor, intercept: 
     before = float(held.error(weight, bias).sum()) / scale
     errors = {ridge: error / scale for ridge, error in _held_out(fit, held, weight, bias, intercept, ridges).items()}
     ridge = min(errors, key=errors.__getitem__)
-    return Solution(*_solved(fit + held, weight, bias, intercept, ridge), before, errors[ridge], ridge)
+    return Solution(*refitted(fit + held, weight, bias, intercept, ridge), before, errors[ridge], ridge)
 
 
 def _held_out(fit: Moments, held: Moments, weight: Tensor, bias: Tensor, intercept: bool,
@@ -100,8 +100,8 @@ def _quadratic(d: Tensor, vt: Tensor, right: Tensor, residual: Tensor) -> Tensor
     return total
 
 
-def _solved(moments: Moments, weight: Tensor, bias: Tensor, intercept: bool, ridge: float) -> tuple[Tensor, Tensor]:
-    """The weight and the bias."""
+def refitted(moments: Moments, weight: Tensor, bias: Tensor, intercept: bool, ridge: float) -> tuple[Tensor, Tensor]:
+    """The weight and the bias at one ridge, from float64 ones as cut."""
     if ridge != torch.inf:
         gram, right = _centred(moments, bias, intercept)
         weight = weight + _ridged(gram, right - gram @ weight, ridge)

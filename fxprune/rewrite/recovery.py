@@ -10,7 +10,8 @@ layer scale), the target is y + (shortcut − shortcut′) / a.
 
     "statistics"      the mean of every layer's outputs is corrected in its bias, and batch norms are re-estimated
                       (cumulatively; Li et al., "EagleEye", ECCV 2020);
-    "least_squares"   the weights are solved anew (`fxprune.rewrite.least_squares`), then the same;
+    "least_squares"   the weights are solved anew (`fxprune.rewrite.least_squares`), and on without what an activation
+                      behind makes equal (`fxprune.rewrite.flat_activations`), then the same;
     "obs"             every layer alone makes up for the inputs that it lost (`fxprune.rewrite.brain_surgeon`), from
                       the original's inputs to its outputs, then the same.
 
@@ -22,7 +23,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
@@ -44,7 +45,7 @@ from fxprune.rewrite.abreast import Abreast, Arrival, NormPair, Pair, norms_of, 
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
 from fxprune.rewrite.layer_moments import HELD, ROWS, Rows
-from fxprune.rewrite.least_squares import RIDGES, Solution, solve
+from fxprune.rewrite.least_squares import RIDGES, Solution, refitted, solve
 from fxprune.rewrite.norm_moments import ChannelMoments, distance
 from fxprune.rewrite.spill import Spill
 
@@ -52,6 +53,8 @@ METHODS = ("statistics", "least_squares", "obs")
 SEED = 20192
 # Squared error, relative to the squared outputs, that rounding makes.
 INTACT = 1e-10
+# How often a layer is solved anew for what an activation shows, and by how much less error it must show for it.
+ROUNDS, WORTH = 4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ class RecoveredLayer:
 
     Args:
         layer: its weight, or a batch norm's running variance, by name.
-        before, after: squared error on held-out rows, in units of the outputs' variance; as cut, and as recovered. Of a
-            batch norm, how far mean and deviation of its outputs are from the original's, squared, in the same units.
+        before, after: squared error on held-out rows, in units of the outputs' variance; as cut, and as recovered.
+            Where an activation behind is flat somewhere, of what can be told behind it. Of a batch norm, how far mean
+            and deviation of its outputs are from the original's, squared, in the same units.
         ridge: the one chosen, in units of the Gram matrix's mean eigenvalue; infinite where only the bias moved.
         rows: how many it was fitted on.
         taken: whether it was better, and is in the network now.
@@ -164,7 +168,7 @@ class _Run:
         self.model, self.small, self.plan, self.ranks = model, small, plan, ranks
         self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
         self.ridges = RIDGES if method == "least_squares" else ()
-        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, original=method == "obs")
+        self.rows = Rows(SEED, self.cut, rows, original=method == "obs")
         self.layers: list[RecoveredLayer] = []
         self.skipped: dict[str, str] = {}
         self.changed: dict[str, None] = {}
@@ -216,9 +220,12 @@ class _Run:
         groups, _, outputs = after.matrix(weight).shape
         start = weight.new_zeros(groups, outputs) if bias is None else bias.reshape(groups, outputs)
         make = self._taken_over if self.rows.original else self._solved
-        found = make(pair, kept, fit, held, after.matrix(weight), start, bias is not None or after.norm is not None)
+        matrix, intercept = after.matrix(weight), bias is not None or after.norm is not None
+        found = make(pair, kept, fit, held, matrix, start, intercept)
         if found is None:
             return
+        if self.ridges and after.flat is not None:
+            found = self._shown(arrival, pair, kept, (fit, held), (matrix.double(), start.double()), intercept, found)
         taken = found.after < found.before
         self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, fit.n + held.n, taken))
         if not taken:
@@ -238,6 +245,26 @@ class _Run:
             self.intact |= {pair.after.norm.number} if pair.after.norm is not None else set()
             return None
         return solve(fit, held, matrix, start, intercept, self.ridges)
+
+    def _shown(self, arrival: Arrival, pair: Pair, kept: KeptEntries, sums: tuple[Moments, Moments],
+               cut: tuple[Tensor, Tensor], intercept: bool, found: Solution) -> Solution:
+        """Solved on, as long as that shows on held-out rows behind the activation."""
+        fit, held = sums
+        tried = [cut, refitted(fit, *cut, intercept, found.ridge)]
+        best: Solution | None = None
+        for _ in range(ROUNDS + 1):
+            parts = self.ranks.each(partial(self.rows.shown, arrival, pair, kept, tried))
+            if any(part is None for part in parts):
+                return found
+            fit_shown, held_shown = (reduce(add, side) for side in zip(*parts, strict=True))
+            before, after = held_shown.relative()
+            if best is not None and after > best.after * (1 - WORTH):
+                break
+            best = Solution(*refitted(fit + held, *cut, intercept, found.ridge), before, after, found.ridge)
+            fit, held = fit_shown.aimed(fit), held_shown.aimed(held)
+            tried = [cut, refitted(fit, *cut, intercept, found.ridge)]
+        assert best is not None, "of the first round"
+        return best
 
     def _taken_over(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
                     intercept: bool) -> Solution | None:

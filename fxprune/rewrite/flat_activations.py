@@ -1,0 +1,110 @@
+"""What a layer need not get right: outputs that the activation behind it makes equal.
+
+Where z = a·y + s goes into an activation r that is constant below ``low`` and above ``high`` (a ReLU, ReLU6, hardtanh,
+the lower end of a hard-swish), an output is right as soon as it lies where the original's does (Zhang, Zou, He, Sun,
+"Accelerating Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016, the non-linear case):
+
+    min over W, b of  Σ (r(z*) − r(z))²,  here in rounds: where z* and z lie in the same flat part, the target becomes
+    what the layer gives already; where z* alone does, the edge of that part; then least squares again.
+
+Every round is a least-squares problem of the same Gram matrix. It is no descent, since an output that should show and
+does not is still drawn to where it belongs; so rounds go on as long as held-out rows show less error.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from fxprune.planning.moments import CHUNK, Moments
+
+# A channel whose scale is smaller hardly reaches the activation.
+FAINT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """Between a layer's outputs y [g, n, o] and an activation: z = scale·y + shift.
+
+    Args:
+        low, high: below and above which the activation is constant.
+        scale: [g, 1, o].
+        shift: [g, n, o], or what broadcasts to that.
+    """
+
+    low: float
+    high: float
+    scale: Tensor
+    shift: Tensor
+
+    def shown(self, outputs: Tensor) -> Tensor:
+        """What can still be told of these outputs behind the activation.
+
+        >>> relu = Behind(0.0, torch.inf, torch.tensor([[[2.0]]]), torch.tensor([[[1.0]]]))
+        >>> relu.shown(torch.tensor([[[-3.0], [1.0]]])).flatten().tolist()
+        [0.0, 3.0]
+        """
+        return (self.scale * outputs + self.shift).clamp(self.low, self.high)
+
+    def target(self, wanted: Tensor, now: Tensor) -> Tensor:
+        """What to aim at, where ``wanted`` would be right and ``now`` is what the layer gives.
+
+        >>> relu = Behind(0.0, torch.inf, torch.tensor([[[2.0]]]), torch.tensor([[[1.0]]]))
+        >>> wanted, now = torch.tensor([[[-3.0], [-3.0], [4.0]]]), torch.tensor([[[-2.0], [1.0], [1.0]]])
+        >>> relu.target(wanted, now).flatten().tolist()
+        [-2.0, -0.5, 4.0]
+        """
+        z, aim = self.scale * now + self.shift, self.scale * wanted + self.shift
+        above = torch.where(aim >= self.high, z.clamp(min=self.high), aim)
+        edge = torch.where(aim <= self.low, z.clamp(max=self.low), above)
+        moved = torch.where(edge == z, now, (edge - self.shift) / self.scale)
+        return torch.where((edge == aim) | (self.scale.abs() <= FAINT), wanted, moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Sums over rows x and what is shown of targets and outputs; they add up over batches.
+
+    Args:
+        y, xy, yy: Σ t [g, o], Σ x tᵀ [g, i, o], Σ t² [g, o] of the targets t for the last outputs that were tried.
+        errors: Σ (shown target − shown outputs)² of each that was tried.
+        n, first, second: how many rows, and Σ and Σ² of the shown targets [g, o].
+    """
+
+    y: Tensor
+    xy: Tensor
+    yy: Tensor
+    errors: Tensor
+    n: int
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, wanted: Tensor, behind: Behind, tried: list[tuple[Tensor, Tensor]]) -> "Shown":
+        """Of rows [g, n, i], outputs that would be right [g, n, o], and layers to try, [g, i, o] and [g, o]."""
+        shift = behind.shift.expand(wanted.shape)
+        chunks = zip(rows.split(CHUNK, 1), wanted.split(CHUNK, 1), shift.split(CHUNK, 1), strict=True)
+        return reduce(add, (cls._of(x.double(), y.double(), replace(behind, scale=behind.scale.double(),
+                                                                   shift=s.double()), tried) for x, y, s in chunks))
+
+    @classmethod
+    def _of(cls, x: Tensor, y: Tensor, behind: Behind, tried: list[tuple[Tensor, Tensor]]) -> "Shown":
+        outputs = [x @ weight + bias.unsqueeze(1) for weight, bias in tried]
+        right, target = behind.shown(y), behind.target(y, outputs[-1])
+        errors = torch.stack([(right - behind.shown(out)).square().sum() for out in outputs])
+        return cls(target.sum(1), x.transpose(1, 2) @ target, target.square().sum(1), errors, x.shape[1], right.sum(1),
+                   right.square().sum(1))
+
+    def __add__(self, other: "Shown") -> "Shown":
+        return Shown(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def aimed(self, moments: Moments) -> Moments:
+        """Moments of the same rows, with these targets."""
+        return Moments(moments.n, moments.x, self.y, moments.xx, self.xy, self.yy)
+
+    def relative(self) -> list[float]:
+        """The errors in units of the shown targets' variance."""
+        spread = float((self.second - self.first.square() / max(self.n, 1)).sum())
+        return (self.errors / (spread or 1.0)).tolist()
