@@ -101,8 +101,9 @@ def measured(model: nn.Module, cell: dict, train: Split, test: Split, args: argp
         return {"accuracy": accuracy(small.eval(), test), "seconds": round(time.perf_counter() - start, 1),
                 "kept": round(kept, 4)}
     priced = {"scope": "absolute", "per": "macs"} if cell["criterion"] in PRICED else {}
-    small = fxprune.compress(model, torch.zeros(1, 3, 32, 32), macs=cell["macs"], **priced,
-                             criterion=PRICED.get(cell["criterion"], cell["criterion"]), data=batches, samples=args.samples,
+    criterion = PRICED.get(cell["criterion"], cell["criterion"])
+    small = fxprune.compress(model, torch.zeros(1, 3, 32, 32), macs=cell["macs"], criterion=criterion, **priced,
+                             data=batches, samples=args.samples,
                              recover=None if cell["recover"] == "none" else cell["recover"])
     seconds, record = time.perf_counter() - start, fxprune.record(small)
     return {"accuracy": accuracy(small.eval(), test), "seconds": round(seconds, 1),

@@ -65,11 +65,6 @@ class Stepwise:
         self._replacements: Mapping[Patch, Replacement] = {}
         self._thread = Thread(target=self._run, args=(work,), daemon=True)
 
-    @property
-    def waiting(self) -> Any:
-        """What the `wait` was called with that it stands at; None before the first and after the last."""
-        return self._event
-
     def advance(self) -> Any:
         """Go on to the next `wait`, and give what it was called with; None at the end.
 

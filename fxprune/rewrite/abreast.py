@@ -49,7 +49,7 @@ class Arrival:
 
     def stops(self) -> Iterator[tuple[Stop, Stop]]:
         """For one batch after the other, in the cut network, before the layer, and in the original: behind a
-        contraction, before a batch norm. What they hold is there until the next is asked for. As often as wanted.
+        contraction, before a batch norm. What they hold is there until the next is asked for.
 
         Raises:
             InputError: a model does not run on a batch, or not as it did before.
@@ -138,7 +138,7 @@ def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
 
 
 def _advanced(run: Stepwise, number: int, batch: int) -> Stop:
-    stop = run.waiting or running(run.advance, batch)
+    stop = running(run.advance, batch)
     while stop is not None and stop.number < number:
         stop = running(run.advance, batch)
     if stop is None or stop.number != number:

@@ -1,7 +1,7 @@
 """What a layer need not get right: outputs that the activation behind it makes equal.
 
-Where z = a·y + s goes into an activation r that is constant below ``low`` and above ``high`` (a ReLU, ReLU6, hardtanh,
-the lower end of a hard-swish), an output is right as soon as it lies where the original's does (Zhang, Zou, He, Sun,
+Where z = a·y + s goes into an activation r that is constant below ``low`` and above ``high`` and straight in between
+(a ReLU, ReLU6, hardtanh), an output is right as soon as it lies where the original's does (Zhang, Zou, He, Sun,
 "Accelerating Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016, the non-linear case):
 
     min over W, b of  Σ (r(z*) − r(z))²,  here in rounds: where z* and z lie in the same flat part, the target becomes
@@ -11,14 +11,12 @@ Every round is a least-squares problem of the same Gram matrix. It is no descent
 does not is still drawn to where it belongs; so rounds go on as long as held-out rows show less error.
 """
 
-from dataclasses import dataclass, fields, replace
-from functools import reduce
-from operator import add
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from fxprune.planning.moments import CHUNK, Moments
+from fxprune.planning.moments import Moments
 
 # A channel whose scale is smaller hardly reaches the activation.
 FAINT = 1e-6
@@ -84,18 +82,12 @@ class Shown:
     @classmethod
     def of(cls, rows: Tensor, wanted: Tensor, behind: Behind, tried: list[tuple[Tensor, Tensor]]) -> "Shown":
         """Of rows [g, n, i], outputs that would be right [g, n, o], and layers to try, [g, i, o] and [g, o]."""
-        shift = behind.shift.expand(wanted.shape)
-        chunks = zip(rows.split(CHUNK, 1), wanted.split(CHUNK, 1), shift.split(CHUNK, 1), strict=True)
-        return reduce(add, (cls._of(x.double(), y.double(), replace(behind, scale=behind.scale.double(),
-                                                                   shift=s.double()), tried) for x, y, s in chunks))
-
-    @classmethod
-    def _of(cls, x: Tensor, y: Tensor, behind: Behind, tried: list[tuple[Tensor, Tensor]]) -> "Shown":
-        outputs = [x @ weight + bias.unsqueeze(1) for weight, bias in tried]
-        right, target = behind.shown(y), behind.target(y, outputs[-1])
-        errors = torch.stack([(right - behind.shown(out)).square().sum() for out in outputs])
-        return cls(target.sum(1), x.transpose(1, 2) @ target, target.square().sum(1), errors, x.shape[1], right.sum(1),
-                   right.square().sum(1))
+        layers = [(weight.to(rows), bias.to(rows)) for weight, bias in tried]
+        outputs = [torch.baddbmm(bias.unsqueeze(1), rows, weight) for weight, bias in layers]
+        right, target = behind.shown(wanted), behind.target(wanted, outputs[-1])
+        errors = torch.stack([_total((right - behind.shown(out)).square()).sum() for out in outputs])
+        return cls(_total(target), (rows.transpose(1, 2) @ target).double(), _total(target.square()), errors,
+                   rows.shape[1], _total(right), _total(right.square()))
 
     def __add__(self, other: "Shown") -> "Shown":
         return Shown(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -104,7 +96,11 @@ class Shown:
         """Moments of the same rows, with these targets."""
         return Moments(moments.n, moments.x, self.y, moments.xx, self.xy, self.yy)
 
-    def relative(self) -> list[float]:
+    def relative(self) -> Tensor:
         """The errors in units of the shown targets' variance."""
-        spread = float((self.second - self.first.square() / max(self.n, 1)).sum())
-        return (self.errors / (spread or 1.0)).tolist()
+        spread = (self.second - self.first.square() / max(self.n, 1)).sum()
+        return self.errors / (spread if spread > 0 else 1.0)
+
+
+def _total(values: Tensor) -> Tensor:
+    return values.sum(1, dtype=torch.float64)

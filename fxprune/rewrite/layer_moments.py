@@ -21,10 +21,12 @@ from fxprune.rewrite.kept_entries import KeptEntries
 ROWS, ROWS_PER_INPUT = 20_000, 8
 # The share of each batch's samples whose rows are held out: the last ones.
 HELD = 0.2
+# Bytes of a layer's rows that are kept for rounds behind an activation; of wider layers none are.
+KEPT = 200 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
+class Sample:
     """Of one batch.
 
     Args:
@@ -39,68 +41,66 @@ class _Sample:
     fitted: int
     behind: Behind | None
 
-    def split(self, behind: Behind) -> list[tuple[Tensor, Tensor, Behind]]:
-        """Rows and targets to fit on, and those held out, with what stands behind each."""
-        shift = behind.shift.expand(self.target.shape)
-        return [(self.rows[:, part], self.target[:, part], replace(behind, shift=shift[:, part]))
-                for part in (slice(self.fitted), slice(self.fitted, None))]
+    def split(self, *whole: Tensor) -> list[list[Tensor]]:
+        """Of these, [g, n, …], the part to fit on, and the part that is held out."""
+        return [[tensor[:, part] for tensor in whole] for part in (slice(self.fitted), slice(self.fitted, None))]
+
+
+def shown(samples: list[Sample], tried: list[tuple[Tensor, Tensor]]) -> tuple[Shown, Shown] | None:
+    """What an activation shows of layers that are tried: on the rows to fit on, and on those held out. None where no
+    rows were kept."""
+    parts = []
+    for sample in samples:
+        assert sample.behind is not None, "of these alone rows are kept"
+        shift = sample.behind.shift.expand(sample.target.shape)
+        parts.append([Shown.of(rows, target, replace(sample.behind, shift=part), tried)
+                      for rows, target, part in sample.split(sample.rows, sample.target, shift)])
+    return (reduce(add, (fit for fit, _ in parts)), reduce(add, (held for _, held in parts))) if parts else None
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """How rows are drawn: the same ones at a layer, as often as it is asked for.
+    """How rows are drawn.
 
     Args:
-        seed: of what draws them.
+        generator: draws them.
         tensors: the cut network's parameters and buffers, by name.
         rows: how many at a layer, over all batches.
         original: whether rows are the original's, all of its inputs, and targets its own outputs; else rows are the
             cut network's, and targets the original's outputs and what a shortcut lost.
     """
 
-    seed: int
+    generator: torch.Generator
     tensors: Mapping[str, Tensor]
     rows: int = ROWS
     original: bool = False
 
-    def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries) -> tuple[Moments, Moments, bool]:
+    def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries, samples: list[Sample] | None = None
+                ) -> tuple[Moments, Moments, bool]:
         """Of the rows to fit on, and of those held out; and whether the original's rows are asked for, and what the
         layer reads in the first batch, all of it still there, is what the original's reads.
+
+        Args:
+            samples: gets the rows themselves, where an activation stands behind and they are few enough.
 
         Raises:
             InputError: values that are not finite.
         """
         fit, held, same = MomentSums(), MomentSums(), self.original and bool(kept.read.all())
-        generator = self._generator(pair)
         for number, (here, there) in enumerate(arrival.stops()):
             same = same and (number > 0 or self._same(pair, here, there, kept))
-            sample = self._sample(len(arrival.batches), pair, here, there, kept, generator)
-            fit.add_(sample.rows[:, :sample.fitted], sample.target[:, :sample.fitted])
-            held.add_(sample.rows[:, sample.fitted:], sample.target[:, sample.fitted:])
+            sample = self._sample(len(arrival.batches), pair, here, there, kept)
+            for sums, (rows, target) in zip((fit, held), sample.split(sample.rows, sample.target), strict=True):
+                sums.add_(rows, target)
+            if samples is not None and sample.behind and sample.rows.nbytes * len(arrival.batches) <= KEPT:
+                samples.append(sample)
+        if samples and len(samples) < len(arrival.batches):  # sums of some do not go with the Gram matrix of all
+            samples.clear()
         both = fit.total(), held.total()
         if not all(torch.isfinite(m.yy).all() and torch.isfinite(m.xx.diagonal(0, 1, 2)).all() for m in both):
             raise InputError(f"what enters and leaves {pair.after.name!r} must be finite, and is not; look "
                              "for the cause in the weights or in the data")
         return *both, same
-
-    def shown(self, arrival: Arrival, pair: Pair, kept: KeptEntries, tried: list[tuple[Tensor, Tensor]]
-              ) -> tuple[Shown, Shown] | None:
-        """What an activation shows of layers that are tried, on the same rows: those to fit on, and those held out.
-        None where it is not known what reaches it besides."""
-        parts: list[tuple[Shown, Shown]] = []
-        generator = self._generator(pair)
-        for here, there in arrival.stops():
-            sample = self._sample(len(arrival.batches), pair, here, there, kept, generator)
-            if sample.behind is None:
-                return None
-            sides = sample.split(sample.behind)
-            fit, held = (Shown.of(*side, tried) for side in sides)
-            parts.append((fit, held))
-        fit, held = (reduce(add, side) for side in zip(*parts, strict=True))
-        return fit, held
-
-    def _generator(self, pair: Pair) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed + pair.after.number)
 
     def _same(self, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> bool:
         picked = sampled(pair.before.positions(there), 64, torch.Generator().manual_seed(0)).to(there.out.device)
@@ -108,17 +108,16 @@ class Rows:
         order = kept.input.to(picked.device).unsqueeze(1).expand(now.shape)
         return bool((now - then.gather(2, order)).abs().max() <= 1e-5 * then.abs().max())
 
-    def _sample(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries,
-                generator: torch.Generator) -> _Sample:
+    def _sample(self, batches: int, pair: Pair, here: Stop, there: Stop, kept: KeptEntries) -> Sample:
         before, after = pair.before, pair.after
         n = before.positions(there)
         wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
-        picked = sampled(n, max(-(-wanted // batches), 16), generator).to(there.out.device)
+        picked = sampled(n, max(-(-wanted // batches), 16), self.generator).to(there.out.device)
         target, fitted = kept(before.outputs(there.out, picked)), int((picked < (1 - HELD) * n).sum())
         if self.original:
-            return _Sample(before.rows(there, picked)[kept.groups.to(target.device)], target, fitted, None)
+            return Sample(before.rows(there, picked)[kept.groups.to(target.device)], target, fitted, None)
         target = target + self._lost(before, after, here, there, picked, kept)
-        return _Sample(after.rows(here, picked), target, fitted, self._behind(after, here, target, picked))
+        return Sample(after.rows(here, picked), target, fitted, self._behind(after, here, target, picked))
 
     def _behind(self, after: Contraction, here: Stop, like: Tensor, picked: Tensor) -> Behind | None:
         """What stands between outputs like these and the activation behind."""

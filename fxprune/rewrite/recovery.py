@@ -44,7 +44,7 @@ from fxprune.planning.statistics import as_captured, small_example
 from fxprune.rewrite.abreast import Abreast, Arrival, NormPair, Pair, norms_of, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
-from fxprune.rewrite.layer_moments import HELD, ROWS, Rows
+from fxprune.rewrite.layer_moments import HELD, ROWS, Rows, Sample, shown
 from fxprune.rewrite.least_squares import RIDGES, Solution, refitted, solve
 from fxprune.rewrite.norm_moments import ChannelMoments, distance
 from fxprune.rewrite.spill import Spill
@@ -54,7 +54,7 @@ SEED = 20192
 # Squared error, relative to the squared outputs, that rounding makes.
 INTACT = 1e-10
 # How often a layer is solved anew for what an activation shows, and by how much less error it must show for it.
-ROUNDS, WORTH = 4, 1e-3
+ROUNDS, WORTH = 10, 1e-3
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Run:
         self.model, self.small, self.plan, self.ranks = model, small, plan, ranks
         self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
         self.ridges = RIDGES if method == "least_squares" else ()
-        self.rows = Rows(SEED, self.cut, rows, original=method == "obs")
+        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, original=method == "obs")
         self.layers: list[RecoveredLayer] = []
         self.skipped: dict[str, str] = {}
         self.changed: dict[str, None] = {}
@@ -212,7 +212,8 @@ class _Run:
         after = pair.after
         kept = KeptEntries(self.full[after.name], self.cut[after.name], self.plan.keep.get(after.name, {}),
                            pair.before, after)
-        parts = self.ranks.each(lambda: self.rows.moments(arrival, pair, kept))
+        samples: list[Sample] = []
+        parts = self.ranks.each(lambda: self.rows.moments(arrival, pair, kept, samples if self.ridges else None))
         fit, held = (reduce(add, side) for side in list(zip(*parts, strict=True))[:2])
         if after.norm is not None and all(same for _, _, same in parts):
             self.intact.add(after.norm.number)
@@ -225,7 +226,11 @@ class _Run:
         if found is None:
             return
         if self.ridges and after.flat is not None:
-            found = self._shown(arrival, pair, kept, (fit, held), (matrix.double(), start.double()), intercept, found)
+            linear = found
+            found = self._behind(samples, fit, held, (matrix.double(), start.double()), intercept, found)
+            if after.norm is not None and not torch.equal(found.weight, linear.weight):
+                # What lies below a threshold is not what it was, nor are its moments; what lies above is.
+                self.intact.add(after.norm.number)
         taken = found.after < found.before
         self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, fit.n + held.n, taken))
         if not taken:
@@ -246,25 +251,25 @@ class _Run:
             return None
         return solve(fit, held, matrix, start, intercept, self.ridges)
 
-    def _shown(self, arrival: Arrival, pair: Pair, kept: KeptEntries, sums: tuple[Moments, Moments],
-               cut: tuple[Tensor, Tensor], intercept: bool, found: Solution) -> Solution:
-        """Solved on, as long as that shows on held-out rows behind the activation."""
-        fit, held = sums
+    def _behind(self, samples: list[Sample], fit: Moments, held: Moments, cut: tuple[Tensor, Tensor], intercept: bool,
+                found: Solution) -> Solution:
+        """Solved on, as long as held-out rows show less error behind the activation."""
         tried = [cut, refitted(fit, *cut, intercept, found.ridge)]
         best: Solution | None = None
         for _ in range(ROUNDS + 1):
-            parts = self.ranks.each(partial(self.rows.shown, arrival, pair, kept, tried))
-            if any(part is None for part in parts):
+            parts = self.ranks.each(partial(shown, samples, tried))
+            known = [part for part in parts if part is not None]
+            if len(known) < len(parts):
                 return found
-            fit_shown, held_shown = (reduce(add, side) for side in zip(*parts, strict=True))
-            before, after = held_shown.relative()
+            fitted, left_out = (reduce(add, side) for side in zip(*known, strict=True))
+            *before, after = left_out.relative().tolist()
             if best is not None and after > best.after * (1 - WORTH):
-                break
-            best = Solution(*refitted(fit + held, *cut, intercept, found.ridge), before, after, found.ridge)
-            fit, held = fit_shown.aimed(fit), held_shown.aimed(held)
-            tried = [cut, refitted(fit, *cut, intercept, found.ridge)]
-        assert best is not None, "of the first round"
-        return best
+                return best
+            best = Solution(*refitted(fit + held, *cut, intercept, found.ridge), before[0] if best is None else
+                            best.before, after, found.ridge)
+            fit, held = fitted.aimed(fit), left_out.aimed(held)
+            tried = [refitted(fit, *cut, intercept, found.ridge)]
+        return best or found
 
     def _taken_over(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
                     intercept: bool) -> Solution | None:
