@@ -29,8 +29,9 @@ CLOSE = 0.05
 
 
 def write(rows: list[Row], path: Path) -> None:
-    """The page, and the rows beside it."""
-    rows = sorted(rows, key=lambda row: (row["suite"], row["model"]))
+    """The page, and the rows beside it, without what is of the machine that measured."""
+    rows = sorted(({key: row[key] for key in row if key != "traceback"} for row in rows),
+                  key=lambda row: (row["suite"], row["model"]))
     path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     suites = dict.fromkeys(row["suite"] for row in rows)
     parts = [PREFACE] + [section(suite, [row for row in rows if row["suite"] == suite]) for suite in suites]

@@ -1,6 +1,6 @@
 """What is said of rows."""
 
-from tests.zoo.table import cells, section, summary
+from tests.zoo.table import cells, section, summary, write
 
 ROW = {"suite": "nets", "model": "net", "mode": "graph", "groups": 2, "channels": 8, "frozen": 0.5,
        "reasons": [["model output", 4]], "params": [100, 30], "macs": [1000, 300], "error": 1e-12, "free": [1, 2],
@@ -23,3 +23,11 @@ def test_every_line_of_a_section_has_all_columns():
     lines = section("nets", [ROW, {"suite": "nets", "model": "none", "failed": "no|thing"}]).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 4 and len({line.count("|") for line in table}) == 1
+
+
+def test_where_packages_lie_is_not_published(tmp_path):
+    none = {"suite": "nets", "model": "a_none", "failed": "why", "traceback": ["File /home"]}
+    write([{**ROW, "model": "b_some"}, none], tmp_path / "zoo.md")
+    texts = [path.read_text() for path in tmp_path.iterdir()]
+    assert len(texts) == 2 and not any("/home" in text for text in texts)
+    assert all(text.index("a_none") < text.index("b_some") for text in texts)
