@@ -16,25 +16,22 @@ def is_program(words: list[str]) -> bool:
 
     >>> is_program(["python", "-m", "fxprune", "groups"]), is_program(["python", "/venv/bin/fxprune", "groups"])
     (True, True)
-    >>> is_program(["python", "train.py"])
-    False
+    >>> is_program(["python", "train.py"]), is_program(["python", "-m", "pytest", "-m", "fxprune"])
+    (False, False)
     """
-    return any(pair == ("-m", "fxprune") for pair in zip(words, words[1:], strict=False)) or \
-        any(Path(word).stem == "fxprune" for word in words[:2])
-
-
-def _replaced(before: object, after: object) -> bool:
-    """Handle the signal another way; a parent's wish that it be ignored stays, and threads have no say in it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not before:
-        return False
-    signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
-    return True
+    if "-m" in words:
+        return words[words.index("-m") + 1:][:1] == ["fxprune"]
+    return any(Path(word).stem == "fxprune" for word in words[:2])
 
 
 def raise_from_now() -> None:
     """All is imported: from here on an interrupt is a ``KeyboardInterrupt``."""
     if _ENDS:
-        _replaced(signal.SIG_DFL, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_ENDS = is_program(sys.orig_argv) and _replaced(signal.default_int_handler, signal.SIG_DFL)
+# A parent's wish that the signal be ignored stays, and no thread but the main one has a say in it.
+_ENDS = is_program(sys.orig_argv) and threading.current_thread() is threading.main_thread() \
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _ENDS:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

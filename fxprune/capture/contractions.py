@@ -209,11 +209,12 @@ def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str
         view = tuple(weight.shape), tuple(weight.stride()), weight.storage_offset()
         place = product.bias_at
         bias = None if place is None else argument(entry.args, entry.kwargs, place, "bias", None)
-        return Contraction(number, name, use, view, product, recorder.name(bias), *_behind(recorder, number))
+        return Contraction(number, name, use, view, product, recorder.name(bias),
+                           *_behind(recorder, number, product))
     return None
 
 
-def _behind(recorder: _Recorder, number: int
+def _behind(recorder: _Recorder, number: int, product: Product
             ) -> tuple[Norm | None, tuple[str, ...], int | None, tuple[float, float] | None]:
     """The affine chain behind an operator's result, the other summand of the sum it ends in, and where the activation
     behind is flat."""
@@ -225,7 +226,7 @@ def _behind(recorder: _Recorder, number: int
         entry = recorder.entries[user]
         op = entry.op.rstrip("_")
         found = _norm(recorder, user, entry)
-        if found is not None and norm is None and not scales:
+        if found is not None and norm is None and not scales and product.channel_dim(entry.args[0]) == 1:
             norm = found
         elif op in ("aten::mul", "aten::add") and len(entry.makers) == 1 and (scale := _parameter(recorder, entry)):
             scales += [scale] if op == "aten::mul" else []

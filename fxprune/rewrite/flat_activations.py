@@ -37,28 +37,26 @@ class Behind:
     scale: Tensor
     shift: Tensor
 
-    def shown(self, outputs: Tensor) -> Tensor:
-        """What can still be told of these outputs behind the activation.
+    def reached(self, outputs: Tensor) -> Tensor:
+        """z, of outputs of the layer [g, n, o]."""
+        return torch.addcmul(self.shift, self.scale, outputs)
 
-        >>> relu = Behind(0.0, torch.inf, torch.tensor([[[2.0]]]), torch.tensor([[[1.0]]]))
-        >>> relu.shown(torch.tensor([[[-3.0], [1.0]]])).flatten().tolist()
-        [0.0, 3.0]
-        """
-        return (self.scale * outputs + self.shift).clamp(self.low, self.high)
+    def shown(self, reached: Tensor) -> Tensor:
+        """What can be told of z behind the activation."""
+        return reached.clamp(self.low, self.high)
 
-    def target(self, wanted: Tensor, now: Tensor) -> Tensor:
-        """What to aim at, where ``wanted`` would be right and ``now`` is what the layer gives.
+    def target(self, wanted: Tensor, aim: Tensor, reached: Tensor) -> Tensor:
+        """What to aim at, where the outputs ``wanted``, which reach ``aim``, would be right, and z is ``reached``.
 
         >>> relu = Behind(0.0, torch.inf, torch.tensor([[[2.0]]]), torch.tensor([[[1.0]]]))
         >>> wanted, now = torch.tensor([[[-3.0], [-3.0], [4.0]]]), torch.tensor([[[-2.0], [1.0], [1.0]]])
-        >>> relu.target(wanted, now).flatten().tolist()
+        >>> relu.target(wanted, relu.reached(wanted), relu.reached(now)).flatten().tolist()
         [-2.0, -0.5, 4.0]
         """
-        z, aim = self.scale * now + self.shift, self.scale * wanted + self.shift
-        above = torch.where(aim >= self.high, z.clamp(min=self.high), aim)
-        edge = torch.where(aim <= self.low, z.clamp(max=self.low), above)
-        moved = torch.where(edge == z, now, (edge - self.shift) / self.scale)
-        return torch.where((edge == aim) | (self.scale.abs() <= FAINT), wanted, moved)
+        edge = torch.where(aim <= self.low, reached.clamp(max=self.low), aim)
+        if self.high < torch.inf:
+            edge = torch.where(aim >= self.high, reached.clamp(min=self.high), edge)
+        return torch.addcmul(wanted, edge - aim, torch.where(self.scale.abs() <= FAINT, 0.0, 1 / self.scale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +81,10 @@ class Shown:
     def of(cls, rows: Tensor, wanted: Tensor, behind: Behind, tried: list[tuple[Tensor, Tensor]]) -> "Shown":
         """Of rows [g, n, i], outputs that would be right [g, n, o], and layers to try, [g, i, o] and [g, o]."""
         layers = [(weight.to(rows), bias.to(rows)) for weight, bias in tried]
-        outputs = [torch.baddbmm(bias.unsqueeze(1), rows, weight) for weight, bias in layers]
-        right, target = behind.shown(wanted), behind.target(wanted, outputs[-1])
-        errors = torch.stack([_total((right - behind.shown(out)).square()).sum() for out in outputs])
+        reached = [behind.reached(torch.baddbmm(bias.unsqueeze(1), rows, weight)) for weight, bias in layers]
+        aim = behind.reached(wanted)
+        right, target = behind.shown(aim), behind.target(wanted, aim, reached[-1])
+        errors = torch.stack([_total((right - behind.shown(z)).square()).sum() for z in reached])
         return cls(_total(target), (rows.transpose(1, 2) @ target).double(), _total(target.square()), errors,
                    rows.shape[1], _total(right), _total(right.square()))
 

@@ -8,7 +8,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from fxprune.capture.contractions import Contraction
+from fxprune.capture.contractions import Contraction, Norm
 from fxprune.capture.stepwise import Stop
 from fxprune.errors import InputError
 from fxprune.planning.input_statistics import sampled
@@ -116,35 +116,35 @@ class Rows:
         target, fitted = kept(before.outputs(there.out, picked)), int((picked < (1 - HELD) * n).sum())
         if self.original:
             return Sample(before.rows(there, picked)[kept.groups.to(target.device)], target, fitted, None)
-        target = target + self._lost(before, after, here, there, picked, kept)
-        return Sample(after.rows(here, picked), target, fitted, self._behind(after, here, target, picked))
+        summands = self._summands(before, after, here, there)
+        if summands is not None:
+            target = target + self._lost(before, after, *summands, picked, kept)
+        return Sample(after.rows(here, picked), target, fitted, self._behind(after, target, summands, picked))
 
-    def _behind(self, after: Contraction, here: Stop, like: Tensor, picked: Tensor) -> Behind | None:
-        """What stands between outputs like these and the activation behind."""
-        if after.flat is None:
-            return None
-        scale = shift = like.new_zeros(like.shape[0], 1, like.shape[2])
-        scale = scale + 1
-        if after.norm is not None:
-            names = (after.norm.mean, after.norm.var, after.norm.weight, after.norm.bias)
-            mean, var, weight, bias = (None if name is None else self.tensors[name].to(like).reshape(scale.shape)
-                                       for name in names)
-            assert mean is not None and var is not None, "a batch norm in inference mode has both"
-            scale = (var + after.norm.eps).rsqrt() * (1.0 if weight is None else weight)
-            shift = (0.0 if bias is None else bias) - scale * mean
-        if after.other is None:
-            return Behind(*after.flat, scale, shift)
-        cut = here.held.get(after.other)
-        return None if cut is None else Behind(*after.flat, scale, shift + after.outputs(cut, picked))
-
-    def _lost(self, before: Contraction, after: Contraction, here: Stop, there: Stop, picked: Tensor,
-              kept: KeptEntries) -> Tensor | float:
-        """What the shortcut has lost by now, in units of the layer's own output; 0 where there is none."""
+    def _summands(self, before: Contraction, after: Contraction, here: Stop, there: Stop
+                  ) -> tuple[Tensor, Tensor] | None:
+        """What the shortcuts carry, in the original and in the cut network, where that is there and goes into the
+        sum without broadcasting."""
         if before.other is None or after.other is None:
-            return 0.0
+            return None
         full, cut = there.held.get(before.other), here.held.get(after.other)
-        if full is None or cut is None or full.shape != there.out.shape:
-            return 0.0
+        return None if full is None or cut is None or full.shape != there.out.shape else (full, cut)
+
+    def _behind(self, after: Contraction, like: Tensor, summands: tuple[Tensor, Tensor] | None, picked: Tensor
+                ) -> Behind | None:
+        """What stands between outputs like these and the activation behind."""
+        if after.flat is None or (after.other is None) != (summands is None):
+            return None
+        scale, shift = like.new_ones(1, 1, 1), like.new_zeros(1, 1, 1)
+        if after.norm is not None:
+            scale, shift = (vector.reshape(len(like), 1, -1) for vector in self._affine(after.norm))
+        if summands is not None:
+            shift = shift + after.outputs(summands[1], picked)
+        return Behind(*after.flat, scale, shift)
+
+    def _lost(self, before: Contraction, after: Contraction, full: Tensor, cut: Tensor, picked: Tensor,
+              kept: KeptEntries) -> Tensor | float:
+        """What the shortcut has lost by now, in units of the layer's own output; 0 where those are not known."""
         scale = self._scale(after, cut)
         if scale is None:
             return 0.0
@@ -160,12 +160,17 @@ class Rows:
         shape = [like.shape[d] if d == dim else 1 for d in range(like.dim())]
         total = like.new_ones(shape)
         if after.norm is not None:
-            factor = (self.tensors[after.norm.var] + after.norm.eps).rsqrt()
-            if after.norm.weight is not None:
-                factor = factor * self.tensors[after.norm.weight]
-            total = total * factor.view(shape)
+            total = total * self._affine(after.norm)[0].view(shape)
         for name in after.scales:
             total = total * self.tensors[name]
         if list(total.shape) != shape:
             return None
         return after.outputs(total, torch.zeros(1, dtype=torch.int64, device=like.device))
+
+    def _affine(self, norm: Norm) -> tuple[Tensor, Tensor]:
+        """What a batch norm multiplies each channel by, and what it adds."""
+        factor = (self.tensors[norm.var] + norm.eps).rsqrt()
+        if norm.weight is not None:
+            factor = factor * self.tensors[norm.weight]
+        shift = -factor * self.tensors[norm.mean]
+        return factor, shift if norm.bias is None else shift + self.tensors[norm.bias]

@@ -226,9 +226,9 @@ class _Run:
         if found is None:
             return
         if self.ridges and after.flat is not None:
-            linear = found
-            found = self._behind(samples, fit, held, (matrix.double(), start.double()), intercept, found)
-            if after.norm is not None and not torch.equal(found.weight, linear.weight):
+            linear, cut = found, (matrix.double(), start.double())
+            found = self._behind(samples, fit, held, cut, intercept, linear)
+            if after.norm is not None and found.after < found.before and not torch.equal(found.weight, linear.weight):
                 # What lies below a threshold is not what it was, nor are its moments; what lies above is.
                 self.intact.add(after.norm.number)
         taken = found.after < found.before
@@ -255,21 +255,20 @@ class _Run:
                 found: Solution) -> Solution:
         """Solved on, as long as held-out rows show less error behind the activation."""
         tried = [cut, refitted(fit, *cut, intercept, found.ridge)]
-        best: Solution | None = None
+        best, before, after = fit + held, torch.inf, torch.inf
         for _ in range(ROUNDS + 1):
             parts = self.ranks.each(partial(shown, samples, tried))
             known = [part for part in parts if part is not None]
             if len(known) < len(parts):
                 return found
             fitted, left_out = (reduce(add, side) for side in zip(*known, strict=True))
-            *before, after = left_out.relative().tolist()
-            if best is not None and after > best.after * (1 - WORTH):
-                return best
-            best = Solution(*refitted(fit + held, *cut, intercept, found.ridge), before[0] if best is None else
-                            best.before, after, found.ridge)
+            *as_cut, error = left_out.relative().tolist()
+            if error > after * (1 - WORTH):
+                break
+            best, before, after = fit + held, as_cut[0] if as_cut else before, error
             fit, held = fitted.aimed(fit), left_out.aimed(held)
             tried = [refitted(fit, *cut, intercept, found.ridge)]
-        return best or found
+        return Solution(*refitted(best, *cut, intercept, found.ridge), before, after, found.ridge)
 
     def _taken_over(self, pair: Pair, kept: KeptEntries, fit: Moments, held: Moments, matrix: Tensor, start: Tensor,
                     intercept: bool) -> Solution | None:

@@ -26,7 +26,7 @@ class Steered(nn.Module):
 
 
 class OnlyInTraining(Steered):
-    """A layer, and a width that steers values, of training alone."""
+    """A layer of training alone."""
 
     def __init__(self):
         super().__init__()
@@ -38,6 +38,8 @@ class OnlyInTraining(Steered):
 
 
 class ScaledInTraining(Steered):
+    """A width that steers values, in training alone."""
+
     def features(self, x):
         y = super().features(x)
         return y * y.shape[1] ** -0.5 if self.training else y
@@ -95,3 +97,19 @@ def test_training_with_draws_of_its_own_is_not_compared_and_says_so():
 def test_training_that_raises_is_not_compared_and_says_so():
     _, proof = proof_of(Failing())
     assert proof.claimed == ("eval",) and "NotImplementedError: no training here" in proof.notes[-1]
+
+
+class Guarded(Steered):
+    """Training asks for a number of channels that no reader of shapes sees."""
+
+    def features(self, x):
+        y = super().features(x)
+        if self.training and (12 * y.mean(1) - y.sum(1)).abs().max() > 1e-3:
+            raise ValueError("no twelve channels")
+        return y
+
+
+def test_training_that_a_masked_model_refuses_is_not_compared_and_says_so():
+    small, proof = proof_of(Guarded())
+    assert proof.claimed == ("eval",) and small.mid.out_channels == 6
+    assert any(note.startswith("not compared in train mode: ") and "no twelve channels" in note for note in proof.notes)

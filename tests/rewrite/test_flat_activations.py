@@ -1,4 +1,4 @@
-"""Outputs that an activation makes equal need not be met: by hand, and against descent on what is shown."""
+"""Outputs that an activation makes equal need not be met: by hand, and in nets."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 import fxprune
 from fxprune.capture.contractions import weighted
 from fxprune.planning.moments import Moments
-from fxprune.rewrite import recovery
+from fxprune.rewrite import layer_moments, recovery
 from fxprune.rewrite.flat_activations import Behind, Shown
 from fxprune.rewrite.least_squares import refitted
 
@@ -22,13 +22,14 @@ def test_targets_in_both_flat_parts(scale):
     clamp = behind(0.0, 6.0, scale, 1.0)
     z_wanted, z_now = (torch.tensor(z).double().view(1, -1, 1) for z in
                        ([-3.0, -3.0, -3.0, 9.0, 9.0, 2.0, 0.0], [-5.0, 4.0, 8.0, 7.0, 1.0, -4.0, -1.0]))
-    found = clamp.target((z_wanted - 1) / scale, (z_now - 1) / scale) * scale + 1
+    found = clamp.target((z_wanted - 1) / scale, z_wanted, z_now) * scale + 1
     assert torch.allclose(found.flatten(), torch.tensor([-5.0, 0.0, 0.0, 7.0, 6.0, 2.0, -1.0]).double())
 
 
 def test_a_channel_that_hardly_reaches_the_activation_keeps_its_targets():
     wanted, now = torch.tensor([[[-3.0]]]), torch.tensor([[[5.0]]])
-    assert torch.equal(behind(scale=1e-9).target(wanted, now), wanted)
+    faint = behind(scale=1e-9)
+    assert torch.equal(faint.target(wanted, faint.reached(wanted), faint.reached(now)), wanted)
 
 
 def test_rounds_show_less_error_than_least_squares():
@@ -84,6 +85,64 @@ def test_a_scale_or_a_second_reader_in_between_is_no_threshold():
 
     found = weighted(Scaled().eval(), ((torch.randn(1, 3, 6, 6),), {})).contractions
     assert [contraction.flat for contraction in found] == [None, None, None]
+
+
+class OverTime(nn.Module):
+    """A batch norm over another dimension than that of the channels."""
+
+    def __init__(self, steps, width):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, width)
+        self.norm, self.head = nn.BatchNorm1d(steps), nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.second(torch.relu(self.first(x))))))
+
+
+class Gated(nn.Module):
+    """A sum that broadcasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(3, 8, 1)
+        self.second, self.head = nn.Conv2d(12, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        gate = self.gate(x).mean((2, 3), keepdim=True)
+        return self.head(torch.relu(gate + self.second(torch.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize(("build", "shape"), [
+    (lambda: OverTime(5, 8), (16, 5, 6)), (lambda: OverTime(8, 8), (16, 8, 6)), (Gated, (8, 3, 8, 8))])
+def test_what_is_not_of_the_channels_in_between_is_no_threshold(build, shape):
+    torch.manual_seed(0)
+    model, data = build().train(), [torch.randn(shape) for _ in range(6)]
+    for x in data:
+        model(x)
+    model.eval()
+    plan = fxprune.plan(fxprune.analyze(model, data[0]), model, channels=0.5)
+    cut, small = (fxprune.apply(model, plan, recover=recover, data=data) for recover in (None, "least_squares"))
+    new = torch.randn(shape)
+    with torch.no_grad():
+        before, after = ((net(new) - model(new)).square().mean() for net in (cut, small))
+    assert after < 0.7 * before
+
+
+def test_rows_beyond_what_may_be_kept_leave_the_plain_solution(monkeypatch):
+    torch.manual_seed(0)
+    model, data = Net(nn.ReLU()).eval(), [torch.randn(8, 3, 8, 8) for _ in range(3)]
+    plan = fxprune.plan(fxprune.analyze(model, data[0]), model, widths={"first": 6})
+
+    def recovered():
+        small = fxprune.apply(model, plan, recover="least_squares", data=data, form="module")
+        return small.second.weight.detach()
+
+    rounds = recovered()
+    monkeypatch.setattr(recovery, "shown", lambda samples, tried: None)
+    plain = recovered()
+    monkeypatch.undo()
+    monkeypatch.setattr(layer_moments, "KEPT", 0)
+    assert torch.equal(recovered(), plain) and not torch.equal(rounds, plain)
 
 
 LOW = {nn.ReLU: -1.0, nn.ReLU6: -1.0}
