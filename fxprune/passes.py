@@ -14,7 +14,7 @@ from fxprune.capture.hooks import left_behind
 from fxprune.capture.model_walk import aliases
 from fxprune.capture.provenance import attributed
 from fxprune.coupling.analysis import Analysis
-from fxprune.coupling.couple import refuse
+from fxprune.coupling.couple import couple, refuse
 from fxprune.coupling.refinement import Refused, refine
 from fxprune.coupling.replay import InStep, Place
 from fxprune.errors import FormError, InputError, VerificationError
@@ -22,7 +22,7 @@ from fxprune.ir.policy import Policy
 from fxprune.planning import Plan
 from fxprune.planning.batches import Data
 from fxprune.results import Record, attach, record
-from fxprune.rewrite.dead_layers import held_dead_layers, with_dead_layers
+from fxprune.rewrite.dead_layers import calls_dead_layers, held_dead_layers, with_dead_layers
 from fxprune.rewrite.declared_widths import settle_widths
 from fxprune.rewrite.emit import emit
 from fxprune.rewrite.fixed_lengths import hold
@@ -58,8 +58,10 @@ def refined(model: nn.Module, captured: Captured, policy: Policy, held: Mapping[
     """The analysis of a capture; ``held`` is frozen or tied besides what a random plan may not cut."""
     if policy.form != MODULE:
         return refine(model, captured, policy, (refusals, changed_values), held)
-    dead = held_dead_layers(model, captured) if captured.mode == GRAPH else {}
-    return refine(model, captured, policy, (refusals, held_by_python, changed_values), dead | dict(held or {}))
+    dead: dict[Place, str] = {}
+    if captured.mode == GRAPH and calls_dead_layers(captured):
+        dead = held_dead_layers(model, couple(model, captured, policy, {}))
+    return refine(model, captured, policy, (refusals, held_by_python, changed_values), {**dead, **(held or {})})
 
 
 def redrawn(model: nn.Module, analysis: Analysis, smaller: Callable[[Analysis], Made], again: bool = True

@@ -9,6 +9,9 @@ from fxprune.capture.torch_functions import ASSERT
 from fxprune.capture.traced import Traced
 from fxprune.ir.tape import Tape, refs, writes
 
+# They are given what they remember of their sizes, also where they have no weights.
+NORMS = {"aten::layer_norm", "aten::rms_norm", "aten::group_norm"}
+
 
 def drop_dead(graph: Graph, tape: Tape) -> None:
     """Take dead nodes out of the graph and their calls off the tape: what is never read ties nothing and costs
@@ -24,12 +27,13 @@ def drop_dead(graph: Graph, tape: Tape) -> None:
 
 
 def with_weights(tape: Tape) -> Tape:
-    """The tape with those dead calls, too, that compute with weights, and with what leads to them: a model's own Python
-    runs them, and they must fit what is left. (Pooling heads whose output another part of the model leaves alone.)"""
+    """The tape with those dead calls, too, that compute with weights or are norms, and with what leads to them: a
+    model's own Python runs them, and they must fit what is left. (Pooling heads whose output another part of the model
+    leaves alone.)"""
     kept = {id(call) for call in tape.calls}
     live, weighted = set(kept), set(tape.params)
     for call in tape.ran:
-        if id(call) not in live and weighted & {ref.id for ref in refs((call.args, call.kwargs))}:
+        if id(call) not in live and (call.op in NORMS or weighted & {ref.id for ref in refs((call.args, call.kwargs))}):
             kept.add(id(call))
             weighted |= {ref.id for ref in refs(call.outs)}
     needed: set[int] = set()

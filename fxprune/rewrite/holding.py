@@ -173,7 +173,7 @@ def _steps(calls: Calls, call: Wanted, path: Path, number: int) -> Iterator[InSt
     for read in _read(calls, call, path):
         if not calls.may_shrink(read):
             continue
-        if own and calls.size(own[0]) == calls.size(read):
+        if own and not calls.size(read) % calls.size(own[0]):
             yield InStep(read, own[0])
         if not own:
             yield from (InStep(read, whole) for whole in calls.dims(call.node)

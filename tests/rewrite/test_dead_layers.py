@@ -49,4 +49,36 @@ class Grouped(Unread):
 
 def test_a_layer_without_a_reader_whose_sizes_cannot_be_told_holds_what_arrives():
     coupling = fxprune.analyze(Grouped().eval(), torch.randn(2, 5, 6), form="module")
-    assert "its weight does not say what it remembers of its sizes" in str(coupling.groups["into"].frozen)
+    assert "no weight of it says what it remembers of its sizes" in str(coupling.groups["into"].frozen)
+
+
+class Pooled(Unread):
+    """The norm in front of a pooling head lies on the stream, as that of CLIP's vision tower does."""
+
+    def forward(self, x, pooled=False):
+        x = self.into(x)
+        y = self.norm(x[:, 0])
+        return self.pool(y) if pooled else self.out(x)
+
+
+def test_a_norm_that_is_not_read_goes_with_the_stream_that_it_reads():
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), torch.randn(2, 5, 6)
+    small = fxprune.compress(model, x, channels=0.5, form="module")
+    assert small.into.out_features == 8 == len(small.norm.weight) == small.norm.normalized_shape[0]
+    assert fxprune.record(small).coupling.groups["into"].frozen is None
+
+
+class Plain(Pooled):
+    """A norm without weights remembers its size all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(16, elementwise_affine=False)
+
+
+def test_a_norm_without_weights_that_is_not_read_holds_what_arrives():
+    torch.manual_seed(0)
+    model, x = Plain().eval(), torch.randn(2, 5, 6)
+    coupling = fxprune.analyze(model, x, form="module")
+    assert "no weight of it says what it remembers of its sizes" in str(coupling.groups["into"].frozen)

@@ -44,6 +44,30 @@ def test_heads_that_are_joined_to_the_channels_of_the_input_go_in_step():
     assert [kv.weight.shape for kv in small.kv] == [(8, 4)] * 4
 
 
+class Windows(nn.Module):
+    """Attention of windowed transformers: a head is as wide as the stream over the number of heads, and what they give
+    is joined as it comes."""
+
+    def __init__(self, width=12, heads=3):
+        super().__init__()
+        self.heads, self.into, self.head = heads, nn.Linear(6, width), nn.Linear(width, 3)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        x = self.into(x)
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(x + self.proj(y.transpose(1, 2).reshape(B, N, -1)))
+
+
+def test_heads_that_are_as_wide_as_the_stream_says_go_in_step_with_it():
+    torch.manual_seed(0)
+    small = fxprune.compress(Windows().eval(), torch.randn(2, 5, 6), channels=0.5, form="module")
+    assert (small.into.out_features, small.qkv.out_features, small.proj.in_features, small.heads) == (6, 18, 6, 3)
+    assert fxprune.record(small).verification.ok
+
+
 class Lambda(nn.Module):
     """A dimension of length 1 that the model's Python has added goes again: the same call, whatever shrinks."""
 
