@@ -167,7 +167,8 @@ def carry_out(folded: Folded, analysis: Analysis, plan: Plan, model: nn.Module |
                       "repeat; register it on one of the result's layers, or pass form=\"module\"", stacklevel=3)
     if mode == MODULE:
         settle_widths(folded.model, small, analysis.coupling.inputs)
-        settle_config(folded.model, small, plan.keep)
+        read = {at for runs in analysis.captured.attributed.values() for at in runs.attributes}
+        settle_config(folded.model, small, plan.keep, read)
     done = Record.of(analysis.coupling, plan, folded.folds, folded.drift(small, plan), mode)
     if recovery is not None:
         assert model is not None and data is not None, "recovery reads the original, and data"

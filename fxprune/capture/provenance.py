@@ -49,6 +49,11 @@ class Attributed:
     read: frozenset[Attribute] = frozenset()
     failed: str = ""
 
+    @property
+    def attributes(self) -> frozenset[Attribute]:
+        """All that the run reads."""
+        return self.read.union(*map(attributes_in, self.outline.expressions.values()))
+
 
 def attributed(model: nn.Module, captured: Captured, device: torch.device) -> dict[str, Attributed]:
     """For each mode that was captured, the run that shows where its numbers come from.

@@ -6,7 +6,7 @@ are changed until the class, built on the meta device, has exactly the result's 
 modules hold is the result's: the same shapes with another count of heads, or another scale, would be another model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,11 +17,14 @@ from torch import nn
 from fxprune.capture.holdings import HOLDINGS, transient_buffers
 from fxprune.capture.model_walk import named_modules, named_tensors
 from fxprune.capture.randomness import untouched_rng
+from fxprune.capture.sizes import Attribute
 from fxprune.errors import UnsupportedError
 from fxprune.rewrite.configurations import Field, Package, package_of
 
 # How many models are built to find one.
 TRIES = 200
+# Attributes that runs read, by the paths of their modules and their keys there.
+Read = Collection[tuple[str, tuple[Any, ...]]]
 
 
 class Refusal:
@@ -41,13 +44,14 @@ class Refusal:
         return str, (self.why,)
 
 
-def settle_config(model: nn.Module, small: nn.Module, cut: Iterable[str]) -> None:
+def settle_config(model: nn.Module, small: nn.Module, cut: Iterable[str], read: Collection[Attribute] = ()) -> None:
     """Give a smaller model the configuration that says it or, where there is none, a ``save_pretrained`` that refuses.
 
     Args:
         model: the original; one that no package builds from a configuration is left alone.
         small: its smaller copy.
         cut: names of the tensors that were cut.
+        read: the attributes that runs read, in the original: the result's are right, changed or not.
     """
     package = package_of(model)
     if package is None:
@@ -55,7 +59,8 @@ def settle_config(model: nn.Module, small: nn.Module, cut: Iterable[str]) -> Non
     transient = {f"{path}.{name}".lstrip(".") for path, module in named_modules(model)
                  for name in transient_buffers(module)}
     lost = sorted(transient.intersection(cut))
-    found, left = (None, [f"{lost[0]} is computed anew, whole"]) if lost else _found(model, small, package)
+    found, left = (None, [f"{lost[0]} is computed anew, whole"]) if lost else \
+        _found(model, small, package, {(at.module, at.keys) for at in read})
     if found is None or found.built is None:
         more = f" (and {len(left) - 3} more)" if len(left) > 3 else ""
         vars(small)["save_pretrained"] = Refusal(
@@ -77,20 +82,20 @@ class Candidate:
     left: list[str]
 
 
-def _found(model: nn.Module, small: nn.Module, package: Package) -> tuple[Candidate | None, list[str]]:
+def _found(model: nn.Module, small: nn.Module, package: Package, read: Read) -> tuple[Candidate | None, list[str]]:
     """The candidate that is exactly the result, or what stands in the way of the nearest.
 
     One field is changed at a time, or two where one alone brings nothing nearer: a width and its number of heads.
     """
     options = [(field, value) for field, values in _options(model, small, package).items() for value in (None, *values)]
-    nearest, refused = _tried(model, small, package, {}), ""
+    nearest, refused = _tried(model, small, package, read, {}), ""
     steps = _steps(options)
     for _ in range(TRIES):
         step = next(steps, None)
         if step is None or not nearest.left:
             break
         said = {field: value for field, value in {**nearest.changes, **dict(step)}.items() if value is not None}
-        tried = _tried(model, small, package, said)
+        tried = _tried(model, small, package, read, said)
         refused = tried.left[0] if tried.built is None else refused
         if len(tried.left) < len(nearest.left) and tried.built is not None:
             nearest, steps = tried, _steps(options)
@@ -103,14 +108,14 @@ def _steps(options: Sequence[tuple[Field, Any]]) -> Iterator[tuple[tuple[Field, 
     yield from (pair for pair in combinations(options, 2) if pair[0][0] != pair[1][0])
 
 
-def _tried(model: nn.Module, small: nn.Module, package: Package, changes: Mapping[Field, Any]) -> Candidate:
+def _tried(model: nn.Module, small: nn.Module, package: Package, read: Read, changes: Mapping[Field, Any]) -> Candidate:
     try:
         with untouched_rng(), torch.device("meta"), torch.no_grad():
             built = package.build(model, changes)
     except Exception as error:  # not every combination of numbers makes a model
         why = " ".join(str(error).split())
         return Candidate(changes, None, [f"{type(error).__name__}: {why}"])
-    return Candidate(changes, built, list(_differences(model, small, built)))
+    return Candidate(changes, built, list(_differences(model, small, built, read)))
 
 
 def _options(model: nn.Module, small: nn.Module, package: Package) -> dict[Field, list[int]]:
@@ -147,7 +152,7 @@ def _fields(config: Mapping[str, Any], path: Field) -> Iterator[tuple[Field, int
             yield from (((*path, name, index), item) for index, item in enumerate(value))
 
 
-def _differences(model: nn.Module, small: nn.Module, built: nn.Module) -> Iterator[str]:
+def _differences(model: nn.Module, small: nn.Module, built: nn.Module, read: Read) -> Iterator[str]:
     """What a model that was built is not like the result in."""
     wanted, got = ({name: tuple(tensor.shape) for name, tensor in named_tensors(net)} for net in (small, built))
     for name in dict.fromkeys((*wanted, *got)):
@@ -158,7 +163,7 @@ def _differences(model: nn.Module, small: nn.Module, built: nn.Module) -> Iterat
         theirs = dict(_numbers(built_modules[path])) if path in built_modules else {}
         before = dict(_numbers(model.get_submodule(path)))
         for name, number in _numbers(module):
-            decided = isinstance(number, float) or number != before.get(name)
+            decided = isinstance(number, float) or number != before.get(name) or (path, (name,)) in read
             if decided and theirs.get(name) != number:
                 yield f"{path}.{name} is {number} here and {theirs.get(name)} there".lstrip(".")
 
