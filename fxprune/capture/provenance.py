@@ -24,7 +24,7 @@ from fxprune.capture.holdings import HOLDINGS
 from fxprune.capture.model_walk import named_modules
 from fxprune.capture.outline import Outline
 from fxprune.capture.retracing import retraced
-from fxprune.capture.sizes import Attribute, Book, attributes_in
+from fxprune.capture.sizes import Attribute, Book, Dim, attributes_in, leaves
 from fxprune.capture.traced import Traced
 from fxprune.errors import CaptureError
 
@@ -42,12 +42,14 @@ class Attributed:
         positions: of the captured graph's calls among those.
         read: the attributes whose bare number other code than Python's arithmetic reads, as `math.sqrt` does.
         failed: why attributes could not be told from literals, where they could not.
+        sizes: the lengths of tensors whose bare number such code reads.
     """
 
     outline: Outline
     positions: tuple[int, ...]
     read: frozenset[Attribute] = frozenset()
     failed: str = ""
+    sizes: frozenset[Dim] = frozenset()
 
     @property
     def attributes(self) -> frozenset[Attribute]:
@@ -78,8 +80,10 @@ def _attributed(model: nn.Module, captured: Captured, mode: str, device: torch.d
         if rerun.error is None:
             found = _aligned(captured.modes[mode], rerun.traced)
             if found is not None:
-                read = frozenset(at for expression in rerun.traced.read for at in attributes_in(expression))
-                return Attributed(*found, read, failed if inside is None else "")
+                read = [found[0].lengths.named(expression) for expression in rerun.traced.read]
+                return Attributed(*found, frozenset(at for expression in read for at in attributes_in(expression)),
+                                  failed if inside is None else "",
+                                  frozenset(leaf for expression in read for leaf in leaves(expression)))
             failed = failed or "the run with marked attributes was another one"
     raise CaptureError(f"the model must run twice alike, and did not ({failed}); form=\"graph\" does not need that")
 

@@ -148,7 +148,9 @@ def _last(calls: Calls, node: Node) -> list[TensorDim]:
 
 
 def _said_to_others(calls: Calls) -> Iterator[TensorDim]:
-    """The dimensions whose length an attribute says that Python computes values from: ``math.sqrt(self.head_size)``."""
+    """The dimensions whose length Python computes values from, ``math.sqrt(x.size(-1))``, or an attribute that says it,
+    ``math.sqrt(self.head_size)``."""
+    yield from filter(calls.shrinks, map(calls.dim, calls.origin.sizes))
     for call in calls.wanted:
         for path, number in call.numbers.items():
             if not calls.origin.read.isdisjoint(attributes_in(calls.expression(call, path))):

@@ -68,6 +68,25 @@ def test_heads_that_are_as_wide_as_the_stream_says_go_in_step_with_it():
     assert fxprune.record(small).verification.ok
 
 
+class Rooted(Pyramid):
+    """Scores are divided by what other code than Python's makes of a length."""
+
+    def forward(self, x):
+        x = self.into(self.stem(x))
+        for q, kv, out in zip(self.q, self.kv, self.out, strict=True):
+            key, value = kv(x).chunk(2, -1)
+            x = x + out((q(x) @ key.transpose(-2, -1) / math.sqrt(key.size(-1))).softmax(-1) @ value)
+        return self.head(x)
+
+
+def test_a_root_of_a_length_holds_what_it_is_the_length_of():
+    torch.manual_seed(0)
+    small = fxprune.compress(Rooted(layers=1).eval(), torch.randn(2, 5, 6), channels=0.5, form="module")
+    groups = fxprune.record(small).coupling.groups
+    assert "would have to be 2.82842" in str(groups["kv.0"].frozen) and groups["into"].frozen is None
+    assert small.into.out_features == 4 and small.q[0].out_features == 8 and fxprune.record(small).verification.ok
+
+
 class Lambda(nn.Module):
     """A dimension of length 1 that the model's Python has added goes again: the same call, whatever shrinks."""
 
