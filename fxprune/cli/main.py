@@ -8,7 +8,9 @@ Exit codes: 0; 1 where `explain` finds nothing; 2 where something was refused, w
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from fxprune import interrupts
 from fxprune.cli import (
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupts.raise_from_now()
     try:
         options = _parsed(arguments)
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            return options.run(options) or 0
     except FxpruneError as error:
         print(f"fxprune: {_told(error)}", file=sys.stderr)
         return REFUSED
@@ -68,6 +72,11 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if left:
         options.command.error(f"unrecognized arguments: {' '.join(left)}")
     return options
+
+
+def _warned(message: Warning | str, *where: Any, **more: Any) -> None:
+    """On one line, without the line of the code that warns."""
+    print(f"fxprune: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _told(error: FxpruneError) -> str:
