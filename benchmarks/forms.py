@@ -1,6 +1,6 @@
 """How much the two forms keep of the same models at ``channels=0.5``: random weights, small configurations.
 
-    python benchmarks/forms.py [--only NAME ...] [--markdown]
+    python benchmarks/forms.py [--only NAME ...] [--forms graph module]
 
 Prints for each model the share of its parameters that the graph form and the module form keep, both verified.
 """

@@ -30,8 +30,7 @@ def importances() -> dict[str, Callable[[], Any]]:
             "tp random": made.RandomImportance, "tp taylor": made.GroupTaylorImportance}
 
 
-def pruned(model: nn.Module, criterion: str, macs: float, recover: str, batches: Sequence[Tensor]
-           ) -> tuple[nn.Module, float]:
+def cut(model: nn.Module, criterion: str, macs: float, batches: Sequence[Tensor]) -> tuple[nn.Module, float]:
     """The network that keeps at most this share of the MACs, and the share that it keeps."""
     import torch_pruning as tp
 
@@ -45,8 +44,6 @@ def pruned(model: nn.Module, criterion: str, macs: float, recover: str, batches:
         low, high, best = (low, ratio, (small, kept)) if kept <= macs else (ratio, high, best)
     if best is None:
         raise RuntimeError(f"{criterion} reaches no {macs:.0%} of the MACs")
-    if recover == "statistics":
-        _reestimate(best[0], batches)
     return best
 
 
@@ -68,7 +65,8 @@ def _cut(model: nn.Module, x: Tensor, criterion: str, ratio: float, batches: Seq
 
 
 @torch.no_grad()
-def _reestimate(model: nn.Module, batches: Sequence[Tensor]) -> None:
+def reestimate(model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Batch norms, cumulatively, in one pass."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
