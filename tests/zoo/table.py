@@ -20,8 +20,8 @@ fix another size, since structure does not depend on it (MACs are those of that 
 other kinds, written or configured for this; *packages* are ultralytics' and segmentation-models-pytorch's own
 (``pip install`` them first). *transformers* and *diffusers* are architectures of these packages from small
 configurations, with the inputs that their forward is called with. *Free dimensions* are those of the inputs that were
-proven at two lengths, of all (older rows do not say). *Trained* says whether the result was compared in training mode,
-and ran forward and backward in it. *Module form* is what `form="module"` keeps at the same request, where *kept* is of
+proven at two lengths, of all. *Trained* says whether the result was compared in training mode, and ran forward and
+backward in it. *Module form* is what `form="module"` keeps at the same request, not verified here, where *kept* is of
 the graph.
 """
 # How far the module form may keep more of a model than the graph form does, and count as equal.
