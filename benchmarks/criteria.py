@@ -1,6 +1,6 @@
 """What to cut, and how much of the accuracy stays without training: criteria by recovery by budget.
 
-    python benchmarks/criteria.py --data cifar10.npz --out docs/benchmarks/criteria.md
+    PYTHONPATH=examples python -m benchmarks.criteria --data cifar10.npz --out docs/benchmarks/criteria.md
 
 Every cell is what `fxprune.compress` does (scores, a plan, the verified result), of a trained network of
 `criteria_nets.py`, with unlabelled training images (another draw for each seed), and the accuracy of its result on
@@ -16,24 +16,22 @@ import copy
 import itertools
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from cifar10 import Split
+from digits_methods import spread
 from tabulate import tabulate
 from torch import Tensor, nn
 
 import fxprune
+from benchmarks.criteria_nets import NETS, Net, trained
+from benchmarks.peer_criteria import cut, importances, reestimate
 from fxprune.planning.criteria import CRITERIA, needs, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "benchmarks")]
-
-from criteria_nets import NETS, Net, Split, trained  # noqa: E402
-from peer_criteria import cut, importances, reestimate  # noqa: E402
-
 RECOVERIES = ("none", "statistics", "least_squares")
 # Compared as they are, and priced in MACs, where all others are compared in units of their group's mean.
 PRICED = {"auto": "taylor", "obs per MAC": "obs"}
@@ -163,22 +161,11 @@ def table(rows: list[dict]) -> str:
         mine = [row for row in rows if row["criterion"] == criterion]
         found = [[row["accuracy"] for row in mine if (row["macs"], row["recover"]) == column] for column in columns]
         seconds = [[row["seconds"] for row in mine if row["recover"] == recover] for recover in RECOVERIES]
-        lines.append([criterion, *map(spread, found), *(f"{statistics.median(s):.0f}" if s else "" for s in seconds)])
+        lines.append([criterion, *(spread(values) if values else "" for values in found),
+                      *(f"{statistics.median(values):.0f}" if values else "" for values in seconds)])
     headers = [f"{macs:.0%} {NAMES[recover]}" for macs, recover in columns]
     return tabulate(lines, ["criterion", *headers, *(f"s, {NAMES[recover]}" for recover in RECOVERIES)],
                     tablefmt="github", disable_numparse=True)
-
-
-def spread(values: list[float]) -> str:
-    """Their mean, and how far from it the farthest lies.
-
-    >>> spread([]), spread([90.0]), spread([90.0, 91.0])
-    ('', '90.00', '90.50 ± 0.50')
-    """
-    if not values:
-        return ""
-    mean = statistics.mean(values)
-    return f"{mean:.2f}" + (f" ± {max(abs(value - mean) for value in values):.2f}" if len(values) > 1 else "")
 
 
 def plot(rows: list[dict], path: Path) -> None:
@@ -223,7 +210,7 @@ none there is nothing to draw), and how far the farthest lies from it; one witho
 empty were not measured. The last columns are seconds in one thread beside other work, the median of the row's cells,
 proof included. The rows are in `criteria.jsonl`; `criteria_nets.py` trains what is not trained elsewhere. Written by
 
-    python benchmarks/criteria.py --data cifar10.npz --out docs/benchmarks/criteria.md
+    PYTHONPATH=examples python -m benchmarks.criteria --data cifar10.npz --out docs/benchmarks/criteria.md
 
 ![accuracy over the share of MACs](criteria.svg)"""
 

@@ -1,35 +1,31 @@
 """The networks of `criteria.py`, trained, with what they are tried on.
 
-    python benchmarks/criteria_nets.py --data cifar10.npz --epochs 14 --out runs/criteria    # half an hour on two cores
+    PYTHONPATH=examples python -m benchmarks.criteria_nets --data cifar10.npz --out runs/criteria
 
-trains those whose checkpoints `cifar10_resnet.py` does not write: a MobileNetV2 of half the width on CIFAR-10, and the
-net of `digits_dwgl.py` on scikit-learn's digits. `--resume` goes on with a training that was broken off.
+trains, in half an hour on two cores, those whose checkpoints `cifar10_resnet.py` does not write: a MobileNetV2 of
+half the width on CIFAR-10, and the net of `digits_dwgl.py` on scikit-learn's digits. `--resume` goes on with a
+training that was broken off.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import digits_dwgl
 import torch
+from cifar10 import Split, load_cifar10, normalise
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
+from training import Config, fit
 
 from fxprune.models import cifar_resnet
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "examples")]
-
-import digits_dwgl  # noqa: E402
-from cifar10 import Split, load_cifar10, normalise  # noqa: E402
-from training import Config, fit  # noqa: E402
-
-CHECKPOINTS = ROOT / "examples" / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 Halves = tuple[Split, Split]
 
 
@@ -76,7 +72,7 @@ def trained(name: str) -> nn.Module:
     """By its name in `NETS`, from its checkpoint."""
     model, path = NETS[name].build(), CHECKPOINTS / f"{name}.safetensors"
     if not path.exists():
-        raise SystemExit(f"{path.name} is not there: run criteria_nets.py, or leave {name} out of --nets")
+        raise SystemExit(f"{path.name} is not there: run benchmarks.criteria_nets, or leave {name} out of --nets")
     model.load_state_dict(load_file(path))
     return model.eval()
 
