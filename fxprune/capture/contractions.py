@@ -26,7 +26,7 @@ from fxprune.rules.products import Product, as_weight, factors, positions, produ
 UNCHANGED = {"aten::dropout", "aten::alias", "aten::clone", "aten::detach", "aten::_to_copy", "aten::to",
              "aten::feature_dropout", "aten::identity"}
 # Below and above which an activation is constant; in between it is straight.
-FLAT = {"aten::relu": (0.0, math.inf), "aten::relu6": (0.0, 6.0), "aten::hardsigmoid": (-3.0, 3.0)}
+FLAT = {"aten::relu": (0.0, math.inf), "aten::hardsigmoid": (-3.0, 3.0)}
 
 
 @dataclass(frozen=True)
