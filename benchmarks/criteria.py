@@ -138,7 +138,7 @@ def accuracy(net: Net, model: nn.Module, test: Split) -> float:
     """In percent, in float32."""
     model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     right = sum(int((model(net.ready(images)).argmax(1) == labels).sum())
-                for images, labels in zip(test.images.split(500), test.labels.split(500), strict=True))
+                for images, labels in zip(test.images.split(100), test.labels.split(100), strict=True))
     return round(100 * right / len(test), 2)
 
 

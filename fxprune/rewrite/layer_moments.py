@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fxprune.rewrite.abreast import Arrival, Pair
 from fxprune.rewrite.flat_activations import FAINT, Behind, Shown
 from fxprune.rewrite.kept_entries import KeptEntries
 
+Read = Literal["inputs", "original", "outputs"]
 # Rows that a layer is fitted on, at least; and for every input of it.
 ROWS, ROWS_PER_INPUT = 20_000, 8
 # The share of each batch's samples whose rows are held out: the last ones.
@@ -66,14 +68,15 @@ class Rows:
         generator: draws them.
         tensors: the cut network's parameters and buffers, by name.
         rows: how many at a layer, over all batches.
-        original: whether rows are the original's, all of its inputs, and targets its own outputs; else rows are the
-            cut network's, and targets the original's outputs and what a shortcut lost.
+        read: "inputs": rows are the cut network's, and targets the original's outputs and what a shortcut lost;
+            "original": rows are the original's, all of its inputs, and targets its own outputs; "outputs": the first
+            targets, and each output of the cut layer without its bias is a group, so that all but a bias is settled.
     """
 
     generator: torch.Generator
     tensors: Mapping[str, Tensor]
     rows: int = ROWS
-    original: bool = False
+    read: Read = "inputs"
 
     def moments(self, arrival: Arrival, pair: Pair, kept: KeptEntries, samples: list[Sample] | None = None
                 ) -> tuple[Moments, Moments, bool]:
@@ -86,7 +89,7 @@ class Rows:
         Raises:
             InputError: values that are not finite.
         """
-        fit, held, same = MomentSums(), MomentSums(), self.original and bool(kept.read.all())
+        fit, held, same = MomentSums(), MomentSums(), self.read == "original" and bool(kept.read.all())
         for number, (here, there) in enumerate(arrival.stops()):
             same = same and (number > 0 or self._same(pair, here, there, kept))
             sample = self._sample(len(arrival.batches), pair, here, there, kept)
@@ -114,12 +117,16 @@ class Rows:
         wanted = max(self.rows, ROWS_PER_INPUT * after.matrix(after.weight(here)).shape[1])
         picked = sampled(n, max(-(-wanted // batches), 16), self.generator).to(there.out.device)
         target, fitted = kept(before.outputs(there.out, picked)), int((picked < (1 - HELD) * n).sum())
-        if self.original:
+        if self.read == "original":
             return Sample(before.rows(there, picked)[kept.groups.to(target.device)], target, fitted, None)
         summands = self._summands(before, after, here, there)
         if summands is not None:
             target = target + self._lost(before, after, *summands, picked, kept)
-        return Sample(after.rows(here, picked), target, fitted, self._behind(after, target, summands, picked))
+        rows = after.rows(here, picked)
+        if self.read == "outputs":
+            made = rows.double() @ after.matrix(after.weight(here)).double()
+            return Sample(_apart(made), _apart(target), fitted, None)
+        return Sample(rows, target, fitted, self._behind(after, target, summands, picked))
 
     def _summands(self, before: Contraction, after: Contraction, here: Stop, there: Stop
                   ) -> tuple[Tensor, Tensor] | None:
@@ -174,3 +181,8 @@ class Rows:
             factor = factor * self.tensors[norm.weight]
         shift = -factor * self.tensors[norm.mean]
         return factor, shift if norm.bias is None else shift + self.tensors[norm.bias]
+
+
+def _apart(values: Tensor) -> Tensor:
+    """From [g, n, o] to [g·o, n, 1]."""
+    return values.transpose(1, 2).flatten(0, 1).unsqueeze(2)

@@ -44,12 +44,14 @@ from fxprune.planning.statistics import as_captured, small_example
 from fxprune.rewrite.abreast import Abreast, Arrival, NormPair, Pair, norms_of, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
-from fxprune.rewrite.layer_moments import HELD, ROWS, Rows, Sample, shown
+from fxprune.rewrite.layer_moments import HELD, ROWS, Read, Rows, Sample, shown
 from fxprune.rewrite.least_squares import RIDGES, Solution, refitted, solve
 from fxprune.rewrite.norm_moments import ChannelMoments, distance
 from fxprune.rewrite.spill import Spill
 
-METHODS = ("statistics", "least_squares", "obs")
+# What each takes for a layer's rows.
+READ: Mapping[str, Read] = {"statistics": "outputs", "least_squares": "inputs", "obs": "original"}
+METHODS = tuple(READ)
 SEED = 20192
 # Squared error, relative to the squared outputs, that rounding makes.
 INTACT = 1e-10
@@ -168,7 +170,7 @@ class _Run:
         self.model, self.small, self.plan, self.ranks = model, small, plan, ranks
         self.full, self.cut = dict(named_tensors(model)), dict(named_tensors(small))
         self.ridges = RIDGES if method == "least_squares" else ()
-        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, original=method == "obs")
+        self.rows = Rows(torch.Generator().manual_seed(SEED), self.cut, rows, READ[method])
         self.layers: list[RecoveredLayer] = []
         self.skipped: dict[str, str] = {}
         self.changed: dict[str, None] = {}
@@ -220,8 +222,10 @@ class _Run:
         weight, bias = after.weight(arrival.latest), after.added(arrival.latest)
         groups, _, outputs = after.matrix(weight).shape
         start = weight.new_zeros(groups, outputs) if bias is None else bias.reshape(groups, outputs)
-        make = self._taken_over if self.rows.original else self._solved
+        make = self._taken_over if self.rows.read == "original" else self._solved
         matrix, intercept = after.matrix(weight), bias is not None or after.norm is not None
+        if self.rows.read == "outputs":
+            matrix, start = weight.new_ones(groups * outputs, 1, 1), start.reshape(-1, 1)
         found = make(pair, kept, fit, held, matrix, start, intercept)
         if found is None:
             return
@@ -235,7 +239,8 @@ class _Run:
         self.layers.append(RecoveredLayer(after.name, found.before, found.after, found.ridge, fit.n + held.n, taken))
         if not taken:
             return
-        self._write(after.name, weight, after.laid_out(found.weight, weight))
+        if found.ridge != torch.inf:
+            self._write(after.name, weight, after.laid_out(found.weight, weight))
         if bias is not None and after.bias is not None:
             self._write(after.bias, bias, found.bias.reshape(bias.shape))
         elif after.norm is not None:

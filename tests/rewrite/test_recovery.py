@@ -13,6 +13,7 @@ import fxprune
 from fxprune.capture.model_walk import aliases
 from fxprune.errors import InputError, VerificationError
 from fxprune.planning.criteria import reconstruction
+from fxprune.planning.moments import MomentSums
 from fxprune.rewrite import recovery
 
 
@@ -146,6 +147,28 @@ def test_batch_norms_get_the_moments_of_what_reaches_them():
     # The mean of the last layer's outputs is in its bias.
     outputs = torch.cat([small(b) - model(b) for b in batches])
     assert outputs.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+def test_where_only_biases_move_no_gram_matrix_is_made(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=2)).eval()
+    model[0].bias.data += 1  # so that channels have means that are missed
+    batches, widths = data(10, 3, 4, 4), []
+    add_ = MomentSums.add_
+    monkeypatch.setattr(MomentSums, "add_", lambda sums, x, y: (widths.append(x.shape[2]), add_(sums, x, y))[1])
+    small = fxprune.apply(model, planned(model, batches[0], {"0": 2}), recover="statistics", data=batches)
+    recovery = fxprune.record(small).recovery
+    assert set(widths) == {1} and set(recovery.tensors) == {"2.bias"}
+    cut = copy.deepcopy(small)
+    cut.get_submodule("2").bias.data.copy_(model[2].bias)
+    gaps = [(model(b) - cut(b)).movedim(1, -1) for b in batches]
+    fitted, held = (torch.cat([gap[part].flatten(0, 2) for gap in gaps]) for part in (slice(8), slice(8, None)))
+    spread = torch.cat([model(b)[8:].movedim(1, -1).flatten(0, 2) for b in batches]).var(0, correction=0).sum()
+    (layer,) = recovery.layers
+    assert layer.before == pytest.approx(float(held.square().mean(0).sum() / spread), rel=1e-4)
+    assert layer.after == pytest.approx(float((held - fitted.mean(0)).square().mean(0).sum() / spread), rel=1e-4)
+    whole = torch.cat([fitted, held]).mean(0)
+    torch.testing.assert_close(small.get_submodule("2").bias, model[2].bias + whole, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["statistics", "least_squares", "obs"])
