@@ -4,7 +4,8 @@
 
 Every method trains the same trained net on, for as many epochs; then it is cut to the same share of the MACs by the
 L2 norm (SPP by its probabilities; where residual branches are what is pressed, branches and channels go from one list),
-and fine-tuned. Without structure, single weights go first, and the cut sees the zeros.
+and fine-tuned. Without structure, single weights go first, and the cut sees the zeros. NetAdapt and HALP cut in steps,
+with a little training in between, HALP to that share of the measured time instead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fxprune
+from fxprune.searching import netadapt
 from fxprune.training import DWGL, Ramp
 from fxprune.training.compactors import ResRep
 from fxprune.training.decay import SPP, AutoBalanced, GReg1, IncReg, SparseLearning
@@ -138,30 +140,70 @@ def shared(model: nn.Module, coupling: Coupling, macs: float) -> Steps:
     return Steps(term=mixture, updated=moved, finish=mixture.quantise_)
 
 
+def at_once(model: nn.Module, criterion: Any, train: Data, macs: float, **options: Any) -> nn.Module:
+    return fxprune.compress(model.eval(), train[0][:1], macs=macs, criterion=criterion, **options)
+
+
+def folded(model: nn.Module, criterion: Any, train: Data, macs: float) -> nn.Module:
+    """A dead filter still emits its batch norm's shift; that constant goes into the layers that read it."""
+    return at_once(model, criterion, train, macs, fold_constants=True, calibration=train[0])
+
+
+def adapted(model: nn.Module, criterion: Any, train: Data, macs: float) -> nn.Module:
+    """What is measured after an epoch of each candidate decides."""
+    return netadapt(model.eval(), train[0][:1], lambda small: accuracy(small, train), macs=macs, step=0.2,
+                    fit=lambda small: tuned(small, train), criterion=criterion).module
+
+
+def on_the_clock(model: nn.Module, criterion: Any, train: Data, macs: float, steps: int = 5) -> nn.Module:
+    """Taylor scores under a budget of measured time, once more after every step of an exponential schedule. What calls
+    cost besides their arithmetic stays, which is half of the time of so small a net: the root of the share is asked."""
+    small, batches = model.eval(), list(zip(*(half.split(256) for half in train), strict=True))
+    target, whole = fxprune.Target("cpu", threads=1, batch=BATCH, clock="thread"), 0.0
+    for share in fxprune.schedule(macs ** 0.5, steps, "exponential"):
+        coupling = fxprune.analyze(small, train[0][:1])
+        table = fxprune.latency_table(coupling, small, target, step=4)
+        whole = whole or table.seconds
+        if table.seconds <= share * whole:  # the step before went further
+            continue
+        plan = fxprune.plan(coupling, small, latency_ms=1000 * share * whole, table=table, criterion="taylor",
+                            data=batches, round_to=4)
+        small = fxprune.apply(small, plan)
+        tuned(small, train)
+    return small
+
+
+def tuned(model: nn.Module, train: Data) -> None:
+    fit(model.train(), train, 1, "step", lr=0.02)
+    model.eval()
+
+
 @dataclass(frozen=True)
 class Method:
-    """What happens between the trained net and the cut, and what is cut."""
+    """What happens between the trained net and the cut, and the cut."""
 
     source: str
-    steps: Callable[[nn.Module, Coupling, float], Steps]
-    depth: str | None = None
+    steps: Callable[[nn.Module, Coupling, float], Steps] = lambda model, coupling, macs: Steps()
+    cut: Callable[[nn.Module, Any, Data, float], nn.Module] = folded
 
 
 METHODS = {
-    "none": Method("", lambda model, coupling, macs: Steps()),
+    "none": Method(""),
     "DWGL": Method("Zhan et al. 2019", dwgl),
     "group lasso (SSL, filters and what reads them)": Method("Wen et al. 2016", group_lasso),
     "SSL, shape-wise": Method("Wen et al. 2016", shapes),
-    "SSL, depth-wise": Method("Wen et al. 2016", depths, "auto"),
+    "SSL, depth-wise": Method("Wen et al. 2016", depths, partial(at_once, depth="auto")),
     "sparse learning": Method("Fang et al. 2023", partial(decays, partial(SparseLearning, strength=5e-3))),
     "GReg-1": Method("Wang et al. 2021", partial(planned, partial(GReg1, step=1e-3, every=5))),
     "IncReg": Method("Wang et al. 2018", partial(decays, partial(IncReg, channels=0.5))),
     "auto-balanced": Method("Ding et al. 2018", partial(planned, partial(AutoBalanced, strength=1e-2))),
     "SPP": Method("Wang et al. 2018", masked),
     "ResRep": Method("Ding et al. 2021", compactors),
-    "stochastic depth": Method("Huang et al. 2016", dropped, "auto"),
+    "stochastic depth": Method("Huang et al. 2016", dropped, partial(at_once, depth="auto")),
     "magnitudes, iterated": Method("Han et al. 2015", magnitudes),
     "soft weight-sharing": Method("Ullrich et al. 2017", shared),
+    "NetAdapt": Method("Yang et al. 2018", cut=adapted),
+    "HALP": Method("Shen et al. 2021", cut=on_the_clock),
 }
 
 
@@ -192,12 +234,11 @@ def run(method: Method, seed: int, args: argparse.Namespace) -> tuple[float, flo
     steps = method.steps(model, fxprune.analyze(model, train[0][:1]), args.macs)
     train_on(model, steps, train, args.epochs)
     before = accuracy(model, test)
-    # A dead filter still emits its batch norm's shift; that constant goes into the layers that read it.
-    folded = {"fold_constants": True, "calibration": train[0]} if method.depth is None else {"depth": method.depth}
-    small = fxprune.compress(model.eval(), train[0][:1], macs=args.macs, criterion=steps.criterion, **folded)
+    small = method.cut(model, steps.criterion, train, args.macs)
     cut, record = accuracy(small, test), fxprune.record(small)
     fit(small.train(), train, args.epochs // 2, "fine-tune", lr=0.02)
-    return before, cut, accuracy(small, test), 100 * record.after.macs / record.before.macs
+    whole = record.before if record.overall is None else record.overall.before
+    return before, cut, accuracy(small, test), 100 * record.after.macs / whole.macs
 
 
 def train_on(model: nn.Module, steps: Steps, data: Data, epochs: int) -> None:

@@ -90,27 +90,26 @@ def netadapt(model: nn.Module, example_inputs: Any, evaluate: Callable[[nn.Modul
     for name, value in (("step", step), ("decay", decay)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise InputError(f"{name} must be a fraction in (0, 1], got {value!r}; write {name}=0.05")
-    first, steps = 0.0, list[Simplification]()
-    while True:
-        analysis = analysis_of(model, example_inputs, policy)
-        coupling = analysis.coupling
-        price = _price(kind, coupling, model, table)
-        now = price(coupling.widths)
-        first = first or now
-        if now <= target * first:
-            return Adapted(model, tuple(steps))
+    analysis = analysis_of(model, example_inputs, policy)
+    names, widths, steps = analysis.coupling.costs.groups, analysis.coupling.widths, list[Simplification]()
+    price = _price(kind, analysis.coupling, model, table)
+    first = price(widths)
+    while (now := price(widths)) > target * first:
         limit = max(now - step * decay ** len(steps) * first, target * first)
-        names = [group.name for group in select(coupling.groups, model, groups, ignore)]
-        widths = dict(_proposals(coupling, price, limit, names, round_to, min_channels))
-        if not widths:
+        wanted = [group.name for group in select(analysis.coupling.groups, model, groups, ignore)]
+        found = dict(_proposals(widths, price, limit, {name: names.index(name) for name in wanted}, round_to,
+                                min_channels))
+        if not found:
             raise BudgetError(f"a step must save {(now - limit) / first:.2%} of the {kind} by one group alone, and no "
                               f"group of those that may be cut can, with {now / first:.1%} left; ask for a smaller "
                               "step, or more groups")
-        plans = {name: draw(coupling, model, widths={name: width}, criterion=criterion)
-                 for name, width in widths.items()}
+        plans = {name: draw(analysis.coupling, model, widths={name: width}, criterion=criterion)
+                 for name, width in found.items()}
         values, best, model = _tried(model, analysis, plans, evaluate, fit)
-        share = price(_narrowed(coupling, best, widths[best])) / first
-        steps.append(Simplification(best, widths[best], share, values.pop(best), values))
+        widths = _narrowed(widths, names.index(best), found[best])
+        steps.append(Simplification(best, found[best], price(widths) / first, values.pop(best), values))
+        analysis = analysis_of(model, example_inputs, policy)
+    return Adapted(model, tuple(steps))
 
 
 def _asked(given: dict[str, float | None], table: Any) -> tuple[str, float]:
@@ -127,29 +126,25 @@ def _asked(given: dict[str, float | None], table: Any) -> tuple[str, float]:
     return kind, float(value)
 
 
-def _price(kind: str, coupling: Coupling, model: nn.Module, table: Any) -> Price:
+def _price(kind: str, coupling: Coupling, model: nn.Module, table: PriceList | None) -> Price:
     """What widths (int64 [G]) take of the resource."""
-    if kind != "latency":
-        found: Price = getattr(coupling.costs, kind)
-        return found
-    # The table is of the first model; of what came of it, it knows the layers.
-    priced: Price = table.priced(coupling, model, check=False)
-    return priced
+    if table is not None:
+        return table.priced(coupling, model)
+    found: Price = getattr(coupling.costs, kind)
+    return found
 
 
-def _narrowed(coupling: Coupling, name: str, width: int) -> np.ndarray:
+def _narrowed(widths: np.ndarray, place: int, width: int) -> np.ndarray:
     """All widths, with that one."""
-    widths = coupling.widths.copy()
-    widths[coupling.costs.groups.index(name)] = width
-    return widths
+    return np.where(np.arange(len(widths)) == place, width, widths)
 
 
-def _proposals(coupling: Coupling, price: Price, limit: float, names: list[str], round_to: int, least: int
+def _proposals(widths: np.ndarray, price: Price, limit: float, places: dict[str, int], round_to: int, least: int
                ) -> Iterator[tuple[str, int]]:
     """Groups, and the largest width at which each alone brings the resource down to the limit."""
-    for name in names:
-        allowed = (width for width in range(coupling.groups[name].size - 1, least - 1, -1) if width % round_to == 0)
-        width = next((width for width in allowed if price(_narrowed(coupling, name, width)) <= limit), None)
+    for name, place in places.items():
+        allowed = (width for width in range(int(widths[place]) - 1, least - 1, -1) if width % round_to == 0)
+        width = next((width for width in allowed if price(_narrowed(widths, place, width)) <= limit), None)
         if width is not None:
             yield name, width
 

@@ -14,6 +14,7 @@ from fxprune.latency import backends
 from fxprune.latency.grid import LEVELS
 from fxprune.latency.layers import layers_of
 from fxprune.latency.target import machine
+from fxprune.searching import netadapt
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def test_what_is_predicted_is_what_an_emitted_module_takes(net, coupling, fake, 
         widths = np.array([plan.widths.get(name, group.size) for name, group in coupling.groups.items()])
         took = fake.prepare(small.eval(), ((torch.randn(1, 3, 8, 8),), {}))()
         assert prices(widths) == pytest.approx(took, rel=0.02)
+
+
+def test_steps_of_netadapt_save_the_time_that_the_table_of_the_first_model_says(net, coupling, fake, target):
+    table = fxprune.latency_table(coupling, net, target)
+    found = netadapt(net, torch.randn(1, 3, 8, 8), lambda small: 0.0, latency=0.6, step=0.1, table=table)
+    shares = [step.share for step in found.steps]
+    assert len(shares) > 2 and shares == sorted(shares, reverse=True) and shares[-2] > 0.6 >= shares[-1]
+    assert all(before - after > 0.1 for before, after in zip([1.0, *shares], shares[:-1], strict=False))
+    took = fake.prepare(found.module.eval(), ((torch.randn(1, 3, 8, 8),), {}))()
+    assert shares[-1] * table.seconds == pytest.approx(took, rel=0.02)
 
 
 def test_layers_that_take_longer_alone_than_together_cost_their_share(net, coupling, fake, target):
