@@ -51,6 +51,7 @@ class Contraction:
         use: how often that parameter (or this view of it) was used before.
         view: size, stride and offset of the weight within the parameter's storage.
         product: the call as a product of matrices.
+        places: how many positions its output had.
         bias: the parameter that is its bias, or None.
         norm: the batch norm right behind it, or None.
         scales: names of parameters that its result, or the norm's, is multiplied by before it is added to something.
@@ -64,6 +65,7 @@ class Contraction:
     use: int
     view: tuple[tuple[int, ...], tuple[int, ...], int]
     product: Product
+    places: int
     bias: str | None = None
     norm: Norm | None = None
     scales: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class _Entry:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     makers: list[int]
+    out: Any = None
 
 
 class _Recorder(Numbered):
@@ -154,7 +157,7 @@ class _Recorder(Numbered):
         for maker in makers:
             self.users.setdefault(maker, []).append(number)
         self.entries.append(_Entry(facts(func).name, tuple(args), dict(kwargs), makers))
-        out = func(*args, **kwargs)
+        out = self.entries[-1].out = func(*args, **kwargs)
         self._alive.append((args, kwargs, out))
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
@@ -209,8 +212,8 @@ def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str
         view = tuple(weight.shape), tuple(weight.stride()), weight.storage_offset()
         place = product.bias_at
         bias = None if place is None else argument(entry.args, entry.kwargs, place, "bias", None)
-        return Contraction(number, name, use, view, product, recorder.name(bias),
-                           *_behind(recorder, number, product))
+        return Contraction(number, name, use, view, product, positions(product, entry.out, weight),
+                           recorder.name(bias), *_behind(recorder, number, product))
     return None
 
 

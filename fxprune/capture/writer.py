@@ -53,6 +53,7 @@ class Writer:
         self.returning = False
         self._origins: dict[int, Origin] = {}
         self._devices: dict[int, tuple[torch.device, torch.Tensor]] = {}  # those that were read from a tensor
+        self._called: dict[str, int] = {}
         self._sizes: dict[Any, Node] = {}
         self._dtypes: dict[torch.dtype, tuple[torch.Tensor, types.CodeType]] = {}
         self._tensors: dict[int, torch.Tensor] = {}
@@ -73,6 +74,8 @@ class Writer:
         """A node for the call whose operators stand on the tape since ``start``."""
         node = create_node(self.graph, kind, target, self._argument(tuple(args)), self._argument(kwargs))
         node.meta["source"] = self.observer.source
+        if kind == "call_module":  # nodes that nobody reads go, and the module is still called for them
+            node.meta["call"] = self._called[target] = self._called.get(target, -1) + 1
         calls = self.observer.tape.calls
         calls[start:] = [Call(c.op, c.overload, c.args, c.kwargs, c.outs, node.name, c.source) for c in calls[start:]]
         return node

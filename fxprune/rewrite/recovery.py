@@ -208,6 +208,8 @@ class _Run:
         for pair, view in zip(pairs, views, strict=True):
             if views.count(view) > 1:
                 self.skipped[pair.after.name] = "used more than once: one weight would have to serve two targets"
+            elif pair.before.places != pair.after.places:
+                self.skipped[pair.after.name] = "applied to each channel alone, of which there are fewer now"
         return [pair for pair in pairs if pair.after.name not in self.skipped]
 
     def _contraction(self, arrival: Arrival, pair: Pair) -> None:

@@ -288,7 +288,9 @@ def leaf_calls(view: View) -> dict[str, list[LeafCall]]:
     called: dict[str, list[LeafCall]] = {}
     for node in view.traced.graph.nodes:
         if node.op == "call_module" and node.target not in view.traced.added:
-            called.setdefault(str(node.target), []).append(LeafCall(view.refs(node.name).get(()), node.name))
+            calls = called.setdefault(str(node.target), [])
+            calls += [LeafCall(None)] * (node.meta["call"] - len(calls))  # whose results nobody reads
+            calls.append(LeafCall(view.refs(node.name).get(()), node.name))
     return called
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fxprune
-from fxprune.errors import FormError
+from fxprune.errors import FormError, VerificationError
 
 X = torch.randn(2, 5, 16)
 
@@ -298,3 +298,25 @@ def test_what_cannot_keep_in_step_stays():
     model, x = SizedByInput().eval(), torch.randn(2, 5, 16)
     small = fxprune.compress(model, x, channels=0.5, form="module")
     assert small.qkv.out_features == 48 and small.into.out_features == 4
+
+
+def test_a_call_whose_result_nobody_reads_is_counted():
+    """The graph does not have it, and the module makes it."""
+    class Summary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, tokens):
+            summary = self.out(self.into(tokens.mean(1, keepdim=True)).relu())
+            tokens = self.out(self.into(tokens).relu())
+            return {"tokens": tokens, "summary": summary}["tokens"]
+
+    torch.manual_seed(0)
+    model, tokens = Summary().eval(), torch.randn(2, 5, 8)
+    small = fxprune.compress(model, tokens, channels=0.5, form="module")
+    record = fxprune.record(small)
+    assert record.verification.ok and small.into.out_features == 8
+    small.out.bias.data[0] += 1e-3
+    with pytest.raises(VerificationError, match="'out.bias' must hold"):
+        fxprune.verify(model, small, record.plan)

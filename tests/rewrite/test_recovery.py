@@ -161,9 +161,9 @@ def test_where_only_biases_move_no_gram_matrix_is_made(monkeypatch):
     assert set(widths) == {1} and set(recovery.tensors) == {"2.bias"}
     cut = copy.deepcopy(small)
     cut.get_submodule("2").bias.data.copy_(model[2].bias)
-    gaps = [(model(b) - cut(b)).movedim(1, -1) for b in batches]
+    gaps = [(model(b) - cut(b)).detach().movedim(1, -1) for b in batches]
     fitted, held = (torch.cat([gap[part].flatten(0, 2) for gap in gaps]) for part in (slice(8), slice(8, None)))
-    spread = torch.cat([model(b)[8:].movedim(1, -1).flatten(0, 2) for b in batches]).var(0, correction=0).sum()
+    spread = torch.cat([model(b)[8:].detach().movedim(1, -1).flatten(0, 2) for b in batches]).var(0, correction=0).sum()
     (layer,) = recovery.layers
     assert layer.before == pytest.approx(float(held.square().mean(0).sum() / spread), rel=1e-4)
     assert layer.after == pytest.approx(float((held - fitted.mean(0)).square().mean(0).sum() / spread), rel=1e-4)
@@ -238,6 +238,24 @@ def test_a_decomposition_that_does_not_converge_is_made_another_way(monkeypatch)
     model, batches = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval(), data(8, 3, 4, 4)
     small = fxprune.compress(model, batches[0], channels=0.5, recover="statistics", data=batches)
     assert fxprune.record(small).recovery.layers[0].taken
+
+
+@pytest.mark.parametrize("method", ["statistics", "least_squares", "obs"])
+def test_a_layer_over_tokens_of_fewer_channels_is_named(method):
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.tokens, self.out = nn.Linear(6, 24), nn.Linear(5, 5), nn.Linear(24, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.tokens(self.into(x).relu().transpose(1, 2)).transpose(1, 2))
+
+    torch.manual_seed(0)
+    model, batches = Mixing().eval(), data(16, 5, 6)
+    small = fxprune.compress(model, batches[0], channels=0.5, recover=method, data=batches)
+    found = fxprune.record(small).recovery
+    assert found.skipped == {"tokens.weight": "applied to each channel alone, of which there are fewer now"}
+    assert [layer.layer for layer in found.layers if layer.taken] == ["out.weight"]
 
 
 def test_a_batch_norm_that_is_called_twice_is_named():
