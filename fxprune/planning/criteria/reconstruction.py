@@ -1,6 +1,6 @@
 """Criteria that read a layer's Gram matrix: what is lost of its outputs after the channels that stay made up for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,20 +47,49 @@ def removal_costs(gram: torch.Tensor, weight: torch.Tensor, channel: np.ndarray,
         channel: int64 [g, i], of each input; -1 where it stays.
         size: the number of channels.
     """
-    inverse = damped_inverse(gram)
-    weight, left, order = weight.clone(), set(np.unique(channel[channel >= 0]).tolist()), []
+    inverse, weight, order = damped_inverse(gram), weight.clone(), list[int]()
+    blocks = [block for g, row in enumerate(channel) for block in _blocks(g, row)]
+    left = np.isin(np.arange(size), channel)
     costs, worst = np.zeros(size), 0.0
-    inputs = {j: [torch.from_numpy(np.flatnonzero(row == j)) for row in channel] for j in left}
-    while left:
-        found = {j: _cost(inverse, weight, inputs[j]) for j in left}
-        j = min(found, key=found.__getitem__)
+    while left.any():
+        found = np.where(left, sum(block.costs(inverse, weight, left) for block in blocks), np.inf)
+        j = int(found.argmin())
         worst = costs[j] = max(worst, found[j])
-        for g, index in enumerate(inputs[j]):
-            if len(index):
-                surgeon_step_(inverse[g], weight[g], index)
-        left.remove(j)
+        for block in blocks:
+            for index in block.inputs[block.channels == j]:
+                surgeon_step_(inverse[block.group], weight[block.group], index)
+        left[j] = False
         order.append(j)
     return order, costs
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Of one group the channels that have as many inputs: int64 [c], and their inputs, [c, b]."""
+
+    group: int
+    channels: np.ndarray
+    inputs: torch.Tensor
+
+    def costs(self, inverse: torch.Tensor, weight: torch.Tensor, left: np.ndarray) -> np.ndarray:
+        """tr((H⁻¹_MM)⁻¹ w_M w_Mᵀ) of those that are left, float64 [size]."""
+        out, stays = np.zeros(len(left)), left[self.channels]
+        inputs = self.inputs[torch.from_numpy(stays)]
+        own = weight[self.group][inputs]
+        among = inverse[self.group][inputs.unsqueeze(2), inputs.unsqueeze(1)]
+        found = torch.linalg.solve(among, own @ own.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum(1)
+        out[self.channels[stays]] = found.clamp_min(0).cpu().numpy()
+        return out
+
+
+def _blocks(group: int, channel: np.ndarray) -> Iterator[_Block]:
+    """Of a group whose inputs belong to these channels (int64 [i]; -1: to none)."""
+    found, counts = np.unique(channel[channel >= 0], return_counts=True)
+    places = np.argsort(channel, kind="stable")[(channel < 0).sum():]
+    ends = counts.cumsum()
+    for count in np.unique(counts):
+        starts = (ends - counts)[counts == count]
+        yield _Block(group, found[counts == count], torch.from_numpy(places[starts[:, None] + np.arange(count)]))
 
 
 def damped_inverse(gram: torch.Tensor) -> torch.Tensor:
@@ -68,15 +97,6 @@ def damped_inverse(gram: torch.Tensor) -> torch.Tensor:
     damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
     inverse: torch.Tensor = torch.linalg.inv(gram + damping[:, None, None] * torch.eye(gram.shape[1]).to(gram))
     return inverse
-
-
-def _cost(inverse: torch.Tensor, weight: torch.Tensor, inputs: list[torch.Tensor]) -> float:
-    total = 0.0
-    for g, index in enumerate(inputs):
-        if len(index):
-            own = weight[g][index]
-            total += float((own * torch.linalg.solve(inverse[g][index][:, index], own)).sum())
-    return max(total, 0.0)
 
 
 def surgeon_step_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> None:
@@ -88,9 +108,9 @@ def surgeon_step_(inverse: torch.Tensor, weight: torch.Tensor, index: torch.Tens
         index: of the inputs.
     """
     gain = torch.linalg.solve(inverse[index][:, index], inverse[index])
-    weight -= gain.T @ weight[index]
+    weight.addmm_(gain.T, weight[index], alpha=-1)
     weight[index] = 0
-    inverse -= inverse[:, index] @ gain
+    inverse.addmm_(inverse[:, index], gain, alpha=-1)
     # What is gone costs nothing any more, and must not be solved with again.
     inverse[index], inverse[:, index] = 0, 0
     inverse[index, index] = 1
