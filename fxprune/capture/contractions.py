@@ -7,7 +7,7 @@ somewhere.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,14 @@ UNCHANGED = {"aten::dropout", "aten::alias", "aten::clone", "aten::detach", "ate
 FLAT = {"aten::relu": (0.0, math.inf), "aten::hardsigmoid": (-3.0, 3.0)}
 
 
+def _stored(value: Any) -> int | None:
+    return storage_of(value) if isinstance(value, Tensor) else None
+
+
 @dataclass(frozen=True)
 class Norm:
-    """A batch norm in inference mode: the operator's number, the names of its tensors, and its epsilon."""
+    """A batch norm in inference mode: the operator's number, the names of its tensors, its epsilon, and where its mean
+    is stored."""
 
     number: int
     mean: str
@@ -39,6 +44,11 @@ class Norm:
     weight: str | None
     bias: str | None
     eps: float
+    storage: int
+
+    def met(self, stop: Stop) -> bool:
+        """Whether a run of the same model has stopped at this call, and not at another of that number."""
+        return len(stop.args) > 4 and _stored(stop.args[3]) == self.storage
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Contraction:
         view: size, stride and offset of the weight within the parameter's storage.
         product: the call as a product of matrices.
         places: how many positions its output had.
+        storage: where the weight is stored.
         bias: the parameter that is its bias, or None.
         norm: the batch norm right behind it, or None.
         scales: names of parameters that its result, or the norm's, is multiplied by before it is added to something.
@@ -66,6 +77,7 @@ class Contraction:
     view: tuple[tuple[int, ...], tuple[int, ...], int]
     product: Product
     places: int
+    storage: int
     bias: str | None = None
     norm: Norm | None = None
     scales: tuple[str, ...] = ()
@@ -76,6 +88,11 @@ class Contraction:
     def key(self) -> tuple[str, int]:
         """What is the same in a network and in one that was cut from it."""
         return self.name, self.use
+
+    def met(self, stop: Stop) -> bool:
+        """Whether a run of the same model has stopped at this call, and not at another of that number."""
+        at, operands = self.product.weight_at, self._operands(stop)
+        return len(operands) > at and _stored(operands[at]) == self.storage
 
     def weight(self, stop: Stop) -> Tensor:
         """The weight in this call: writing into it writes into the parameter."""
@@ -114,8 +131,11 @@ class Contraction:
         return values.as_strided(size, stride, offset - like.storage_offset())
 
     def _factor(self, stop: Stop, at: int) -> Tensor:
-        first = stop.args[0]
-        return (stop.args[1] if isinstance(first, str) else stop.args)[at]
+        return self._operands(stop)[at]
+
+    def _operands(self, stop: Stop) -> Sequence[Any]:
+        listed = len(stop.args) > 1 and isinstance(stop.args[0], str) and isinstance(stop.args[1], (list, tuple))
+        return stop.args[1] if listed else stop.args
 
 
 @dataclass(frozen=True)
@@ -138,7 +158,7 @@ class _Entry:
 class _Recorder(Numbered):
     """Keeps all tensors of the run, so that their identities stay unique."""
 
-    def __init__(self, names: Mapping[int, str]):
+    def __init__(self, names: Mapping[int | None, str]):
         super().__init__()
         self.names = names
         self.entries: list[_Entry] = []
@@ -166,7 +186,7 @@ class _Recorder(Numbered):
 
     def name(self, tensor: Any) -> str | None:
         """The parameter or buffer that a tensor is, or a view of."""
-        return self.names.get(storage_of(tensor)) if isinstance(tensor, Tensor) else None
+        return self.names.get(_stored(tensor))
 
 
 def strided_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
@@ -188,8 +208,10 @@ def weighted(model: nn.Module, example: Example) -> Weighted:
         shared |= {storage} if storage in names else set()
         names.setdefault(storage, name)
     recorder = _Recorder({storage: name for storage, name in names.items() if storage not in shared})
-    with torch.inference_mode(), recorder:
-        model(*example[0], **example[1])
+    with torch.inference_mode():
+        model(*example[0], **example[1])  # what only a first call does, no other does again
+        with recorder:
+            model(*example[0], **example[1])
     uses: dict[str, int] = {}
     found = []
     for number, entry in enumerate(recorder.entries):
@@ -213,7 +235,7 @@ def _contraction(recorder: _Recorder, number: int, entry: _Entry, uses: dict[str
         place = product.bias_at
         bias = None if place is None else argument(entry.args, entry.kwargs, place, "bias", None)
         return Contraction(number, name, use, view, product, positions(product, entry.out, weight),
-                           recorder.name(bias), *_behind(recorder, number, product))
+                           storage_of(weight), recorder.name(bias), *_behind(recorder, number, product))
     return None
 
 
@@ -265,4 +287,5 @@ def _norm(recorder: _Recorder, number: int, entry: _Entry) -> Norm | None:
     if entry.op != "aten::batch_norm" or entry.args[5]:
         return None
     weight, bias, mean, var = (recorder.name(x) for x in entry.args[1:5])
-    return None if mean is None or var is None else Norm(number, mean, var, weight, bias, entry.args[7])
+    return None if mean is None or var is None else Norm(number, mean, var, weight, bias, entry.args[7],
+                                                         storage_of(entry.args[3]))

@@ -61,13 +61,15 @@ def read(model: nn.Module, found: Weighted, batches: Iterable[Batch], kinds: Col
     """Operator's number -> what entered it; nothing, where it did not run.
 
     Raises:
-        InputError: the model does not run on a batch.
+        InputError: the model does not run on a batch, or not as it did before.
     """
     readings = {contraction.number: Reading() for contraction in found.contractions}
     by_number = {contraction.number: contraction for contraction in found.contractions}
     for number, batch in enumerate(batches):
         def run(batch: Batch = batch) -> None:
-            def meet(stop: Stop) -> None:
+            def meet(stop: Stop, number: int = number) -> None:
+                if not by_number[stop.number].met(stop):
+                    raise led_elsewhere(number)
                 _read(readings[stop.number], by_number[stop.number], stop, batch, kinds, generator)
 
             watched(model, batch.example, by_number, meet)
@@ -85,6 +87,13 @@ def running(run: Callable[[], Result], number: int) -> Result:
     except Exception as error:
         raise InputError(f"the model must run on the data, and raised {type(error).__name__} on batch {number}: "
                          f"{error}; batches must look like the example inputs") from error
+
+
+def led_elsewhere(number: int) -> InputError:
+    """The batch of that number is not run as the example was."""
+    return InputError(f"the model must run the same operators on every batch, and batch {number} leads its Python "
+                      "elsewhere; pass batches that all go one way, or leave out the criterion or recover= that reads "
+                      "them")
 
 
 def _read(reading: Reading, contraction: Contraction, stop: Stop, batch: Batch, kinds: Collection[str],

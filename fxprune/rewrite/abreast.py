@@ -10,9 +10,8 @@ from torch import nn
 
 from fxprune.capture.contractions import Contraction, Norm, Weighted
 from fxprune.capture.stepwise import Stepwise, Stop, stepwise
-from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example
-from fxprune.planning.input_statistics import running
+from fxprune.planning.input_statistics import led_elsewhere, running
 from fxprune.rewrite.spill import LiveTensors, Spill
 
 
@@ -56,8 +55,8 @@ class Arrival:
         """
         for number, batch in enumerate(self.batches):
             batch.tensors.fill()
-            self.latest = _advanced(batch.here, self.layer.after.number, number)
-            yield self.latest, _advanced(batch.there, self.layer.before.number, number)
+            self.latest = _advanced(batch.here, self.layer.after, number)
+            yield self.latest, _advanced(batch.there, self.layer.before, number)
             batch.tensors.rest()
 
 
@@ -137,11 +136,10 @@ def _summands(contractions: Sequence[Contraction]) -> dict[int, int]:
     return found
 
 
-def _advanced(run: Stepwise, number: int, batch: int) -> Stop:
+def _advanced(run: Stepwise, layer: Contraction | Norm, batch: int) -> Stop:
     stop = running(run.advance, batch)
-    while stop is not None and stop.number < number:
+    while stop is not None and stop.number < layer.number:
         stop = running(run.advance, batch)
-    if stop is None or stop.number != number:
-        raise InputError(f"the model must run the same operators on every batch to be recovered, and batch {batch} "
-                         "leads its Python elsewhere; leave recover= out, or pass batches that all go one way")
+    if stop is None or stop.number != layer.number or not layer.met(stop):
+        raise led_elsewhere(batch)
     return stop

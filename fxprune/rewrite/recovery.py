@@ -179,7 +179,11 @@ class _Run:
     def over(self, batches: Iterable[Batch], coupling: Coupling) -> int:
         """Go through the network once, on all batches; how many samples they hold."""
         full = weighted(self.model, small_example(coupling.inputs, self.model))
-        cut = weighted(self.small, small_example(coupling.inputs, self.small))
+        try:
+            cut = weighted(self.small, small_example(coupling.inputs, self.small))
+        except Exception as error:
+            raise InputError(f"the cut network must run to be recovered, and raised {type(error).__name__}: {error}; "
+                             "where an operator takes certain widths only, pass round_to=8, or 16") from error
         pairs = self._alone(pairs_of(full, cut), coupling)
         with closing(Abreast(self.model, self.small, pairs, self._once(full, cut), Spill())) as runs:
             samples = sum(self.ranks.each(lambda: _added(runs, batches)))

@@ -435,6 +435,57 @@ def test_an_interrupted_recovery_leaves_nothing_behind(error, monkeypatch):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
+class Led(nn.Module):
+    """Python looks at the data, and takes the two layers in one order or the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two, self.head = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = (self.one, self.two) if x.sum() < 1000 else (self.two, self.one)
+        return self.head(second(first(self.stem(x).relu()).relu()).relu())
+
+
+@pytest.mark.parametrize("options", [{"recover": "least_squares"}, {"criterion": "activation"}])
+def test_a_batch_that_leads_the_model_elsewhere_is_not_taken_for_another(options):
+    """Both ways have as many operators, of the same shapes."""
+    model, batches = Led().eval(), data(12, 8)
+    assert fxprune.analyze(model, batches[0]).mode == "module"
+    fxprune.compress(model, batches[0], channels=0.5, form="module", data=batches, **options)
+    with pytest.raises(InputError, match="batch 1 leads its Python elsewhere; pass batches that all go one way"):
+        fxprune.compress(model, batches[0], channels=0.5, form="module", data=[batches[0], batches[1] + 1000],
+                         **options)
+
+
+def test_what_only_a_first_call_does_is_no_part_of_a_run():
+    class Switching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "switched"):
+                self.switched = x.neg().neg() is not None
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model, batches = Switching(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), data(40, 5)
+    plain = nn.Sequential(*copy.deepcopy(list(model)))
+    made = [fxprune.apply(net, planned(net, batches[0], {"0": 5}), recover="least_squares", data=batches)
+            for net in (model, plain)]
+    assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in made), strict=True))
+
+
+def test_a_cut_network_that_does_not_run_says_what_to_do(monkeypatch):
+    def refusing(model: nn.Module, example: object) -> object:
+        if any(module.out_features == 4 for module in model.modules() if isinstance(module, nn.Linear)):
+            raise RuntimeError("strides should be multiple of 16 bytes")
+        return weighted(model, example)
+
+    weighted = recovery.weighted
+    monkeypatch.setattr(recovery, "weighted", refusing)
+    model, batches = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), data(40, 5)
+    with pytest.raises(InputError, match="cut network must run.*strides should.*pass round_to=8, or 16"):
+        fxprune.compress(model, batches[0], channels=0.5, recover="statistics", data=batches)
+
+
 def test_values_that_recovery_did_not_leave_are_found():
     torch.manual_seed(0)
     model, batches = Residual().eval(), data(6, 3, 4, 4)
