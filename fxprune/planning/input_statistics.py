@@ -66,8 +66,8 @@ def read(model: nn.Module, found: Weighted, batches: Iterable[Batch], kinds: Col
     readings = {contraction.number: Reading() for contraction in found.contractions}
     by_number = {contraction.number: contraction for contraction in found.contractions}
     for number, batch in enumerate(batches):
-        def run(batch: Batch = batch) -> None:
-            def meet(stop: Stop, number: int = number) -> None:
+        def run(batch: Batch = batch, number: int = number) -> None:
+            def meet(stop: Stop) -> None:
                 if not by_number[stop.number].met(stop):
                     raise led_elsewhere(number)
                 _read(readings[stop.number], by_number[stop.number], stop, batch, kinds, generator)
