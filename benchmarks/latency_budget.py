@@ -1,32 +1,64 @@
-"""A budget in milliseconds: asked, predicted and measured, and the kept score beside plans by MACs at the same time.
+"""A budget in milliseconds: asked, predicted and measured; and what else takes the same time.
 
-    python -m benchmarks.latency_budget --models resnet18 --asked 0.75 0.5 --out runs/latency_budget
-    python -m benchmarks.latency_budget --models resnet18 resnet50 mobilenet_v2 efficientnet_b0 convnext_tiny vit_b_16 \
-        --backends eager compile onnxruntime --batches 1 8 --asked 0.75 0.5 0.33 --clock wall --out runs/latency_budget
+    python -m benchmarks.latency_budget --out docs/benchmarks/latency.md
 
-One thread. Weights are random (seed 0), so that the kept score is that of norms. A row that is refused says why. The
-plans by MACs are searched for the fraction whose *measured* time is that of our result, by bisection on the table.
-``--out`` receives ``rows.jsonl``, a line per row as soon as it is measured, and ``table.md``.
+Beside each result stand those that *take as long*, measured in turn with the original: a plan by MACs, one by MACs in
+steps of 8 channels, and what Torch-Pruning makes (`peer_criteria.py`; where that package is installed). Of each, the
+share of the MACs and of the scores that it keeps. One thread; weights are random (seed 0), so that scores are norms. A
+row that is refused says why. Rows that ``--rows`` holds already are not measured again, and latency tables stay in
+``--tables``, so that a run can be broken off and taken up.
 """
 
+from __future__ import annotations
+
 import argparse
+import copy
+import itertools
 import json
+import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 import fxprune
+from benchmarks import peer
+from benchmarks.peer_criteria import bisected, importances
+from fxprune.errors import MeasurementError
+from fxprune.latency.samples import interleaved
+from fxprune.latency.stand import Stand, stand_of
+from fxprune.latency.target import inputs_for, placed
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_b_16", "yolov8n")
+BACKENDS = ("eager", "compile", "onnxruntime")
+KEYS = ("model", "backend", "batch", "asked")
+# How near a rival's time comes to ours, in how many steps; rounds in turn with the original.
+NEAR, STEPS, ROUNDS = 0.02, 7, 15
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Something else that takes as long. All in shares of the original's: time, MACs, those that were asked for, and
+    the score that is kept, that of norms."""
+
+    time: float = 0.0
+    macs: float = 0.0
+    asked: float = 0.0
+    score: float | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One budget; times in milliseconds."""
+    """One budget. Times are shares of the original's, but for those that say otherwise."""
 
     model: str
     backend: str
@@ -36,85 +68,228 @@ class Row:
     measured: float = 0.0
     forecast: float = 0.0
     original_ms: float = 0.0
-    search_seconds: float = 0.0
-    score: float = 0.0
-    macs_score: float = 0.0
-    macs_8_score: float = 0.0
+    seconds: float = 0.0
+    macs: float = 0.0
+    score: float | None = None
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
     refused: str = ""
 
 
 def main() -> None:
+    args = parse()
+    args.tables.mkdir(parents=True, exist_ok=True)
+    rows = [read(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    known = {tuple(getattr(row, key) for key in KEYS) for row in rows}
+    with args.rows.open("a") as file:
+        for name, backend, batch in itertools.product(args.models, args.backends, args.batches):
+            asked = [share for share in args.asked if (name, backend, batch, share) not in known]
+            for row in measured(name, backend, batch, asked, args) if asked else ():
+                rows.append(row)
+                print(json.dumps(row, default=vars), file=file, flush=True)
+                print(row, flush=True)
+    if args.out:
+        args.out.write_text(report(rows))
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--models", nargs="+", default=["resnet18"])
-    add("--backends", nargs="+", default=["eager"])
-    add("--batches", nargs="+", type=int, default=[1])
+    add("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    add("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
+    add("--batches", nargs="+", type=int, default=[1, 8])
     add("--asked", nargs="+", type=float, default=[0.75, 0.5, 0.33])
-    add("--clock", choices=("wall", "thread"), default="thread")
-    add("--minutes", type=float, default=3.0)
-    add("--size", type=int, default=224)
-    add("--out", type=Path, required=True)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for name in args.models:
-        for backend in args.backends:
-            for batch in args.batches:
-                for row in measured(name, backend, batch, args):
-                    rows.append(row)
-                    with (args.out / "rows.jsonl").open("a") as log:
-                        log.write(json.dumps(asdict(row)) + "\n")
-    head = ("model", "backend", "batch", "asked", "predicted", "measured", "first prediction / measured", "original ms",
-            "search s", "kept score", "by MACs", "by MACs, steps of 8", "refused")
-    (args.out / "table.md").write_text(tabulate([list(asdict(row).values()) for row in rows], head, tablefmt="github",
-                                                floatfmt=".3f") + "\n")
+    add("--clock", choices=("wall", "thread"), default="thread",
+        help="thread: processor time of the one thread, for machines that others use")
+    add("--minutes", type=float, default=3.0, help="of measuring, a table")
+    add("--size", type=int, default=224, help="pixels")
+    add("--tables", type=Path, default=Path("runs/latency_tables"))
+    add("--rows", type=Path, default=ROOT / "docs" / "benchmarks" / "latency.jsonl")
+    add("--out", type=Path)
+    return parser.parse_args()
 
 
-def measured(name: str, backend: str, batch: int, args: argparse.Namespace) -> list[Row]:
-    """The rows of one network on one target."""
+def read(line: str) -> Row:
+    found = json.loads(line)
+    return Row(**{**found, "rivals": {name: Rival(**rival) for name, rival in found["rivals"].items()}})
+
+
+def built(name: str) -> nn.Module:
+    """With random weights."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval()
-    x = torch.randn(1, 3, args.size, args.size)
-    layout = "channels_last" if backend == "eager" else "contiguous"
-    target = fxprune.Target("cpu", threads=1, memory_format=layout, batch=batch, backend=backend, clock=args.clock)
+    if name != "yolov8n":
+        return torchvision.models.get_model(name, weights=None).eval()
+    from ultralytics.nn.tasks import DetectionModel
+
+    return DetectionModel("yolov8n.yaml", verbose=False).eval()
+
+
+def measured(name: str, backend: str, batch: int, shares: list[float], args: argparse.Namespace) -> Iterator[Row]:
+    """The rows of one network on one target."""
+    model, x = built(name), torch.randn(1, 3, args.size, args.size)
+    layout = "contiguous" if backend == "onnxruntime" else "channels_last"
+    kind = {"compile": True} if backend == "compile" else {"backend": backend}
+    target = fxprune.Target("cpu", threads=1, memory_format=layout, batch=batch, clock=args.clock, **kind)
     coupling = fxprune.analyze(model, x)
     table = fxprune.latency_table(coupling, model, target, minutes=args.minutes,
-                                  path=args.out / f"{name}-{backend}-{batch}.json")
-    rows = []
-    for asked in args.asked:
+                                  path=args.tables / f"{name}-{args.size}-{backend}-{batch}.json")
+    scores = {group: score.mean(0) / score.mean() for group, score in fxprune.score(coupling, model, "l2").items()}
+    stand = stand_of(model, coupling, target)
+    for share in shares:
         start = time.perf_counter()
         try:
-            small = fxprune.compress(model, x, latency=asked, table=table, verify=False)
-        except fxprune.FxpruneError as error:
-            rows.append(Row(name, backend, batch, asked, refused=str(error)))
+            small = fxprune.compress(model, x, latency=share, table=table, verify=False)
+        except fxprune.BudgetError as error:
+            yield Row(name, backend, batch, share, refused=str(error))
             continue
-        seconds = time.perf_counter() - start
-        timing, plan = fxprune.record(small).latency, fxprune.record(small).plan
-        share = timing.measured / timing.original
-        others = [kept_score(at_time(coupling, model, table, share, step)) for step in (1, 8)]
-        rows.append(Row(name, backend, batch, asked, timing.predicted / timing.original, share, timing.forecast,
-                        1000 * timing.original, seconds, kept_score(plan), *others))
-    return rows
+        except MeasurementError as error:  # another time it may do
+            print(name, backend, batch, share, error)
+            continue
+        seconds, record = time.perf_counter() - start, fxprune.record(small)
+        timing, found = record.latency, record.plan
+        took = timing.measured / timing.original
+        yield Row(name, backend, batch, share, timing.predicted / timing.original, took, timing.forecast,
+                  1000 * timing.original, seconds, record.after.macs / record.before.macs,
+                  kept_score(scores, kept(found)), dict(rivals(model, x, coupling, scores, stand, took)))
 
 
-def at_time(coupling: fxprune.Coupling, model: nn.Module, table: fxprune.LatencyTable, share: float, step: int
-            ) -> fxprune.Plan:
-    """The plan by MACs that takes that share of the time, by the table."""
-    prices = table.priced(coupling, model)
-    low, high = 0.02, 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        plan = fxprune.plan(coupling, model, macs=middle, round_to=step)
-        widths = np.array([plan.widths.get(name, group.size) for name, group in coupling.groups.items()])
-        low, high = (middle, high) if prices(widths) <= share * table.seconds else (low, middle)
-    return fxprune.plan(coupling, model, macs=low, round_to=step)
+# Of Torch-Pruning: layer, whether outputs went, which.
+History = Sequence[tuple[str, bool, Sequence[int]]]
+Drawn = tuple[nn.Module, float, float | None]
 
 
-def kept_score(plan: fxprune.Plan) -> float:
-    """The share of all scores, in units of their group's mean, that is kept."""
-    scores = {name: np.array(group.scores) / np.mean(group.scores) for name, group in plan.groups.items()}
-    kept = sum(scores[name][list(group.kept)].sum() for name, group in plan.groups.items())
-    return float(kept / sum(score.sum() for score in scores.values()))
+def rivals(model: nn.Module, x: Tensor, coupling: fxprune.Coupling, scores: Mapping[str, np.ndarray], stand: Stand,
+           share: float) -> Iterator[tuple[str, Rival]]:
+    """What else takes that share of the time."""
+    def ours(step: int, macs: float) -> Drawn:
+        plan = fxprune.plan(coupling, model, macs=macs, round_to=step)
+        small = fxprune.apply(model, plan, verify=False)
+        record = fxprune.record(small)
+        return small, record.after.macs / record.before.macs, kept_score(scores, kept(plan))
+
+    def theirs(macs: float) -> Drawn:
+        small, left = bisected(model, x, pruned, macs)
+        return small, left, kept_score(scores, kept_by_peer(coupling, histories[small]))
+
+    def pruned(ratio: float) -> nn.Module:
+        small = copy.deepcopy(model)
+        made = peer.pruner(small, x, ratio, global_pruning=True, max_pruning_ratio=0.95)
+        made.step()
+        histories[small] = made.DG.pruning_history()
+        return small
+
+    histories: dict[nn.Module, History] = {}
+    clock = partial(timed, stand, coupling)
+    yield "by MACs", as_long(partial(ours, 1), clock, share)
+    yield "by MACs, steps of 8", as_long(partial(ours, 8), clock, share)
+    if importances():
+        try:
+            yield "Torch-Pruning", as_long(theirs, clock, share)
+        except Exception as error:  # not ours; the table says so
+            yield "Torch-Pruning", Rival(refused=f"{type(error).__name__}: {error}")
+
+
+def as_long(draw: Callable[[float], Drawn], clock: Callable[[nn.Module], float], share: float) -> Rival:
+    """What takes that share of the time: the nearest of some shares of the MACs, found by bisection.
+
+    >>> as_long(lambda macs: (macs, macs, None), lambda macs: 0.25 + 0.75 * macs, share=0.625)
+    Rival(time=0.625, macs=0.5, asked=0.5, score=None, refused='')
+    """
+    low, high, tried = 0.0, 1.0, list[Rival]()
+    for _ in range(STEPS):
+        macs = (low + high) / 2
+        try:
+            small, left, score = draw(macs)
+        except fxprune.BudgetError:
+            low = macs
+            continue
+        tried.append(Rival(clock(small), left, macs, score))
+        if abs(tried[-1].time / share - 1) <= NEAR:
+            break
+        low, high = (low, macs) if tried[-1].time > share else (macs, high)
+    return min(tried, key=lambda rival: abs(rival.time - share))
+
+
+def timed(stand: Stand, coupling: fxprune.Coupling, small: nn.Module) -> float:
+    """The share of the original's time that a network takes, in turn with it."""
+    call = stand.backend.prepare(placed(small, stand.target), inputs_for(coupling.inputs, stand.target))
+    times = interleaved([stand.model, call], ROUNDS, warmup=2)
+    return float(np.median(times[1] / times[0]))
+
+
+def kept(plan: fxprune.Plan) -> dict[str, list[int]]:
+    """Group -> the channels that stay, of the groups that lose some."""
+    return {name: list(group.kept) for name, group in plan.groups.items()}
+
+
+def kept_by_peer(coupling: fxprune.Coupling, history: History) -> dict[str, list[int]] | None:
+    """The same of Torch-Pruning's history: layer, whether outputs went, and which; None where a layer is not known."""
+    gone: dict[str, set[int]] = {}
+    for layer, outputs, index in history:
+        found = [(group, member) for group in coupling.groups.values() for member in group.members
+                 if member.name == f"{layer}.weight" and member.dim == (0 if outputs else 1)]
+        if not found:
+            return None
+        for group, member in found:
+            gone.setdefault(group.name, set()).update(member.channel[np.isin(member.index, index)].tolist())
+    return {name: [k for k in range(coupling.groups[name].size) if k not in lost] for name, lost in gone.items()}
+
+
+def kept_score(scores: Mapping[str, np.ndarray], left: Mapping[str, list[int]] | None) -> float | None:
+    """The share of all scores, in units of their group's mean, that is kept; None where it is not known what is."""
+    if left is None:
+        return None
+    total = sum(float(score[left[name]].sum() if name in left else score.sum()) for name, score in scores.items())
+    return total / sum(float(score.sum()) for score in scores.values())
+
+
+def report(rows: list[Row]) -> str:
+    """The rows, as Markdown."""
+    done = [row for row in rows if not row.refused]
+    errors = [abs(row.forecast - 1) for row in done]
+    exact = [abs(row.measured / row.asked - 1) <= 0.03 for row in done]
+    names = list(dict.fromkeys(name for row in done for name in row.rivals))
+    beaten = {name: [row.score > rival.score for row in done if (rival := row.rivals.get(name)) is not None
+                     and rival.score is not None and row.score is not None] for name in names}
+    said = [f"Measured within 3 % of asked: {sum(exact)} of {len(done)} rows ({sum(not row.refused for row in rows)} "
+            f"of {len(rows)} were not refused). The table's first prediction is off by {statistics.median(errors):.1%} "
+            f"in the median. Search: {statistics.median(row.seconds for row in done):.0f} s in the median, at most "
+            f"{max(row.seconds for row in done):.0f} s."] if done else []
+    said += [f"{name}: keeps less of the scores at the same time in {sum(less)} of {len(less)} rows."
+             for name, less in beaten.items() if less]
+    lines = [[row.model, row.backend, row.batch, f"{row.asked:.2f}", *_cells(row, names)] for row in rows]
+    head = ("model", "backend", "batch", "asked", "predicted", "measured", "first prediction / measured", "original ms",
+            "search s", "MACs", "kept score", *names)
+    return "\n\n".join([HEAD, *said, tabulate(lines, head, tablefmt="github", disable_numparse=True), *(
+        f"{row.model}, {row.backend}, batch {row.batch}, {row.asked}: {row.refused}" for row in rows if row.refused)
+    ]) + "\n"
+
+
+def _cells(row: Row, names: list[str]) -> list[str]:
+    if row.refused:
+        return ["refused"]
+    numbers = [f"{value:.3f}" for value in (row.predicted, row.measured, row.forecast)]
+    return [*numbers, f"{row.original_ms:.1f}", f"{row.seconds:.0f}", f"{row.macs:.3f}", f"{row.score:.3f}",
+            *(_rival(row.rivals.get(name)) for name in names)]
+
+
+def _rival(rival: Rival | None) -> str:
+    if rival is None:
+        return ""
+    if rival.refused:
+        return "fails"
+    score = "–" if rival.score is None else f"{rival.score:.3f}"
+    return f"{rival.time:.3f}: {rival.macs:.3f}, {score}"
+
+
+HEAD = """# A budget of time, kept
+
+One CPU thread, images of 224 × 224, random weights (seed 0); the clock is the processor time of the measuring thread,
+since others use the machine. PyTorch eager and `torch.compile` in channels-last, ONNX Runtime as it exports. Times,
+MACs and kept scores (the channels' norms in units of their group's mean) are shares of the original's. In the last
+columns stand results that take as long as ours, in turn with the original: *time: MACs, kept score*. The rows are in
+`latency.jsonl`. Written by
+
+    python -m benchmarks.latency_budget --out docs/benchmarks/latency.md"""
 
 
 if __name__ == "__main__":

@@ -41,6 +41,12 @@ def ours_verified(model: nn.Module, x: torch.Tensor) -> nn.Module:
 
 
 def theirs(model: nn.Module, x: torch.Tensor) -> nn.Module:
+    pruner(model, x, RATIO).step()
+    return model
+
+
+def pruner(model: nn.Module, x: torch.Tensor, ratio: float, **options: Any) -> Any:
+    """Torch-Pruning's, by magnitude, with what it has to be told of a model."""
     import torch_pruning
 
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
@@ -49,10 +55,9 @@ def theirs(model: nn.Module, x: torch.Tensor) -> nn.Module:
     tokens = [p for name, p in model.named_parameters() if name.endswith(("class_token", "pos_embedding"))]
     layers = [(p, len(p.shape) - 1) for p in tokens]
     layers += [(m.layer_scale, 0) for m in model.modules() if hasattr(m, "layer_scale")]
-    torch_pruning.pruner.MagnitudePruner(
-        model.eval(), x, importance=torch_pruning.importance.GroupMagnitudeImportance(), pruning_ratio=RATIO,
-        ignored_layers=heads, unwrapped_parameters=layers, num_heads=attention).step()
-    return model
+    return torch_pruning.pruner.MagnitudePruner(
+        model.eval(), x, importance=torch_pruning.importance.GroupMagnitudeImportance(), pruning_ratio=ratio,
+        ignored_layers=heads, unwrapped_parameters=layers, num_heads=attention, **options)
 
 
 def measured(compress: Callable[..., nn.Module], model: nn.Module, x: torch.Tensor) -> tuple[float, int, float]:

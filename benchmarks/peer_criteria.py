@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,18 +33,23 @@ def importances() -> dict[str, Callable[[], Any]]:
 
 def cut(model: nn.Module, criterion: str, macs: float, batches: Sequence[Tensor]) -> tuple[nn.Module, float]:
     """The network that keeps at most this share of the MACs, and the share that it keeps."""
+    x = batches[0][:1]
+    return bisected(model, x, partial(_cut, model, x, criterion, batches=batches), macs)
+
+
+def bisected(model: nn.Module, x: Tensor, prune: Callable[[float], nn.Module], macs: float) -> tuple[nn.Module, float]:
+    """Of what ``prune(ratio)`` makes the network that keeps at most this share of the MACs, and the share."""
     import torch_pruning as tp
 
-    x = batches[0][:1]
     before, _ = tp.utils.count_ops_and_params(model, x)
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
-        small = _cut(model, x, criterion, ratio, batches)
+        small = prune(ratio)
         kept = tp.utils.count_ops_and_params(small, x)[0] / before
         low, high, best = (low, ratio, (small, kept)) if kept <= macs else (ratio, high, best)
     if best is None:
-        raise RuntimeError(f"{criterion} reaches no {macs:.0%} of the MACs")
+        raise RuntimeError(f"no ratio leaves {macs:.0%} of the MACs")
     return best
 
 
