@@ -9,9 +9,10 @@ Gathered is what a criterion names in ``needs``:
     "curvature"   the diagonal of the Hessian of the loss
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +27,9 @@ from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.structure import isolated_copy
 from fxprune.ir.example_inputs import Example, Inputs, realise
 from fxprune.ir.groups import CouplingGroup, Member
-from fxprune.planning.batches import Data
+from fxprune.planning.batches import Batch, Data
 from fxprune.planning.gradients import curvature, products
-from fxprune.planning.input_statistics import Reading, read
+from fxprune.planning.input_statistics import Reading, read, running
 
 if TYPE_CHECKING:
     from fxprune.coupling.coupling import Coupling
@@ -119,9 +120,10 @@ def gather(coupling: "Coupling", model: nn.Module, groups: Mapping[str, Coupling
     with untouched_rng(), torch.inference_mode(False), as_captured(coupling):
         copied = isolated_copy(model).eval()
         if READ & set(needs):
-            found = weighted(copied, small_example(coupling.inputs, copied))
-            parts = data.ranks.each(lambda: read(copied, found, data.batches(model, coupling.inputs, "activations"),
-                                                 needs, generator))
+            example, batches = data.ranks.here(lambda: runnable(
+                coupling.inputs, copied, data.batches(model, coupling.inputs, "activations")))
+            found = weighted(copied, example)
+            parts = data.ranks.each(lambda: read(copied, found, batches, needs, generator))
             readings = tuple((c, reading) for c in found.contractions
                              if (reading := sum((part[c.number] for part in parts), Reading())).n)
         with torch.enable_grad():
@@ -144,7 +146,26 @@ def as_captured(coupling: "Coupling") -> Iterator[None]:
         yield
 
 
-def small_example(inputs: Inputs, model: nn.Module) -> Example:
+def runnable(inputs: Inputs, model: nn.Module, batches: Iterable[Batch]) -> tuple[Example, Iterable[Batch]]:
+    """Small inputs that the model runs on, and all of the batches: random ones of the described size; the first batch,
+    where those are none that it takes (an image and a text without the token that stands for it).
+
+    Raises:
+        InputError: the model does not run on the first batch either.
+    """
+    example = _small_example(inputs, model)
+    with torch.inference_mode():
+        try:
+            model(*example[0], **example[1])
+        except Exception:
+            batches = iter(batches)
+            first = next(batches)
+            running(lambda: model(*first.example[0], **first.example[1]), 0)
+            return first.example, chain([first], batches)
+    return example, batches
+
+
+def _small_example(inputs: Inputs, model: nn.Module) -> Example:
     """Random inputs of the described size, on the model's device."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     generator = torch.Generator().manual_seed(SEED)

@@ -40,7 +40,7 @@ from fxprune.planning import Plan
 from fxprune.planning.batches import Batch, Data
 from fxprune.planning.moments import Moments
 from fxprune.planning.split_data import Alone
-from fxprune.planning.statistics import as_captured, small_example
+from fxprune.planning.statistics import as_captured, runnable
 from fxprune.rewrite.abreast import Abreast, Arrival, NormPair, Pair, norms_of, pairs_of
 from fxprune.rewrite.brain_surgeon import take_over
 from fxprune.rewrite.kept_entries import KeptEntries
@@ -178,9 +178,10 @@ class _Run:
 
     def over(self, batches: Iterable[Batch], coupling: Coupling) -> int:
         """Go through the network once, on all batches; how many samples they hold."""
-        full = weighted(self.model, small_example(coupling.inputs, self.model))
+        example, batches = self.ranks.here(lambda: runnable(coupling.inputs, self.model, batches))
+        full = weighted(self.model, example)
         try:
-            cut = weighted(self.small, small_example(coupling.inputs, self.small))
+            cut = weighted(self.small, example)
         except Exception as error:
             raise InputError(f"the cut network must run to be recovered, and raised {type(error).__name__}: {error}; "
                              "where an operator takes certain widths only, pass round_to=8, or 16") from error

@@ -473,6 +473,34 @@ def test_what_only_a_first_call_does_is_no_part_of_a_run():
     assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in made), strict=True))
 
 
+class Captioned(nn.Module):
+    """Takes no tokens without one that stands for the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.into, self.out = nn.Embedding(40, 8), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        torch._check_with(ValueError, (tokens == 39).any().item(), lambda: "no image token")
+        return self.out(self.into(self.words(tokens)).relu())
+
+
+def captions(number: int) -> torch.Tensor:
+    return torch.cat([torch.full((8, 1), 39), (torch.arange(24) * (number + 7) % 39).view(8, 3)], 1)
+
+
+@pytest.mark.parametrize("options", [{"recover": "least_squares"}, {"criterion": "obs"}])
+def test_data_that_the_model_takes_stand_in_for_random_inputs_that_it_does_not_take(options):
+    torch.manual_seed(0)
+    model, batches = Captioned().eval(), [captions(number) for number in range(3)]
+    small = fxprune.compress(model, batches[0], channels=0.5, data=iter(batches), samples=None, **options)
+    record = fxprune.record(small)
+    assert record.verification.ok and small.get_submodule("into").out_features == 8
+    assert record.recovery is None or record.recovery.samples == 24
+    with pytest.raises(InputError, match="raised ValueError on batch 0: no image token"):
+        fxprune.compress(model, batches[0], channels=0.5, data=[torch.zeros(8, 4, dtype=torch.int64)], **options)
+
+
 def test_a_cut_network_that_does_not_run_says_what_to_do(monkeypatch):
     def refusing(model: nn.Module, example: object) -> object:
         if any(module.out_features == 4 for module in model.modules() if isinstance(module, nn.Linear)):
