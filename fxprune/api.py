@@ -1,6 +1,7 @@
 """The passes in a row: analyze, plan, apply, verify."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
 from fxprune.coupling.permutable import permutable
-from fxprune.errors import InputError, PlanError
+from fxprune.errors import CaptureError, InputError, PlanError
 from fxprune.gradual.original import of_the_original
 from fxprune.ir.policy import Policy
 from fxprune.latency.correction import timed_plan
@@ -31,6 +32,7 @@ from fxprune.rewrite.recovery import check_method, laid_in
 from fxprune.training import DWGL
 from fxprune.training.user_fit import Fit, default_penalty, trained
 from fxprune.verification import Verification, check
+from fxprune.verification.undecided import Undecided
 
 
 def analyze(model: nn.Module, example_inputs: Any = None, *, policy: Policy | None = None,
@@ -152,10 +154,11 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_inputs: Any =
         PlanError: the plan does not belong to this model.
     """
     _check_plan(model, plan, "any")
-    analysis = _analysis_for(model, plan, example_inputs)
     done = found_record(small)
     base = applied(model, done.folds) if done is not None and done.folds else model
-    return check(_recovered(base, small, plan), small, plan, analysis)
+    with _sizes_alone(example_inputs):
+        analysis = _analysis_for(model, plan, example_inputs)
+        return check(_recovered(base, small, plan), small, plan, analysis)
 
 
 def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: str = "same",
@@ -184,13 +187,17 @@ def apply(model: nn.Module, plan: Plan, example_inputs: Any = None, *, weights: 
     if verify and any(parameter.is_meta for parameter in model.parameters()):
         raise InputError("a model without weights cannot be verified, and this one is on the meta device; pass "
                          "verify=False, and verify when its weights are there")
-    analysis = _analysis_for(model, plan, example_inputs, Policy(form=form).form)
+    with _sizes_alone(example_inputs):
+        analysis = _analysis_for(model, plan, example_inputs, Policy(form=form).form)
     plan.check(analysis.coupling.signature, analysis.coupling.groups, aliases(model), analysis.coupling.branches)
     _check_moves(analysis.coupling, plan)
     folded = fold(model, analysis, plan, calibration) if fold_constants else Folded(model)
     small = carry_out(folded, analysis, plan, model, recover, data, form)
     small = attach(small, record(small).following(found_record(model)))
-    return proven(_recovered(folded.model, small, plan), small, plan, analysis) if verify else small
+    if not verify:
+        return small
+    with _sizes_alone(example_inputs):
+        return proven(_recovered(folded.model, small, plan), small, plan, analysis)
 
 
 def _policy(policy: Policy | None, form: str | None, outputs: Iterable[str | int] | None) -> Policy:
@@ -242,3 +249,15 @@ def _check_plan(model: nn.Module, plan: Plan, weights: str) -> None:
 def _analysis_for(model: nn.Module, plan: Plan, example_inputs: Any, form: str = "") -> Analysis:
     inputs = plan.inputs if example_inputs is None else example_inputs
     return analysis_of(model, inputs, Policy(**plan.policy), form)
+
+
+@contextmanager
+def _sizes_alone(example_inputs: Any) -> Iterator[None]:
+    """Random inputs of the sizes that a plan holds may be none that the model takes: what to do, then, is said."""
+    try:
+        yield
+    except (CaptureError, Undecided) as error:
+        if example_inputs is not None:
+            raise
+        raise type(error)(f"{error}. A plan holds the sizes of its example inputs, and these were random ones; where "
+                          "the model takes certain values only, pass example_inputs=") from error

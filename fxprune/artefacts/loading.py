@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,8 @@ from fxprune.errors import ArtefactError
 from fxprune.planning import Plan
 
 
-def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False, verify: bool = True
-         ) -> nn.Module:
+def load(folder: str | os.PathLike[str], model: nn.Module | None = None, example_inputs: Any = None, *,
+         trust: bool = False, verify: bool = True) -> nn.Module:
     """A compressed model from the folder that `save` wrote.
 
     Args:
@@ -23,6 +24,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
         model: an instance of the original class. The folder's plan is carried out on it and the weights are read, which
             gives the compressed model with its record, to train on. Both are data, and checked as such: nothing that
             the folder holds is run.
+        example_inputs: with ``model``, inputs that it takes, where random ones of the sizes that the plan holds are
+            none (a text without the token that stands for an image).
         trust: load ``model.pt2`` instead, for inference and without the original class. A program is code: only
             from somebody who may run code on this machine.
         verify: with ``model``, prove the plan on it as `compress` does, before the weights are read.
@@ -50,7 +53,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
     plan, weights = Plan.load(place / "plan.json"), place / "weights.safetensors"
     notes = read_notes(weights)
     form, folded = MODULE if notes.get("form") == MODULE else GRAPH, notes.get("folded") == "true"
-    small = api.apply(model, plan, weights="any", fold_constants=folded, form=form, verify=verify)
+    small = api.apply(model, plan, example_inputs, weights="any", fold_constants=folded, form=form, verify=verify)
     read_weights(small, weights)
     return small
 
