@@ -101,7 +101,7 @@ def _said(record: Any) -> list[str]:
             *([_without(record.plan.branches)] if record.plan.branches else []),
             str(checked),
             *([_shrunk(record.outputs)] if record.outputs else []),
-            *([_folded(record.folds)] if record.folds else []),
+            *([_folded(record)] if record.folds else []),
             *([str(record.recovery)] if record.recovery else []),
             *([str(record.overall)] if record.overall else []),
             *(said(record.latency) if record.latency else []),
@@ -121,9 +121,10 @@ def _shrunk(outputs: Any) -> str:
     return f"outputs that shrank: {', '.join(dims[:SHRUNK])}{more}"
 
 
-def _folded(folds: Any) -> str:
-    """How far the folded constants are from constant."""
-    worst = max(folds, key=lambda fold: fold.inexact)
-    exact = sum(fold.inexact == 0 for fold in folds)
+def _folded(record: Any) -> str:
+    """How far the folded constants are from constant, and the result from a network that emits them."""
+    worst = max(record.folds, key=lambda fold: fold.inexact)
+    exact = sum(fold.inexact == 0 for fold in record.folds)
     inexact = f"; the least exact is {worst.layer}: {worst.inexact:.1e} of its largest output" if worst.inexact else ""
-    return f"constants of removed channels folded into {len(folds)} layers, {exact} of them exactly{inexact}"
+    return (f"constants of removed channels folded into {len(record.folds)} layers, {exact} of them exactly{inexact}; "
+            f"with those channels held at their constants the original is {record.drift:.1e} of its largest output off")

@@ -5,7 +5,7 @@ indices stay. An operator whose rule ``mixes`` gets its operands with the remove
 laid back into the full size, with zeros where nothing is computed.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from fxprune.capture.dispatch import TorchDispatchMode, operator_name
 from fxprune.capture.follower import Follower
 from fxprune.capture.observer import results
 from fxprune.capture.pytrees import tree_flatten, tree_unflatten
+from fxprune.coupling.mixing import mixes_removed
 from fxprune.coupling.view import View
 from fxprune.ir.masks import fits, fitted
 from fxprune.ir.tape import Call, Ref, refs
 from fxprune.ir.trees import leaves
 from fxprune.rules.bugs import failed
-from fxprune.rules.registry import Rule, rule_for
+from fxprune.rules.registry import rule_for
 from fxprune.verification.arithmetic import Run
 from fxprune.verification.kept_part import indices, kept_part
 from fxprune.verification.undecided import Undecided
@@ -99,9 +100,9 @@ def without(summands: Any, place: int, in_place: bool) -> Any:
 def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any, run: Run) -> Any:
     """One operator, over the kept channels only where it mixes them."""
     rule = rule_for(call.op)
-    inputs = list(refs((call.args, call.kwargs)))
-    if rule is None or not _mixes(rule, call, view) or not any(_shrinks(view, ref) for ref in inputs):
+    if rule is None or not mixes_removed(view, call):
         return run(func, args, kwargs)
+    inputs = list(refs((call.args, call.kwargs)))
     flat, spec = tree_flatten((args, kwargs))
     places = [i for i, value in enumerate(flat) if isinstance(value, torch.Tensor)]
     masks = [view.masks(ref) for ref in inputs]
@@ -123,38 +124,6 @@ def compute(view: View, call: Call, func: Any, args: Any, kwargs: Any, run: Run)
                         ) from error
     out = _laid_out(out, view, list(refs(call.outs)))
     return args[0].copy_(out) if call.op.endswith("_") else out
-
-
-def _mixes(rule: Rule, call: Call, view: View) -> bool:
-    if not callable(rule.mixes):
-        return rule.mixes
-    return bool(rule.mixes(*_stand_ins(call.args, view), **dict(_named(call.kwargs, view))))
-
-
-def _stand_ins(args: Iterable[Any], view: View) -> list[Any]:
-    return [_Known(view.dims.get(arg.id, ()), arg.id in view.tape.params) if isinstance(arg, Ref) else arg
-            for arg in args]
-
-
-def _named(kwargs: dict[str, Any], view: View) -> list[tuple[str, Any]]:
-    return list(zip(kwargs, _stand_ins(kwargs.values(), view), strict=True))
-
-
-class _Known:
-    """What a ``mixes`` predicate may ask of a tensor."""
-
-    def __init__(self, vectors: Any, is_param: bool):
-        self.vectors, self.is_param = vectors, is_param
-
-    def __getitem__(self, dim: int) -> Any:
-        return self.vectors[dim]
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-
-def _shrinks(view: View, ref: Ref) -> bool:
-    return any(not mask.all() for mask in view.masks(ref))
 
 
 def _laid_out(out: Any, view: View, outs: list[Ref]) -> Any:

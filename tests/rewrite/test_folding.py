@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 import fxprune
+from fxprune.capture.structure import deep_copy
+from fxprune.errors import VerificationError
+from fxprune.rewrite import folding
 
 
 def net(kernel: int, padding: int, bias: bool = True) -> nn.Module:
@@ -58,6 +61,24 @@ def test_a_norm_over_channels_drifts_and_says_so():
     small = fxprune.compress(model, torch.randn(3, 5), channels=0.5, fold_constants=True)
     record = fxprune.record(small)
     assert any(entry.inexact > 0 for entry in record.folds) and record.drift > 0
+
+
+def test_a_norm_that_counts_what_is_zero_is_no_reason_to_refuse():
+    """Each fold is exact, of nothing; the norm is over fewer channels now, as the proof has it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8, bias=False), nn.RMSNorm(8), nn.Linear(8, 4))
+    small = fxprune.compress(model, torch.randn(3, 5), channels=0.5, fold_constants=True)
+    record = fxprune.record(small)
+    assert record.verification.ok and [entry.inexact for entry in record.folds] == [0.0]
+    assert record.drift > 0.01 and f"the original is {record.drift:.1e} of its largest output off" in record.report()
+
+
+def test_an_exact_fold_that_is_wrong_is_refused(monkeypatch):
+    """Nothing but layers reads what goes."""
+    model, x = net(1, 0), torch.randn(2, 3, 12, 12)
+    monkeypatch.setattr(folding, "applied", lambda model, folds: deep_copy(model))
+    with pytest.raises(VerificationError, match="held at their constants to 0.001, and differs by"):
+        fxprune.compress(model, x, channels=0.5, fold_constants=True)
 
 
 class Made(nn.Module):
