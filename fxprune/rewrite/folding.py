@@ -20,6 +20,7 @@ from fxprune.capture.contexts import compiling, running
 from fxprune.capture.follower import Follower
 from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.model_walk import named_tensors
+from fxprune.capture.pytrees import tree_map_only
 from fxprune.capture.randomness import untouched_rng
 from fxprune.capture.structure import deep_copy, isolated_copy
 from fxprune.coupling.analysis import Analysis
@@ -29,6 +30,7 @@ from fxprune.coupling.view import View
 from fxprune.errors import InputError, VerificationError
 from fxprune.ir import example_inputs
 from fxprune.ir.comparison import difference
+from fxprune.ir.example_inputs import Example
 from fxprune.ir.groups import PRODUCER
 from fxprune.ir.progress import progress
 from fxprune.ir.tape import Call, Ref, refs
@@ -70,12 +72,14 @@ class Folded:
         folds: what was folded where.
         mixed: an operator that mixes what goes with what stays, and takes up no constants (a norm over the channels);
             empty where there is none.
+        example: inputs that it was measured on.
     """
 
     model: nn.Module
     held: nn.Module | None = None
     folds: tuple[Fold, ...] = ()
     mixed: str = ""
+    example: Example | None = None
 
     def drift(self, small: nn.Module, plan: Plan) -> float:
         """How far the result is from the held original in eval mode, relative to its largest output.
@@ -85,9 +89,8 @@ class Folded:
         """
         if self.held is None:
             return 0.0
-        device = next((t.device for t in self.held.parameters()), torch.device("cpu"))
-        args, kwargs = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(SEED + 1))
         with untouched_rng(), torch.no_grad(), multihead.written_out():
+            args, kwargs = _taken(self.held, plan, self.example, SEED + 1)
             pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, isolated_copy(small))),
                         strict=True)
             drift = max((difference(a, b) for a, b in pairs if a.is_floating_point()), default=0.0)
@@ -113,17 +116,18 @@ def fold(model: nn.Module, analysis: Analysis, plan: Plan, calibration: Any = No
                          "out of it; leave one of the two out, or cut the depth first, and fold in a second step")
     view, coupling = analysis.views(plan.channels)[0], analysis.coupling
     held = _held(model, coupling, plan)
-    sums = _Sums()
+    sums, example = _Sums(), None
     # As in capture: without gradients at all, operators would arrive otherwise.
     with untouched_rng(), fresh_caches(model), running(analysis.captured.differentiates), multihead.written_out(), \
             compiling(bool(coupling.eager)):
-        for args, kwargs in _batches(model, plan, calibration):
+        for args, kwargs in _batches(held, plan, calibration, analysis.captured.example):
+            example = example or (args, kwargs)
             with _Contributions(view, coupling.mode == "graph", sums):
                 held(*args, **kwargs)
     folds = tuple(_folds(view, sums))
     calls = view.tape.ran or view.tape.calls
     mixed = next((call.op for call in calls if mixes_removed(view, call)), "")
-    return Folded(applied(model, folds), held, folds, mixed)
+    return Folded(applied(model, folds), held, folds, mixed, example)
 
 
 def applied(model: nn.Module, folds: Iterable[Fold]) -> nn.Module:
@@ -153,15 +157,35 @@ def _held(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
     return held
 
 
-def _batches(model: nn.Module, plan: Plan, calibration: Any) -> Iterable[example_inputs.Example]:
+def _batches(model: nn.Module, plan: Plan, calibration: Any, own: Example | None) -> Iterable[Example]:
     if calibration is None:
-        device = next((t.device for t in model.parameters()), torch.device("cpu"))
-        yield example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(SEED))
+        yield _taken(model, plan, own, SEED)
     elif isinstance(calibration, (torch.Tensor, tuple, dict)):
         yield example_inputs.normalise(calibration)
     else:
         for batch in progress(calibration, "calibration"):
             yield example_inputs.normalise(batch)
+
+
+def _taken(model: nn.Module, plan: Plan, other: Example | None, seed: int) -> Example:
+    """Random inputs of the sizes that the plan names; others, where the model takes certain values only.
+
+    Raises:
+        InputError: there are no others.
+    """
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    example = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed))
+    try:
+        with torch.no_grad():
+            model(*example[0], **example[1])
+    except Exception as error:
+        if other is None:
+            raise InputError("what removed channels emit is measured on inputs that the model takes, and on random "
+                             f"ones it raised {type(error).__name__}: {error}; pass calibration=, or example_inputs="
+                             ) from error
+        copied: Example = tree_map_only(torch.Tensor, torch.clone, other)  # models may write into their inputs
+        return copied
+    return example
 
 
 class _Sums:

@@ -1,12 +1,16 @@
 """Constants of removed channels are folded into their consumers."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import fxprune
 from fxprune.capture.structure import deep_copy
-from fxprune.errors import VerificationError
+from fxprune.errors import InputError, VerificationError
+from fxprune.passes import analysis_of
 from fxprune.rewrite import folding
 
 
@@ -79,6 +83,32 @@ def test_an_exact_fold_that_is_wrong_is_refused(monkeypatch):
     monkeypatch.setattr(folding, "applied", lambda model, folds: deep_copy(model))
     with pytest.raises(VerificationError, match="held at their constants to 0.001, and differs by"):
         fxprune.compress(model, x, channels=0.5, fold_constants=True)
+
+
+class Captioned(nn.Module):
+    """Takes no tokens without one that stands for the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.into, self.out = nn.Embedding(40, 8), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, tokens):
+        torch._check_with(ValueError, (tokens == 39).any().item(), lambda: "no image token")
+        return self.out(self.into(self.words(tokens)).relu())
+
+
+def test_where_random_inputs_are_not_taken_the_example_is_measured_on():
+    torch.manual_seed(0)
+    model, tokens = Captioned().eval(), torch.tensor([[1, 39, 2], [39, 4, 5]])
+    small = fxprune.compress(model, tokens, channels=0.5, fold_constants=True)
+    assert fxprune.record(small).verification.ok and fxprune.record(small).folds
+    plan = fxprune.record(small).plan
+    analysis = analysis_of(model, tokens)
+    unknown = replace(analysis, captured=replace(analysis.captured, example=None))
+    with pytest.raises(InputError, match="ValueError: no image token; pass calibration=, or example_inputs="):
+        folding.fold(model, unknown, plan)
+    again = folding.fold(model, unknown, plan, [tokens]).folds
+    assert all(np.array_equal(a.delta, b.delta) for a, b in zip(again, fxprune.record(small).folds, strict=True))
 
 
 class Made(nn.Module):
