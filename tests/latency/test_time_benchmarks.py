@@ -9,9 +9,7 @@ import torch
 from latency_nets import Residual  # type: ignore[import-not-found]
 
 import fxprune
-
-budget = pytest.importorskip("benchmarks.latency_budget")
-
+from benchmarks import latency_budget as budget
 
 def test_the_doctests_of_the_benchmark():
     assert doctest.testmod(budget).failed == 0
