@@ -11,6 +11,7 @@ from latency_nets import Residual  # type: ignore[import-not-found]
 import fxprune
 from benchmarks import latency_budget as budget
 
+
 def test_the_doctests_of_the_benchmark():
     assert doctest.testmod(budget).failed == 0
 
