@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 import fxprune
 from benchmarks.criteria_nets import NETS, Net, trained
 from benchmarks.peer_criteria import cut, importances, reestimate
+from benchmarks.row_log import logged, read
 from fxprune.planning.criteria import CRITERIA, needs, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,14 +41,10 @@ PEER = "tp "
 
 def main() -> None:
     args = parse()
-    done = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    done = read(args.rows)
     known = {tuple(row[key] for key in KEYS) for row in done}
-    with args.rows.open("a") as file:
-        for seed, name in itertools.product(args.seeds, args.nets):
-            for row in rows_of(name, seed, known, args):
-                done.append(row)
-                print(json.dumps(row), file=file, flush=True)
-                print(row, flush=True)
+    done += logged(args.rows, (row for seed, name in itertools.product(args.seeds, args.nets)
+                               for row in rows_of(name, seed, known, args)))
     if args.out:
         args.out.write_text(report(done))
         plot(done, args.out.with_suffix(".svg"))

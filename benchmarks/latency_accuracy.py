@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ import fxprune
 from benchmarks.criteria import NAMES, RECOVERIES, accuracy
 from benchmarks.criteria_nets import NETS, trained
 from benchmarks.latency_budget import Drawn, as_long, timed
+from benchmarks.row_log import logged, read
 from fxprune.errors import MeasurementError
 from fxprune.latency.stand import stand_of
 
@@ -39,14 +39,10 @@ TARGETS = {"eager, batch 64": {"batch": 64}, "ONNX Runtime, batch 8": {"batch": 
 
 def main() -> None:
     args = parse()
-    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    rows = read(args.rows)
     known = {tuple(row[key] for key in KEYS) for row in rows}
-    with args.rows.open("a") as file:
-        for name, place in itertools.product(args.nets, args.targets):
-            for row in rows_of(name, place, known, args):
-                rows.append(row)
-                print(json.dumps(row), file=file, flush=True)
-                print(row, flush=True)
+    rows += logged(args.rows, (row for name, place in itertools.product(args.nets, args.targets)
+                               for row in rows_of(name, place, known, args)))
     if args.out:
         args.out.write_text(report(rows))
 
@@ -143,9 +139,10 @@ HEAD = """# Accuracy at equal time
 Accuracy on the test images in percent, and in brackets the shares of the original's time and of its MACs, without
 training: plans by the clock (in steps of four channels on the ResNets, elsewhere in those that were measured to be
 worth it) and plans by MACs that take as long, in turn with the original. 1,024 unlabelled images for scores
-(first-order Taylor on the outputs) and recovery. The rows are in `accuracy_time.jsonl`. Written by
+(first-order Taylor on the outputs) and recovery; one draw. What is not here was not measured. The rows are in
+`accuracy_time.jsonl`. Written by
 
-    PYTHONPATH=examples python -m benchmarks.latency_accuracy --data cifar10.npz \\
+    PYTHONPATH=examples python -m benchmarks.latency_accuracy --data cifar10.npz --minutes 0.7 \\
         --out docs/benchmarks/accuracy_time.md"""
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 import fxprune
 from benchmarks import peer
 from benchmarks.peer_criteria import bisected, importances
+from benchmarks.row_log import logged, read
 from fxprune.errors import MeasurementError
 from fxprune.latency.samples import interleaved
 from fxprune.latency.stand import Stand, stand_of
@@ -40,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_b_16", "yolov8n")
 BACKENDS = ("eager", "compile", "onnxruntime")
 KEYS = ("model", "backend", "batch", "asked")
+SIZE = 224
 # How near a rival's time comes to ours, in how many steps; rounds in turn with the original.
 NEAR, STEPS, ROUNDS = 0.02, 7, 15
 
@@ -78,15 +80,10 @@ class Row:
 def main() -> None:
     args = parse()
     args.tables.mkdir(parents=True, exist_ok=True)
-    rows = [read(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    rows = read(args.rows, row_of)
     known = {tuple(getattr(row, key) for key in KEYS) for row in rows}
-    with args.rows.open("a") as file:
-        for name, backend, batch in itertools.product(args.models, args.backends, args.batches):
-            asked = [share for share in args.asked if (name, backend, batch, share) not in known]
-            for row in measured(name, backend, batch, asked, args) if asked else ():
-                rows.append(row)
-                print(json.dumps(row, default=vars), file=file, flush=True)
-                print(row, flush=True)
+    rows += logged(args.rows, (row for target in itertools.product(args.models, args.backends, args.batches)
+                               for row in measured(*target, known, args)))
     if args.out:
         args.out.write_text(report(rows))
 
@@ -101,14 +98,13 @@ def parse() -> argparse.Namespace:
     add("--clock", choices=("wall", "thread"), default="thread",
         help="thread: processor time of the one thread, for machines that others use")
     add("--minutes", type=float, default=3.0, help="of measuring, a table")
-    add("--size", type=int, default=224, help="pixels")
     add("--tables", type=Path, default=Path("runs/latency_tables"))
     add("--rows", type=Path, default=ROOT / "docs" / "benchmarks" / "latency.jsonl")
     add("--out", type=Path)
     return parser.parse_args()
 
 
-def read(line: str) -> Row:
+def row_of(line: str) -> Row:
     found = json.loads(line)
     return Row(**{**found, "rivals": {name: Rival(**rival) for name, rival in found["rivals"].items()}})
 
@@ -123,15 +119,18 @@ def built(name: str) -> nn.Module:
     return DetectionModel("yolov8n.yaml", verbose=False).eval()
 
 
-def measured(name: str, backend: str, batch: int, shares: list[float], args: argparse.Namespace) -> Iterator[Row]:
-    """The rows of one network on one target."""
-    model, x = built(name), torch.randn(1, 3, args.size, args.size)
+def measured(name: str, backend: str, batch: int, known: set[tuple], args: argparse.Namespace) -> Iterator[Row]:
+    """The rows of one network on one target that are not known yet."""
+    shares = [share for share in args.asked if (name, backend, batch, share) not in known]
+    if not shares:
+        return
+    model, x = built(name), torch.randn(1, 3, SIZE, SIZE)
     layout = "contiguous" if backend == "onnxruntime" else "channels_last"
     kind = {"compile": True} if backend == "compile" else {"backend": backend}
     target = fxprune.Target("cpu", threads=1, memory_format=layout, batch=batch, clock=args.clock, **kind)
     coupling = fxprune.analyze(model, x)
     table = fxprune.latency_table(coupling, model, target, minutes=args.minutes,
-                                  path=args.tables / f"{name}-{args.size}-{backend}-{batch}.json")
+                                  path=args.tables / f"{name}-{SIZE}-{backend}-{batch}.json")
     scores = {group: score.mean(0) / score.mean() for group, score in fxprune.score(coupling, model, "l2").items()}
     stand = stand_of(model, coupling, target)
     for share in shares:

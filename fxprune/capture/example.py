@@ -9,7 +9,7 @@ from torch import nn
 
 from fxprune.capture.pytrees import tree_iter, tree_map_only
 from fxprune.errors import InputError
-from fxprune.ir.example_inputs import Example, Inputs, TensorSpec
+from fxprune.ir.example_inputs import Example, Inputs, TensorSpec, realise
 
 
 def check(model: nn.Module, example: Example) -> None:
@@ -58,3 +58,21 @@ def varied(example: Example, variation: str) -> Example:
     change = VARIATIONS[variation]
     changed: Example = tree_map_only(torch.Tensor, lambda t: change(t) if t.is_floating_point() else t, example)
     return changed
+
+
+def taken(model: nn.Module, inputs: Inputs, generator: torch.Generator, dtype: torch.dtype | None,
+          other: Callable[[Exception], Example]) -> Example:
+    """Random inputs of the described sizes, where the model runs on them; where it takes certain values only (an image
+    and a text without the token that stands for it), others, which are told what the model raised.
+
+    Args:
+        dtype: of real-valued ones; the described one where None.
+    """
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    example = realise(inputs, device, generator, dtype=dtype)
+    try:
+        with torch.no_grad():
+            model(*example[0], **example[1])
+    except Exception as error:
+        return other(error)
+    return example

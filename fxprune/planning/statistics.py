@@ -23,9 +23,10 @@ from fxprune.capture import multihead
 from fxprune.capture.capturing import untouched_rng
 from fxprune.capture.contexts import compiling, without_checkpoints
 from fxprune.capture.contractions import Contraction, strided_like, weighted
+from fxprune.capture.example import taken
 from fxprune.capture.model_walk import named_tensors
 from fxprune.capture.structure import isolated_copy
-from fxprune.ir.example_inputs import Example, Inputs, realise
+from fxprune.ir.example_inputs import Example, Inputs
 from fxprune.ir.groups import CouplingGroup, Member
 from fxprune.planning.batches import Batch, Data
 from fxprune.planning.gradients import curvature, products
@@ -147,26 +148,21 @@ def as_captured(coupling: "Coupling") -> Iterator[None]:
 
 
 def runnable(inputs: Inputs, model: nn.Module, batches: Iterable[Batch]) -> tuple[Example, Iterable[Batch]]:
-    """Small inputs that the model runs on, and all of the batches: random ones of the described size; the first batch,
-    where those are none that it takes (an image and a text without the token that stands for it).
+    """Small inputs that the model runs on, and all of the batches: random ones of the described size, on the model's
+    device; the first batch, where the model takes none of those.
 
     Raises:
         InputError: the model does not run on the first batch either.
     """
-    example = _small_example(inputs, model)
-    with torch.inference_mode():
-        try:
-            model(*example[0], **example[1])
-        except Exception:
-            batches = iter(batches)
-            first = next(batches)
-            running(lambda: model(*first.example[0], **first.example[1]), 0)
-            return first.example, chain([first], batches)
-    return example, batches
+    waiting, seen = iter(batches), list[Batch]()
 
+    def first(error: Exception) -> Example:
+        batch = next(waiting)
+        seen.append(batch)
+        with torch.no_grad():
+            running(lambda: model(*batch.example[0], **batch.example[1]), 0)
+        return batch.example
 
-def _small_example(inputs: Inputs, model: nn.Module) -> Example:
-    """Random inputs of the described size, on the model's device."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    generator = torch.Generator().manual_seed(SEED)
-    return realise(inputs, weight.device, generator, dtype=weight.dtype)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    example = taken(model, inputs, torch.Generator().manual_seed(SEED), dtype, first)
+    return example, chain(seen, waiting)

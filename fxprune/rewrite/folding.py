@@ -17,6 +17,7 @@ from torch import nn
 
 from fxprune.capture import multihead
 from fxprune.capture.contexts import compiling, running
+from fxprune.capture.example import taken
 from fxprune.capture.follower import Follower
 from fxprune.capture.memoised import fresh_caches
 from fxprune.capture.model_walk import named_tensors
@@ -90,7 +91,7 @@ class Folded:
         if self.held is None:
             return 0.0
         with untouched_rng(), torch.no_grad(), multihead.written_out():
-            args, kwargs = _taken(self.held, plan, self.example, SEED + 1)
+            args, kwargs = _inputs(self.held, plan, self.example, SEED + 1)
             pairs = zip(*(tensors_in(side.eval()(*args, **kwargs)) for side in (self.held, isolated_copy(small))),
                         strict=True)
             drift = max((difference(a, b) for a, b in pairs if a.is_floating_point()), default=0.0)
@@ -159,7 +160,7 @@ def _held(model: nn.Module, coupling: Coupling, plan: Plan) -> nn.Module:
 
 def _batches(model: nn.Module, plan: Plan, calibration: Any, own: Example | None) -> Iterable[Example]:
     if calibration is None:
-        yield _taken(model, plan, own, SEED)
+        yield _inputs(model, plan, own, SEED)
     elif isinstance(calibration, (torch.Tensor, tuple, dict)):
         yield example_inputs.normalise(calibration)
     else:
@@ -167,25 +168,21 @@ def _batches(model: nn.Module, plan: Plan, calibration: Any, own: Example | None
             yield example_inputs.normalise(batch)
 
 
-def _taken(model: nn.Module, plan: Plan, other: Example | None, seed: int) -> Example:
-    """Random inputs of the sizes that the plan names; others, where the model takes certain values only.
+def _inputs(model: nn.Module, plan: Plan, other: Example | None, seed: int) -> Example:
+    """Random inputs of the sizes that the plan names; others, where the model takes none of those.
 
     Raises:
         InputError: there are no others.
     """
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    example = example_inputs.realise(plan.inputs, device, torch.Generator().manual_seed(seed))
-    try:
-        with torch.no_grad():
-            model(*example[0], **example[1])
-    except Exception as error:
+    def instead(error: Exception) -> Example:
         if other is None:
             raise InputError("what removed channels emit is measured on inputs that the model takes, and on random "
                              f"ones it raised {type(error).__name__}: {error}; pass calibration=, or example_inputs="
                              ) from error
         copied: Example = tree_map_only(torch.Tensor, torch.clone, other)  # models may write into their inputs
         return copied
-    return example
+
+    return taken(model, plan.inputs, torch.Generator().manual_seed(seed), None, instead)
 
 
 class _Sums:

@@ -18,7 +18,6 @@ from artefact_nets import NETS, call
 from cases import CASES
 from safetensors.torch import save_file
 from test_structures import random_plan
-from torch import nn
 
 import fxprune
 from fxprune.artefacts.exported import close, example_of, exported
@@ -27,6 +26,7 @@ from fxprune.artefacts.source import check_source, identical, run, source_of
 from fxprune.errors import FxpruneError, InputError, UnsupportedError
 from fxprune.passes import analysis_of, carry_out
 from fxprune.rewrite.folding import Folded
+from tests.captioned import Captioned
 
 # What only the user's own code can make, and why.
 UNWRITABLE = {
@@ -275,18 +275,6 @@ def test_save_needs_a_compressed_model(tmp_path):
     with pytest.raises(InputError, match="record needs the module that fxprune.compress"):
         fxprune.save(torch.nn.Linear(2, 2), tmp_path / "no")
     assert not (tmp_path / "no").exists()
-
-
-class Captioned(nn.Module):
-    """Takes no tokens without one that stands for the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.into, self.out = nn.Embedding(40, 8), nn.Linear(8, 16), nn.Linear(16, 4)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        torch._check_with(ValueError, (tokens == 39).any().item(), lambda: "no image token")
-        return self.out(self.into(self.words(tokens)).relu())
 
 
 def test_a_model_that_takes_certain_values_only_is_loaded_with_inputs_that_it_takes(tmp_path):

@@ -47,7 +47,7 @@ def test_rows_are_read_as_they_were_written_and_counted():
     rows = [budget.Row("resnet18", "eager", 1, 0.5, 0.5, 0.51, 1.1, 20.0, 4.0, 0.3, 0.8, rivals),
             budget.Row("resnet18", "eager", 1, 0.75, 0.75, 0.70, 1.0, 20.0, 6.0, 0.5, 0.9, {}),
             budget.Row("resnet18", "eager", 8, 0.33, refused="cannot be reached")]
-    assert [budget.read(json.dumps(row, default=vars)) for row in rows] == rows
+    assert [budget.row_of(json.dumps(row, default=vars)) for row in rows] == rows
     text = budget.report(rows)
     assert "Measured within 3 % of asked: 1 of 2 rows (2 of 3 were not refused)" in text
     assert "off by 5.0% in the median. Search: 5 s in the median, at most 6 s" in text

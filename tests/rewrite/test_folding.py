@@ -12,6 +12,7 @@ from fxprune.capture.structure import deep_copy
 from fxprune.errors import InputError, VerificationError
 from fxprune.passes import analysis_of
 from fxprune.rewrite import folding
+from tests.captioned import Captioned
 
 
 def net(kernel: int, padding: int, bias: bool = True) -> nn.Module:
@@ -83,18 +84,6 @@ def test_an_exact_fold_that_is_wrong_is_refused(monkeypatch):
     monkeypatch.setattr(folding, "applied", lambda model, folds: deep_copy(model))
     with pytest.raises(VerificationError, match="held at their constants to 0.001, and differs by"):
         fxprune.compress(model, x, channels=0.5, fold_constants=True)
-
-
-class Captioned(nn.Module):
-    """Takes no tokens without one that stands for the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.into, self.out = nn.Embedding(40, 8), nn.Linear(8, 16), nn.Linear(16, 4)
-
-    def forward(self, tokens):
-        torch._check_with(ValueError, (tokens == 39).any().item(), lambda: "no image token")
-        return self.out(self.into(self.words(tokens)).relu())
 
 
 def test_where_random_inputs_are_not_taken_the_example_is_measured_on():

@@ -15,6 +15,7 @@ from fxprune.errors import InputError, VerificationError
 from fxprune.planning.criteria import reconstruction
 from fxprune.planning.moments import MomentSums
 from fxprune.rewrite import recovery
+from tests.captioned import Captioned
 
 
 def data(*shape: int, batches: int = 3) -> list[torch.Tensor]:
@@ -471,18 +472,6 @@ def test_what_only_a_first_call_does_is_no_part_of_a_run():
     made = [fxprune.apply(net, planned(net, batches[0], {"0": 5}), recover="least_squares", data=batches)
             for net in (model, plain)]
     assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in made), strict=True))
-
-
-class Captioned(nn.Module):
-    """Takes no tokens without one that stands for the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.into, self.out = nn.Embedding(40, 8), nn.Linear(8, 16), nn.Linear(16, 4)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        torch._check_with(ValueError, (tokens == 39).any().item(), lambda: "no image token")
-        return self.out(self.into(self.words(tokens)).relu())
 
 
 def captions(number: int) -> torch.Tensor:
