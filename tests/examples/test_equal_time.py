@@ -3,7 +3,7 @@
 import pytest
 
 pytest.importorskip("sklearn")
-from benchmarks import latency_accuracy  # noqa: E402
+from benchmarks import latency_accuracy
 
 
 def test_rows_are_counted_and_refusals_stand_below():
