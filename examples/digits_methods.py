@@ -5,7 +5,7 @@
 Every method trains the same trained net on, for as many epochs; then it is cut to the same share of the MACs by the
 L2 norm (SPP by its probabilities; where residual branches are what is pressed, branches and channels go from one list),
 and fine-tuned. Without structure, single weights go first, and the cut sees the zeros. NetAdapt and HALP cut in steps,
-with a little training in between, HALP to that share of the measured time instead.
+with a little training in between, HALP to the root of that share, of the measured time.
 """
 
 from __future__ import annotations
