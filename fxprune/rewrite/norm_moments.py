@@ -22,10 +22,13 @@ class ChannelMoments:
 
     @classmethod
     def of(cls, inputs: Tensor, shift: Tensor, start: float, end: float) -> "ChannelMoments":
-        """Of these shares of a batch [n, c, …], in the order of its samples."""
-        rows = inputs.transpose(0, 1).flatten(1)
-        rows = rows[:, int(start * rows.shape[1]):int(end * rows.shape[1])] - shift.unsqueeze(1)
-        return cls(rows.shape[1], shift, rows.sum(1, dtype=torch.float64), rows.square().sum(1, dtype=torch.float64))
+        """Of these shares of a batch [n, c, …], in the order of its samples; of one sample's places, if it is alone."""
+        values = inputs.reshape(*inputs.shape[:2], -1)
+        values = values if len(values) > 1 else values.transpose(0, 2)
+        values = values[int(start * len(values)):int(end * len(values))] - shift.unsqueeze(1)
+        wide = torch.promote_types(values.dtype, torch.float32)  # exact enough for one sample
+        x, length = values.sum(2, dtype=wide), torch.linalg.vector_norm(values, dim=2, dtype=wide)
+        return cls(len(values) * values.shape[2], shift, x.sum(0, dtype=torch.float64), length.double().square().sum(0))
 
     def __add__(self, other: "ChannelMoments") -> "ChannelMoments":
         """Of the values of both, less the same shift."""
