@@ -101,10 +101,10 @@ def _read(reading: Reading, contraction: Contraction, stop: Stop, batch: Batch, 
     n = contraction.positions(stop)
     picked = sampled(n, ROWS, generator)
     rows = contraction.rows(stop, picked)
-    if not torch.isfinite(rows).all():
+    reading.take(rows)
+    if not torch.isfinite(reading.square).all():
         raise InputError(f"what enters {contraction.name!r} must be finite, and is not; look for the cause in the "
                          "weights or in the data")
-    reading.take(rows)
     if "gram" in kinds:
         moments = Moments.of(rows, contraction.outputs(stop.out, picked))
         reading.moments = moments if reading.moments is None else reading.moments + moments
