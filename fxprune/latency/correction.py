@@ -234,10 +234,11 @@ def _layers(best: Attempt, stand: Stand, model: nn.Module, coupling: Coupling, t
 
 
 def _missed(asked: Asked, tried: Sequence[Attempt]) -> str:
-    near = min(tried, key=lambda one: abs(one.time.median / one.asked - 1))
-    reached = near.time.median / near.original
-    said = ", ".join(f"{1000 * one.time.median:.3g}" for one in tried)
-    return (f"{asked} must be kept to within {TOLERANCE:.0%}, which is {1000 * near.asked:.4g} ms, and {len(tried)} "
-            f"plans took {said} ms; the nearest, {1000 * near.time.median:.4g} ms ({1000 * near.time.low:.4g} – "
-            f"{1000 * near.time.high:.4g}), is latency={reached:.3f}: ask for that, lower round_to, or measure again "
-            "on a machine that does nothing else")
+    name, unit = ("latency", " of the original's time") if asked.seconds is None else ("latency_ms", " ms")
+    near = min(tried, key=lambda one: abs(one.reached - 1))
+    took = [[f"{value / one.original if asked.seconds is None else 1000 * value:.3g}"
+             for value in (one.time.median, one.time.low, one.time.high)] for one in (near, *tried)]
+    nearest, low, high = took[0]
+    return (f"{asked} must be kept to within {TOLERANCE:.0%}, and {len(tried)} plans took "
+            f"{', '.join(median for median, _, _ in took[1:])}{unit}; the nearest is {name}={nearest} ({low} – "
+            f"{high}): ask for that, lower round_to, or measure again on a machine that does nothing else")
