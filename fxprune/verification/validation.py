@@ -43,9 +43,9 @@ from fxprune.verification.verdict import Verification
 DOUBLE_LIMIT = 50_000_000
 TOLERANCE = {torch.float64: 1e-6, **ROUNDING}
 SEED = 20190
-# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself: no more than
-# the first, and of small models no less than the second. In between, a quarter of what the weights take.
-HELD, FEW = 4 << 30, 1 << 28
+# Bytes of the original's values that are kept to be compared, besides those that a run needs by itself, so that one run
+# shows all of them. Of models of so many parameters it is a quarter of what the weights take, between these bounds.
+HELD, LARGE, FEW, MANY = 2 << 30, 100_000_000, 1 << 28, 4 << 30
 
 
 def check(model: nn.Module, small: nn.Module, plan: Plan, analysis: Analysis) -> Verification:
@@ -140,7 +140,9 @@ class _Comparison:
     def __post_init__(self) -> None:
         self.laid = Laid()
         self.order = Order(self.analysis.coupling, self.plan)
-        self.weights = sum(t.numel() * t.element_size() for t in self.model.parameters())
+        weights = [(t.numel(), t.element_size()) for t in self.model.parameters()]
+        large = sum(count for count, _ in weights) >= LARGE
+        self.held = min(MANY, max(FEW, sum(map(math.prod, weights)) // 4)) if large else HELD
         self.views = {id(view.traced): view for view in self.analysis.views(self.plan.channels, self.plan.branches)}
 
     def compare(self, mode: str, second: bool, variation: str, seed: int) -> None:
@@ -206,7 +208,9 @@ class _Comparison:
                         ).run(mode, example, view)
             if why:
                 return why
-        return "" if len(self.ledger.runs) > runs else "; ".join(self.ledger.notes[notes:])
+            if len(self.ledger.runs) == runs:  # the result refuses these inputs
+                return "; ".join(self.ledger.notes[notes:])
+        return ""
 
     def explore(self) -> dict[Member, str]:
         """Compare at another length of each dimension that was not; why not, where the original takes none."""
@@ -246,4 +250,4 @@ class _Comparison:
         captured = sum(math.prod(spec.shape) for spec in example_inputs.specs(self.plan.inputs))
         now = sum(t.numel() for t in tree_iter(example) if isinstance(t, torch.Tensor))
         count = sum(math.prod(view.lengths(ref)) for ref in values.values()) * now // max(captured, 1)
-        return max(1, -(-count * self.ledger.dtype.itemsize // min(HELD, max(FEW, self.weights // 4))))
+        return max(1, -(-count * self.ledger.dtype.itemsize // self.held))

@@ -53,6 +53,18 @@ def test_a_guard_speaks_at_run_time():
         raise AssertionError("the guard must refuse")
 
 
+def test_sizes_that_the_result_refuses_are_run_once(monkeypatch):
+    ran = []
+    real = passes.Sides.run
+    monkeypatch.setattr(passes.Sides, "run", lambda sides, mode, example, view: ran.append(
+        (mode, len(example[0][0]), *sides.share)) or real(sides, mode, example, view))
+    monkeypatch.setattr(passes, "HELD", 1 << 8)
+    verification = fxprune.record(fxprune.compress(Branching(), torch.randn(2, 6), channels=0.5)).verification
+    assert verification.runs == (("eval", 2), ("train", 2), ("eval", 1))
+    refused = [k for _, batch, k, shares in ran if batch == 3 and shares > 1]
+    assert refused and not any(refused)
+
+
 @pytest.mark.parametrize("layer", ["0", "1", "2"])
 def test_values_that_do_not_fit_in_memory_are_compared_in_several_runs(monkeypatch, layer):
     torch.manual_seed(0)
