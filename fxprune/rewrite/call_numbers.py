@@ -12,13 +12,13 @@ from torch.fx import Node
 from fxprune.capture.objects import Returned
 from fxprune.capture.outline import Outline, Path, numbered
 from fxprune.capture.provenance import Attributed
-from fxprune.capture.sizes import Dim, line
+from fxprune.capture.sizes import Dim, line, readable
 from fxprune.coupling.replay import Place
 from fxprune.coupling.view import View
 from fxprune.ir.tape import TensorDim
 from fxprune.rewrite.attribute_values import Equation, put_in
 from fxprune.rewrite.pieces import cuts_pieces, piece_numbers
-from fxprune.rewrite.site import LiteralError, Natural, rewritten
+from fxprune.rewrite.site import LiteralError, Natural, numbers_for, rewritten
 
 
 class ValueMissing(LiteralError):
@@ -157,6 +157,9 @@ def _numbers(view: View, node: Node, table: Callable[[torch.Tensor, Node | None]
     if cuts_pieces(node):
         return piece_numbers(view, node)
     _, args, kwargs = rewritten(node, view, table)
+    for size in numbers_for(node, view, args, kwargs):
+        raise LiteralError(node.name, f"the model's Python tells channels apart by {readable(size)}, which its inputs "
+                           "decide")
     before, after = (dict(numbered(tree, Natural)) for tree in ((node.args, node.kwargs), (args, kwargs)))
     if before.keys() != after.keys():
         added = [path for path in after if path not in before and isinstance(after[path], float)]

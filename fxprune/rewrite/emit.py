@@ -25,7 +25,7 @@ from fxprune.ir.example_inputs import TensorSpec
 from fxprune.planning import Plan
 from fxprune.rewrite.emitted import DualGraphModule, SingleGraphModule, unavailable
 from fxprune.rewrite.fixed_lengths import said
-from fxprune.rewrite.site import Natural, rewritten
+from fxprune.rewrite.site import Natural, numbers_for, rewritten
 from fxprune.rewrite.slicing import sliced
 from fxprune.rewrite.submodules import Parts, Surroundings
 
@@ -117,6 +117,9 @@ class _Rewriter:
             self.nodes[node] = self._shortcut(node)
             return
         target, args, kwargs = self._spelled(node)
+        for size in numbers_for(node, self.view, args, kwargs):
+            held = Apply(operator.eq, (size, self.view.evaluate(size, natural=False)))
+            self._assert(Guard(held, True, node.meta.get("source", "")))
         if node.op == "call_module":
             target = self.parts.module(target, partial(self._around, node)) if target not in \
                 self.view.traced.added else self._added(target)
@@ -274,15 +277,16 @@ class _Rewriter:
         output = next(n for n in self.new.nodes if n.op == "output")
         with self.new.inserting_before(output):
             for guard in guards:
-                if not all(leaf.tensor in self._by_ref or self.view.determined(leaf) for leaf in leaves(guard.fact)):
-                    continue
-                fact = self._expression(guard.fact)
-                if not isinstance(fact, Node):
-                    continue
-                holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
-                message = f"fxprune: captured where {readable(guard.fact)} was {guard.value} " \
-                          f"({line(guard.source)}); capture again for inputs of this size"
-                self.new.call_function(ASSERT, (holds, message))
+                if all(leaf.tensor in self._by_ref or self.view.determined(leaf) for leaf in leaves(guard.fact)):
+                    self._assert(guard)
+
+    def _assert(self, guard: Guard) -> None:
+        fact = self._expression(guard.fact)
+        if isinstance(fact, Node):
+            holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
+            message = f"fxprune: captured where {readable(guard.fact)} was {guard.value} " \
+                      f"({line(guard.source)}); capture again for inputs of this size"
+            self.new.call_function(ASSERT, (holds, message))
 
 
 def _placed(guards: tuple[Guard, ...], determined: Any) -> list[Guard]:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from fxprune.capture.outline import numbered
+from fxprune.capture.sizes import leaves
 from fxprune.coupling.view import View
 from fxprune.errors import FxpruneError
 from fxprune.ir.tape import Ref
@@ -122,3 +125,12 @@ def rewritten(node: Node, view: View, constant: Callable[[torch.Tensor, Node | N
         raise
     except Exception as error:
         raise failed(qualified(node.target), "literals", node.meta.get("source", ""), error) from error
+
+
+def numbers_for(node: Node, view: View, args: Any, kwargs: Any) -> list[Any]:
+    """The sizes of a call, rewritten to these arguments, in whose place a number stands now, which the weights do not
+    decide: channels that an input's length tells apart."""
+    old, new = (Counter(leaf.node if isinstance(leaf, Natural) else leaf for _, leaf in numbered(tree, Natural)
+                        if isinstance(leaf, (Node, Natural))) for tree in ((node.args, node.kwargs), (args, kwargs)))
+    sizes = [arg.meta["size"] for arg in old - new]
+    return [size for size in sizes if not all(map(view.determined, leaves(size)))]

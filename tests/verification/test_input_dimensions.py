@@ -138,3 +138,29 @@ def test_where_the_result_is_another_one_at_other_lengths_it_refuses_them():
     with pytest.raises(AssertionError, match="x of size 4 in dimension 2, which is fixed: at other lengths"):
         small(torch.randn(2, 3, 8, 4))
     assert small(torch.randn(5, 3, 4, 4)).shape == (5, 2, 4, 4)
+
+
+class PartlyTurned(nn.Module):
+    """As many channels are turned as an argument has: what of them stays is a number of the plan's."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 4)
+
+    def forward(self, x, angles):
+        x = self.a(x)
+        n = angles.shape[-1]
+        return self.b(torch.cat([x[..., :n] * angles, x[..., n:]], -1))
+
+
+def test_a_length_in_whose_place_the_plan_has_put_a_number_is_fixed():
+    model, x, angles = PartlyTurned(), torch.randn(2, 5, 6), torch.randn(5, 8)
+    small = fxprune.compress(model, (x, angles), channels=0.5)
+    assert small.b.in_features == 12
+    fixed = next(row for row in fxprune.record(small).dimensions if (row.argument, row.dim) == ("angles", 1))
+    assert not fixed.free and "eq(size(1), 8) was True" in fixed.why
+    model(x, torch.randn(5, 16))
+    with pytest.raises(AssertionError, match="captured with angles of size 8 in dimension 1, which is fixed"):
+        small(x, torch.randn(5, 16))
+    reason = fxprune.analyze(model, (x, angles), form="module").groups["a#2"].frozen
+    assert "tells channels apart by size(1), which its inputs decide" in str(reason)
