@@ -153,7 +153,7 @@ class Convolution:
             view = view[..., ::nth(self.dilation, k)]
         view = view.movedim(1, 1 + space)
         places, strides = view.shape[:1 + space], view.stride()
-        starts = _offsets(torch.unravel_index(picked, places), strides)
+        starts = _offsets(torch.unravel_index(picked.to(x.device), places), strides)
         patch = _offsets(torch.meshgrid(*(torch.arange(size, device=x.device) for size in view.shape[1 + space:]),
                                         indexing="ij"), strides[1 + space:]).reshape(-1)
         # By their places in memory: several times faster than by indices into a view whose parts overlap.

@@ -42,6 +42,16 @@ def test_rows_times_matrix_are_the_outputs(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_positions_are_drawn_on_the_cpu_wherever_the_values_are(case):
+    op, function, args, at = CASES[case]
+    product, y = product_of(op, args, {}, at), function(*args)
+    x, picked = factors(op, args)[product.x_at], torch.tensor([1, 0])
+    for read, values in ((product.rows, x), (product.outputs, y)):
+        there = read(values.to("meta"), picked)
+        assert there.is_meta and there.shape == read(values, picked).shape
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_matrix_goes_back_into_its_weight(case):
     op, _, args, at = CASES[case]
     weight = factors(op, args)[at]
