@@ -119,7 +119,7 @@ class _Rewriter:
         target, args, kwargs = self._spelled(node)
         for size in numbers_for(node, self.view, args, kwargs):
             held = Apply(operator.eq, (size, self.view.evaluate(size, natural=False)))
-            self._assert(Guard(held, True, node.meta.get("source", "")))
+            self._asserted(Guard(held, True, node.meta.get("source", "")))
         if node.op == "call_module":
             target = self.parts.module(target, partial(self._around, node)) if target not in \
                 self.view.traced.added else self._added(target)
@@ -278,9 +278,9 @@ class _Rewriter:
         with self.new.inserting_before(output):
             for guard in guards:
                 if all(leaf.tensor in self._by_ref or self.view.determined(leaf) for leaf in leaves(guard.fact)):
-                    self._assert(guard)
+                    self._asserted(guard)
 
-    def _assert(self, guard: Guard) -> None:
+    def _asserted(self, guard: Guard) -> None:
         fact = self._expression(guard.fact)
         if isinstance(fact, Node):
             holds = fact if guard.value is True else self.new.call_function(operator.eq, (fact, guard.value))
