@@ -13,7 +13,7 @@ from fxprune.capture.model_walk import aliases, signature_of
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.couple import refuse
 from fxprune.coupling.coupling import Coupling
-from fxprune.coupling.permutable import permutable
+from fxprune.coupling.permutable import held_in_order
 from fxprune.errors import CaptureError, InputError, PlanError
 from fxprune.gradual.original import of_the_original
 from fxprune.ir.policy import Policy
@@ -224,8 +224,7 @@ def _recovered(model: nn.Module, small: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _check_moves(coupling: Coupling, plan: Plan) -> None:
-    moved = {name for name, group in plan.groups.items() if tuple(group.kept) != tuple(sorted(group.kept))}
-    held = sorted(moved - permutable(coupling)) if moved else []
+    held = held_in_order(coupling, plan.channels)
     if held:
         raise PlanError(f"plan.groups[{held[0]!r}].kept: its channels may be removed but not reordered, because they "
                         "lie in unlike orders in some tensor; list them in ascending order")

@@ -10,7 +10,7 @@ second*, channel b has so too. That is what is tested here, on every dimension o
 index that swaps the two positions of one channel and not those of another fails; such a group keeps its order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +54,12 @@ def permutable(coupling: "Coupling") -> set[str]:
         fixed[owners[owners >= 0]] = True
     return {name for (name, group), held in zip(coupling.groups.items(), fixed, strict=True)
             if not held and group.frozen is None}
+
+
+def held_in_order(coupling: "Coupling", channels: Mapping[str, Sequence[int]]) -> list[str]:
+    """The groups that kept channels, by group, put in another order, though they may only be removed."""
+    moved = {name for name, kept in channels.items() if tuple(kept) != tuple(sorted(kept))}
+    return sorted(moved - permutable(coupling)) if moved else []
 
 
 def _unmoved(coupling: "Coupling") -> Iterator[Vector]:

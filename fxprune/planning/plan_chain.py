@@ -58,7 +58,7 @@ def chained(first: Keep, signature: Signature, second: Keep, between: Signature,
     for name in middle:
         for dim, length in enumerate(shapes[name]):
             if not np.array_equal(implied.get(name, {}).get(dim, range(length)), taken(name, dim)):
-                raise _apart(f"what is left of {name!r}[{dim}] does not follow from whole channels of the original")
+                raise apart(f"what is left of {name!r}[{dim}] does not follow from whole channels of the original")
     return kept
 
 
@@ -78,7 +78,7 @@ def chained_branches(first: Branches, later: Branches, branches: Mapping[str, Br
     for name, tensors in later.items():
         here = left.get(frozenset(tensors))
         if here is None:
-            raise _apart(f"branch {name!r} of the first result is none of the original's")
+            raise apart(f"branch {name!r} of the first result is none of the original's")
         found[here] = branches[here].tensors
     return {name: found[name] for name in branches if name in found}
 
@@ -89,11 +89,12 @@ def _channels(taken: np.ndarray, member: Member, group: str) -> tuple[int, ...]:
     came: dict[int, int] = {}
     for place, content in zip(sorted(taken.tolist()), taken.tolist(), strict=True):
         if place in owner and came.setdefault(owner[place], owner.get(content, -1)) != owner.get(content, -1):
-            raise _apart(f"the channels of group {group!r} were taken apart")
+            raise apart(f"the channels of group {group!r} were taken apart")
     if -1 in came.values():
-        raise _apart(f"channels of group {group!r} were moved to places of others")
+        raise apart(f"channels of group {group!r} were moved to places of others")
     return tuple(came[place] for place in sorted(came))
 
 
-def _apart(why: str) -> PlanError:
+def apart(why: str) -> PlanError:
+    """No plan of the original is what the two are."""
     return PlanError(f"no one plan does what the two do: {why}; apply them one after the other")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fxprune.coupling.permutable import held_in_order
 from fxprune.errors import PlanError
 from fxprune.ir.branches import Branch
 from fxprune.ir.example_inputs import Inputs
@@ -27,7 +28,7 @@ from fxprune.planning.check import (
 from fxprune.planning.composition import compose
 from fxprune.planning.digest import digest_of
 from fxprune.planning.group_plan import GroupPlan
-from fxprune.planning.plan_chain import chained, chained_branches
+from fxprune.planning.plan_chain import apart, chained, chained_branches
 from fxprune.planning.reader import given, parse
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ class Plan:
         """
         kept = chained(self.keep, self.signature, later.keep, later.signature, coupling.groups,
                        coupling.evidence.shared)
+        held = held_in_order(coupling, kept)
+        if held:
+            raise apart(f"the channels of group {held[0]!r} may be reordered in the earlier one's result only")
         names = [name for name, group in coupling.groups.items() if name in self.groups or name in kept]
         whole = {name: tuple(range(coupling.groups[name].size)) for name in names}
         scores = {name: group.scores for name, group in self.groups.items()}

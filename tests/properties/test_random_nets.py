@@ -30,7 +30,7 @@ def random_plan(coupling, model, seed):
     kept = {name: sorted(draw.sample(range(g.size), draw.randint(1, g.size)))
             for name, g in coupling.prunable.items() if draw.random() < 0.8}
     if draw.random() < 0.3:  # in a new order, where the groups allow it
-        for name in permutable(coupling) & set(kept):
+        for name in sorted(permutable(coupling) & set(kept)):
             draw.shuffle(kept[name])
     return _plan(coupling, model, kept)
 
