@@ -201,10 +201,10 @@ Accuracy on the test images, in percent, at a share of the MACs; 1,024 unlabelle
 is `criterion="auto"`: first-order Taylor on the outputs, compared as it is and priced per MAC; `obs per MAC` is
 `criterion="obs", scope="absolute", per="macs"`; all others are compared in units of their group's mean
 (`scope="global"`). Every result was verified. Rows named `tp …` are Torch-Pruning's criteria at the same MACs, its
-batch norms re-estimated over the same images. A number with ± is the mean of three draws of the images (of what reads
-none there is nothing to draw), and how far the farthest lies from it; one without is a single draw. Cells that are
-empty were not measured. The last columns are seconds in one thread beside other work, the median of the row's cells,
-proof included. The rows are in `criteria.jsonl`; `criteria_nets.py` trains what is not trained elsewhere. Written by
+batch norms re-estimated over the same images; least squares is no part of that package. A number with ± is the mean of
+three draws of the images, and how far the farthest lies from it; what reads none has one without. The last columns are
+seconds in one thread beside other work, the median of the row's cells, proof included. The rows are in
+`criteria.jsonl`; `criteria_nets.py` trains what is not trained elsewhere. Written by
 
     PYTHONPATH=examples python -m benchmarks.criteria --data cifar10.npz --out docs/benchmarks/criteria.md
 
