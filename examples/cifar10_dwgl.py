@@ -9,7 +9,7 @@ Figures are those of the last epoch on the 10,000 test images. Choices belong on
 are learnt, the other 5,000 of the training set are held out, and the test images are not looked at. After an
 interruption the same command with --resume goes on where it stopped. The folder --out receives
 
-    penalised/, finetuned*/      checkpoint.pt and log.jsonl, one line an epoch
+    pressed/ or penalised/, finetuned*/    checkpoint.pt and log.jsonl, one line an epoch
     trained.safetensors          after the penalty, before the cut; the channels in their new order
     plan*.json, small*.safetensors, votes.txt
     log.jsonl                    votes, folds and rows, one line each
@@ -19,6 +19,7 @@ interruption the same command with --resume goes on where it stopped. The folder
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from cifar10_command import begin, common_options
 from dwgl_recipes import PAPER, ROWS, Recipe
 from safetensors.torch import load_model, save_model
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 from training import AfterStep, Config, evaluate, fit
 
 import fxprune
@@ -42,6 +43,8 @@ from fxprune.training.decay import SparseLearning
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 THRESHOLD = 1e-3
+# The images that an order by activations, what dead filters still emit, and a recovery are measured on.
+CALIBRATING = 1024
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--row", choices=tuple(ROWS), help="which row of the table")
     add("--depth", type=int, default=20, choices=tuple(PAPER))
     add("--init", type=Path, help="the trained network to start from (.safetensors); needed by all but the baseline")
-    add("--epochs", type=int, default=40, help="with the penalty (baseline: of training)")
+    add("--plan", type=Path, help="baseline: the smaller network that another row's plan makes, from scratch")
+    add("--epochs", type=int, default=40, help="of the press, without a penalty if the row has none (baseline: of "
+        "training)")
     add("--finetune-epochs", type=int, default=40, help="after the cut")
-    add("--weight-decay", type=float, default=1e-4, help="with the penalty")
+    add("--warmup", type=float, default=0.5, help="epochs over which the learning rate rises, in either phase")
+    add("--weight-decay", type=float, default=1e-4, help="in the press")
     add("--finetune-weight-decay", type=float, default=5e-4, help="after the cut, and of the baseline")
+    add("--no-norm-decay", dest="decay_norms", action="store_false", help="weights alone decay, in all phases")
+    add("--recover", choices=("least_squares", "statistics"), help="make up for the cut, before what follows it")
+    add("--distil", type=float, default=0.0, help="after the cut: the share of the original's outputs in the loss")
+    add("--ema", type=float, default=0.0, help="after the cut: the decay of a moving average of the weights")
+    add("--order", choices=("activation", "bn_scale", "l1", "l2"), help="of the channels, in place of the row's own")
     add("--strength", type=float, help="of the penalty; default 0.01 (sparse learning: 5e-4)")
     add("--direction", type=float, nargs=2, metavar=("FIRST", "LAST"), help="in place of the row's own")
     add("--power", type=float, help="in place of the row's own")
@@ -95,6 +106,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--ramp-limit", type=float, default=math.inf, help="the greatest factor: as far as another row's ramp went")
     add("--cost-weighting", choices=("macs", "params"), help="strength by what a channel costs")
     add("--balance", action="store_true", help="let small and large voters reach zero together")
+    add("--set-aside", type=float, default=0.8, help="the share of the press after which a guided one is at its target")
     add("--out", type=Path, help="default: runs/<row>-resnet<depth>")
     add("--validation", action="store_true", help="hold out 5,000 training images; do not look at the test images")
     add("--no-finetune", action="store_true", help="stop after the vote")
@@ -128,8 +140,9 @@ class Experiment:
             return [self._baseline(model)]
         coupling = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device))
         self.coupling, self.before = coupling, evaluate(model, self.test.images, self.test.labels)
+        self.original = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
         rows = [self._row("original", self.before, model, 0)]
-        model = self._penalised(model)
+        model = self._pressed(model)
         if args.no_finetune:
             return [*rows, self._row("penalised", evaluate(model, self.test.images, self.test.labels), model,
                                      args.epochs)]
@@ -141,32 +154,49 @@ class Experiment:
     def _baseline(self, model: nn.Module) -> Row:
         """From scratch, or, from --init, for as long as the other rows get: both of their phases, nothing cut."""
         args = self.args
-        phases = [("trained", args.lr, args.epochs)]
+        if args.plan:
+            model = fxprune.apply(model, fxprune.Plan.load(args.plan), weights="any")
+        self.coupling = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device))
         if args.init:
-            phases.append(("continued", args.finetune_lr, args.finetune_epochs))
-        for name, lr, epochs in phases:
-            config = Config(epochs=epochs, lr=lr, weight_decay=args.finetune_weight_decay, seed=args.seed)
-            self._fit(model, config, name)
+            self.original = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
+            self._fit(model, self._press, "trained")
+            self._fit(model, self._final, "continued", teacher=self.original)
+        else:
+            config = Config(epochs=args.epochs, lr=args.lr, weight_decay=args.finetune_weight_decay, seed=args.seed)
+            self._fit(model, config, "trained")
         save_model(model, str(args.out / "trained.safetensors"))
-        accuracy = evaluate(model, self.test.images, self.test.labels)
-        self.coupling, self.before = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device)), accuracy
-        return self._row("baseline", accuracy, model, sum(epochs for _, _, epochs in phases))
+        self.before = evaluate(model, self.test.images, self.test.labels)
+        return self._row("baseline", self.before, model, args.epochs + (args.finetune_epochs if args.init else 0))
 
-    def _penalised(self, model: nn.Module) -> nn.Module:
-        """The ordered model after the epochs with the penalty."""
+    @property
+    def _press(self) -> Config:
+        args = self.args
+        return Config(epochs=args.epochs, lr=args.lr, weight_decay=args.weight_decay, seed=args.seed,
+                      decay_norms=args.decay_norms, warmup=min(args.warmup, args.epochs))
+
+    @property
+    def _final(self) -> Config:
+        args = self.args
+        return Config(epochs=args.finetune_epochs, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay,
+                      seed=args.seed, decay_norms=args.decay_norms, distil=args.distil, ema=args.ema,
+                      warmup=min(args.warmup, args.finetune_epochs))
+
+    def _pressed(self, model: nn.Module) -> nn.Module:
+        """The ordered model after the epochs of the press."""
         args, recipe = self.args, self.recipe
-        if recipe.order:
-            model, permutation = fxprune.order(model, self.coupling, by=recipe.order)
-            self._log({"event": "order", "permutation": repr(permutation)})
-        if recipe.penalty is None:
+        if order := recipe.order and (args.order or recipe.order):
+            model, permutation = fxprune.order(model, self.coupling, by=order,
+                                               data=self._batches() if order == "activation" else None)
+            self._log({"event": "order", "by": order, "permutation": repr(permutation)})
+        if not args.epochs:
             return model
-        config = Config(epochs=args.epochs, lr=args.lr, weight_decay=args.weight_decay, seed=args.seed, warmup=0.5)
-        if recipe.penalty == "sparse-learning":
-            penalty = SparseLearning(self.coupling, args.strength or 5e-4)
-            self._fit(model, config, "penalised", extra_loss=penalty)
+        if recipe.penalty is None:
+            self._fit(model, self._press, "pressed")
+        elif recipe.penalty == "sparse-learning":
+            self._fit(model, self._press, "penalised", extra_loss=SparseLearning(self.coupling, args.strength or 5e-4))
         else:
             dwgl = self._dwgl(model)
-            self._fit(model, config, "penalised", state=dwgl, after_step=self._proximal(dwgl))
+            self._fit(model, self._press, "penalised", state=dwgl, after_step=self._proximal(dwgl))
             votes = dwgl.votes(model, THRESHOLD)
             (args.out / "votes.txt").write_text(votes.report() + "\n")
             pruned = {rule: 1 - votes.fraction(rule) for rule in ("intersection", "majority", "joint", "union")}
@@ -184,9 +214,12 @@ class Experiment:
             options["power"] = args.power
         if args.cost_weighting:
             options["cost_weighting"] = args.cost_weighting
+        # The widest of a family: what is at zero has no gradient, and would be dead weight in the wider ones.
+        until, updates = max(self.recipe.family, default=self._target()), math.ceil(len(self.train) / 128)
+        if self.recipe.guided:
+            steps = max(round(args.set_aside * args.epochs * updates), 10)
+            return fxprune.DWGL.towards(self.coupling, macs=until, steps=steps, **options)
         if self.recipe.ramp:
-            # The widest of a family: what is at zero has no gradient, and would be dead weight in the wider ones.
-            until = max(self.recipe.family, default=self._target())
             every = max(len(self.train) // 128 // 4, 1)
             options["schedule"] = Ramp(until, args.ramp_rate, every, args.ramp_limit, THRESHOLD, after=0.0)
         dwgl = fxprune.DWGL(self.coupling, args.strength or 0.01, **options)
@@ -200,7 +233,7 @@ class Experiment:
             dwgl.proximal_(model, lr)
             dwgl.step(model)
             if dwgl.progress.factor != before.factor:
-                self._log({"event": "ramp", **asdict(dwgl.progress), "was": before.factor})
+                self._log({"event": "press", **asdict(dwgl.progress), "was": before.factor})
 
         return after_step
 
@@ -218,25 +251,25 @@ class Experiment:
         return {"": plan}
 
     def _finetuned(self, model: nn.Module, plan: fxprune.Plan, name: str) -> list[Row]:
-        args = self.args
+        args, data = self.args, self._batches()
+        recovery = {"recover": args.recover, "data": data, "samples": CALIBRATING} if args.recover else {}
         # What dead filters still emit (their batch norm's shift) goes into the layers that read them.
-        batch = normalise(self.train.images[:512].to(args.device))
-        small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=batch)
+        small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=data, **recovery)
         folds = {f.layer: [f.into, f.inexact] for f in fxprune.record(small).folds}
         self._log({"event": f"folded{name}", "into, inexact": folds})
-        before = args.epochs if self.recipe.penalty else 0
-        total = args.epochs + args.finetune_epochs
-        cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, before, plan)
-        config = Config(epochs=total - before, lr=args.finetune_lr, weight_decay=args.finetune_weight_decay,
-                        seed=args.seed, warmup=min(0.5, total - before))
-        self._fit(small, config, f"finetuned{name}")
+        cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
+        self._fit(small, self._final, f"finetuned{name}", teacher=self.original)
         save_model(small, str(args.out / f"small{name}.safetensors"))
         accuracy = evaluate(small, self.test.images, self.test.labels)
+        total = args.epochs + args.finetune_epochs
         return [cut, self._row(f"fine-tuned{name}", accuracy, small, total, plan)]
 
     def _fit(self, model: nn.Module, config: Config, name: str, **hooks: object) -> None:
         fit(model, self.train, self.test, config, self.args.out / name, label=f"{self.args.row} {name}",
             resume=self.args.resume, **hooks)
+
+    def _batches(self) -> Sequence[Tensor]:
+        return normalise(self.train.images[:CALIBRATING].to(self.args.device)).split(128)
 
     def _target(self) -> float:
         return self.args.macs or PAPER[self.args.depth]

@@ -1,7 +1,7 @@
 """The rows of the CIFAR-10 experiment: what is penalised, how the vote is taken, and how much is cut.
 
-All but the baseline start from the same trained network and get the same number of epochs: with a penalty, then, cut,
-without one. One-shot rows fine-tune for the epochs of both.
+All but the baseline start from the same trained network and get the same number of epochs: of
+the press, which is without a penalty where the row has none, then, cut, of the final phase, which is the same for all.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Recipe:
         order: what the channels are ordered by first, or None.
         options: of `fxprune.DWGL`.
         ramp: raise the strength until the vote reaches the budget.
+        guided: in place of a strength, go towards the budget (`DWGL.towards`) over the epochs of the press.
         vote, criterion: how the plan is drawn.
         budget: ``"threshold"`` (what the votes give up, whatever that is), ``"paper"`` (its fraction of MACs), or None.
         family: more fractions of MACs, nested, each fine-tuned.
@@ -31,6 +32,7 @@ class Recipe:
     order: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
     ramp: bool = False
+    guided: bool = False
     vote: str = "intersection"
     criterion: str = "l2"
     budget: str | None = None
@@ -38,6 +40,7 @@ class Recipe:
 
 
 DIRECTED = Recipe("dwgl", "l2", (("direction", (0.0, 8.0)), ("power", 2.0), ("include_scale", True)))
+GUIDED = Recipe("dwgl", "l2", (("direction", (0.0, 40 / 3)), ("power", 4.0)), guided=True, budget="paper")
 PLAIN = (("direction", (1.0, 1.0)), ("include_scale", True))
 
 ROWS = {
@@ -50,5 +53,9 @@ ROWS = {
     "joint": Recipe("dwgl", "l2", (*PLAIN, ("joint", True)), ramp=True, vote="joint", budget="paper"),
     "l1": Recipe(vote="joint", criterion="l1", budget="paper"),
     "sparse-learning": Recipe("sparse-learning", vote="joint", budget="paper"),
+    # What one press is compared by: the same way to the same budget, by coefficients that rise with the index, and by
+    # ones that are alike but for the first channel, which stays (0, then 0.97 and more).
+    "directed": GUIDED,
+    "undirected": replace(GUIDED, options=(("direction", (0.0, 1.0)), ("power", 0.01))),
     "nested": replace(DIRECTED, ramp=True, family=(0.75, 0.5, 0.25)),
 }

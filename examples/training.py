@@ -25,14 +25,17 @@ import torch
 import torch.nn.functional as F
 from cifar10 import Draw, Split, augment, load_cifar10, normalise, validation_split
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-__all__ = ["Config", "Split", "evaluate", "fit", "learning_rate", "load_cifar10", "validation_split"]
+__all__ = ["Config", "Split", "distillation", "evaluate", "fit", "learning_rate", "load_cifar10", "validation_split"]
 
 AfterStep = Callable[[nn.Module, float], object]
 ExtraLoss = Callable[[nn.Module], Tensor]
 History = list[dict[str, Any]]
 
+# The training images on which an averaged model's batch norms are estimated anew.
+ESTIMATED = 12_800
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 
@@ -50,6 +53,10 @@ class Config:
     """SGD with Nesterov momentum; the learning rate rises linearly over the warm-up, then falls to 0 as a cosine.
 
     `warmup` counts epochs and need not be whole; `bfloat16` means autocast, with weights and updates in float32.
+    Without `decay_norms` weights alone decay, and biases and the norms' scales and shifts do not. `distil` is how much
+    a teacher's outputs count against the labels', both softened by `temperature` (Hinton et al. 2015, "Distilling the
+    Knowledge in a Neural Network"). `ema` is the decay of a moving average of the weights, which the model gets in the
+    end, with the statistics of its batch norms estimated anew; 0 leaves it the last ones.
     """
 
     epochs: int = 40
@@ -59,6 +66,10 @@ class Config:
     warmup: float = 1.0
     batch_size: int = 128
     label_smoothing: float = 0.0
+    decay_norms: bool = True
+    distil: float = 0.0
+    temperature: float = 4.0
+    ema: float = 0.0
     bfloat16: bool = True
     seed: int = 0
 
@@ -69,6 +80,8 @@ class Config:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if not 0 <= self.warmup <= self.epochs:
             raise ValueError(f"warmup must lie between 0 and epochs={self.epochs}, got {self.warmup}")
+        if not 0 <= self.distil <= 1 or not 0 <= self.ema < 1:
+            raise ValueError(f"distil must lie in [0, 1] and ema in [0, 1), got {self.distil} and {self.ema}")
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
@@ -111,6 +124,7 @@ def fit(
     after_step: AfterStep | None = None,
     extra_loss: ExtraLoss | None = None,
     state: Stateful | None = None,
+    teacher: nn.Module | None = None,
 ) -> History:
     """Train `model` in place and return one record an epoch.
 
@@ -125,18 +139,20 @@ def fit(
         after_step: called with the model and the step's learning rate after each update (a proximal step).
         extra_loss: a penalty added to the loss, computed outside of autocast.
         state: something else whose state belongs in the checkpoint.
+        teacher: whose outputs `config.distil` asks for; in eval mode, on the model's device, in channels-last as well.
 
     Raises:
         FileExistsError: `folder` holds a run, and `resume` is not set.
-        ValueError: the checkpoint is that of another configuration or data set.
+        ValueError: the checkpoint is that of another configuration or data set; or `distil` without a teacher.
         FloatingPointError: the loss is no longer finite; the last checkpoint stays.
     """
+    if config.distil and teacher is None:
+        raise ValueError(f"distil={config.distil} needs a teacher; pass teacher=original, or distil=0")
     device = device_of(model)
     model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
-    )
-    run = _Run(model, optimizer, train.to(device), config, state, after_step, extra_loss)
+    optimizer = torch.optim.SGD(_decayed(model, config), lr=config.lr, momentum=config.momentum, nesterov=True)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    run = _Run(model, optimizer, train.to(device), config, state, after_step, extra_loss, teacher, average)
     held_out = held_out.to(device)
     history = _resume(run, folder, resume)
     with tqdm(
@@ -152,6 +168,9 @@ def fit(
             history.append({"label": label, "epoch": epoch + 1, **means, "accuracy": accuracy, "seconds": seconds})
             _save(run, folder, history)
             tqdm.write(_line(history, config.epochs))
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
+        update_bn((normalise(images) for images in run.train.images[:ESTIMATED].split(config.batch_size)), model)
     return history
 
 
@@ -166,6 +185,8 @@ class _Run:
     state: Stateful | None
     after_step: AfterStep | None
     extra_loss: ExtraLoss | None
+    teacher: nn.Module | None
+    average: AveragedModel | None
 
     @property
     def steps(self) -> int:
@@ -201,14 +222,38 @@ def _train_step(run: _Run, draw: Draw, batch: slice, lr: float) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=run.config.bfloat16):
         logits = run.model(x)
         loss = F.cross_entropy(logits, y, label_smoothing=run.config.label_smoothing)
+        if run.teacher is not None and run.config.distil:
+            with torch.no_grad():
+                theirs = run.teacher(x)
+            loss = torch.lerp(loss, distillation(logits, theirs, run.config.temperature), run.config.distil)
     penalty = torch.zeros_like(loss) if run.extra_loss is None else run.extra_loss(run.model)
     (loss + penalty).backward()
     run.optimizer.step()
     run.optimizer.zero_grad()
     if run.after_step is not None:
         run.after_step(run.model, lr)
+    if run.average is not None:
+        run.average.update_parameters(run.model)
     correct = (logits.detach().argmax(1) == y).float().mean()
     return torch.stack([loss.detach(), penalty.detach(), correct]).float() * len(y)
+
+
+def distillation(logits: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of outputs [B, classes] that T softens, the mean over the batch; in float32.
+
+    >>> distillation(torch.tensor([[0.0, 2.0]]), torch.tensor([[5.0, 7.0]]), 4.0).item()
+    0.0
+    """
+    theirs, ours = (F.log_softmax(outputs.float() / temperature, dim=1) for outputs in (theirs, logits))
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _decayed(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """The optimizer's groups: what decays, and what does not."""
+    free = [p for p in model.parameters() if p.dim() <= 1 and not config.decay_norms]
+    kept = [p for p in model.parameters() if p.dim() > 1 or config.decay_norms]
+    groups = [{"params": kept, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _resume(run: _Run, folder: Path | None, resume: bool) -> History:
@@ -218,7 +263,8 @@ def _resume(run: _Run, folder: Path | None, resume: bool) -> History:
     if not resume:
         raise FileExistsError(f"{folder} already holds a run; pass resume=True (--resume) to go on, or another folder")
     saved = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-    there, here = saved["config"], run.identity
+    # What a checkpoint does not know was not there when it was written, and so at its default.
+    there, here = {**asdict(Config()), **saved["config"]}, run.identity
     differs = [f"{key}={there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
     if differs:
         raise ValueError(f"{folder} holds a run of another configuration ({'; '.join(differs)}); use another folder")
@@ -226,6 +272,8 @@ def _resume(run: _Run, folder: Path | None, resume: bool) -> History:
     run.optimizer.load_state_dict(saved["optimizer"])
     if run.state is not None:
         run.state.load_state_dict(saved["state"])
+    if run.average is not None:
+        run.average.load_state_dict(saved["average"])
     torch.set_rng_state(saved["rng"])
     if saved["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
@@ -241,6 +289,7 @@ def _save(run: _Run, folder: Path | None, history: History) -> None:
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "state": {} if run.state is None else dict(run.state.state_dict()),
+        "average": {} if run.average is None else run.average.state_dict(),
         "config": run.identity,
         "history": history,
         "rng": torch.get_rng_state(),

@@ -46,10 +46,46 @@ def test_a_row(setting, row):
         assert (setting / row / "trained.safetensors").exists() and rows[-1]["macs_pruned"] == 0
         return
     assert [r["network"] for r in rows] == ["original", "cut", "fine-tuned"]
-    # A one-shot row spends the epochs of the penalty on fine-tuning.
-    assert [r["epochs"] for r in rows] == [0, 0 if row == "l1" else 1, 2]
+    assert [r["epochs"] for r in rows] == [0, 1, 2]
+    # Without a penalty the network learns on for as long as the others are pressed.
+    assert (setting / row / ("pressed" if row == "l1" else "penalised") / "log.jsonl").exists()
     assert rows[-1]["macs_pruned"] >= 0.5206 and rows[-1]["params_pruned"] > 0
     assert (setting / row / "plan.json").exists() and (setting / row / "small.safetensors").exists()
+
+
+def test_a_guided_row_ends_at_the_target_and_direction_makes_the_voters_agree(setting):
+    """One update an epoch, of which the share that is set aside is not less than ten."""
+    beyond = {}
+    for row in ("directed", "undirected"):
+        rows = run(setting, row, row, "--epochs", "15", "--order", "activation", "--recover", "least_squares",
+                   "--distil", "0.5", "--ema", "0.5", "--no-norm-decay")
+        log = [json.loads(line) for line in (setting / row / "log.jsonl").read_text().splitlines()]
+        found = {line["event"]: line for line in log}
+        votes = found["votes"]["macs_pruned"]
+        assert found["order"]["by"] == "activation" and found["press"]["steps"] <= 12
+        assert rows[-1]["macs_pruned"] == pytest.approx(votes["intersection"]) and votes["intersection"] >= 0.5206
+        beyond[row] = votes["union"] - votes["intersection"]
+    assert 3 * beyond["directed"] < beyond["undirected"]
+
+
+def test_a_row_without_a_press_is_cut_at_once(setting):
+    rows = run(setting, "l1", "at-once", "--epochs", "0")
+    assert [r["epochs"] for r in rows] == [0, 0, 1] and not (setting / "at-once" / "pressed").exists()
+
+
+def test_the_uncut_network_is_trained_on_by_the_same_phases(setting):
+    rows = run(setting, "baseline", "continued", "--init", str(setting / "init.safetensors"), "--no-norm-decay")
+    assert rows[0]["epochs"] == 2 and rows[0]["macs_pruned"] == 0
+    saved = torch.load(setting / "continued" / "continued" / "checkpoint.pt", weights_only=True)
+    assert saved["config"]["lr"] == 0.05 and saved["config"]["decay_norms"] is False
+
+
+def test_the_smaller_architecture_is_trained_from_scratch(setting):
+    run(setting, "l1", "planned", "--epochs", "0")
+    plan = setting / "planned" / "plan.json"
+    rows = run(setting, "baseline", "scratch", "--plan", str(plan))
+    small = [json.loads(line) for line in (setting / "planned" / "rows.jsonl").read_text().splitlines()][-1]
+    assert (rows[0]["macs"], rows[0]["params"]) == (small["macs"], small["params"]) and rows[0]["epochs"] == 1
 
 
 def test_a_row_resumes(setting):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cifar10 import MEAN, STD, Draw, Split, augment, load_cifar10, normalise, validation_split
 from torch import nn
-from training import Config, evaluate, fit
+from training import Config, distillation, evaluate, fit
 
 from fxprune.models import cifar_resnet
 
@@ -117,6 +117,90 @@ def test_another_seed_is_another_run(data):
     assert not torch.equal(first[0].weight, other[0].weight)
 
 
+def test_a_run_with_a_teacher_and_an_average_resumes_and_ends_with_the_average(data, tmp_path):
+    config = Config(epochs=3, batch_size=8, lr=0.05, distil=0.9, ema=0.5)
+
+    def run(folder, resume=False, after_step=None):
+        torch.manual_seed(0)
+        model, teacher = cifar_resnet(8), cifar_resnet(8).eval()
+        fit(model, *data, config, folder, resume=resume, after_step=after_step, teacher=teacher)
+        return model.state_dict()
+
+    calls = Counter(stop_at=5)
+    with pytest.raises(Interruption):
+        run(tmp_path / "resumed", after_step=lambda model, lr: calls.count())
+    straight, resumed = run(tmp_path / "straight"), run(tmp_path / "resumed", resume=True)
+    for name, value in straight.items():
+        assert torch.equal(value, resumed[name]), name
+    saved = torch.load(tmp_path / "straight" / "checkpoint.pt", weights_only=True)
+    weight = "layer1.0.conv1.weight"
+    assert torch.equal(straight[weight], saved["average"][f"module.{weight}"])
+    assert not torch.equal(straight[weight], saved["model"][weight])
+
+
+def test_an_average_gets_batch_norms_of_its_own(data):
+    config = Config(epochs=1, batch_size=8, lr=0.05, ema=0.9, bfloat16=False)
+    model = net()
+    fit(model, *data, config)
+    batches = [normalise(images) for images in data[0].images.split(8)]
+    means = torch.stack([model[0](x).detach().mean((0, 2, 3)) for x in batches]).mean(0)
+    torch.testing.assert_close(model[1].running_mean, means)
+
+
+def test_the_loss_is_drawn_towards_the_teacher(data):
+    """With nothing but the teacher's outputs the labels do not matter, and who has them already learns nothing."""
+    config = Config(epochs=1, batch_size=20, lr=0.1, distil=1.0, weight_decay=0.0, bfloat16=False)
+    nets, images = [], data[0].images
+    for labels in (data[0].labels, data[0].labels.flip(0)):
+        torch.manual_seed(0)
+        student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)) for _ in range(2))
+        fit(student, Split(images, labels), data[1], config, teacher=teacher)
+        nets.append((student[1].weight, teacher[1].weight))
+    assert torch.equal(nets[0][0], nets[1][0])
+    before = nets[0][1].detach().clone()
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    student.load_state_dict(teacher.state_dict())
+    fit(student, *data, config, teacher=teacher)
+    torch.testing.assert_close(student[1].weight, teacher[1].weight, rtol=0, atol=1e-6)
+    assert torch.equal(before, nets[0][1])
+    with pytest.raises(ValueError, match="distil=1.0 needs a teacher; pass teacher=original"):
+        fit(student, *data, config)
+
+
+def test_distillation_is_its_formula():
+    torch.manual_seed(0)
+    ours, theirs, T = torch.randn(5, 3), torch.randn(5, 3), 4.0
+    p, q = (torch.softmax(outputs / T, dim=1) for outputs in (theirs, ours))
+    assert distillation(ours, theirs, T).item() == pytest.approx(T**2 * (p * (p / q).log()).sum(1).mean().item())
+
+
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_what_decays(data, decay_norms):
+    """Without a gradient only decay moves a parameter."""
+    config = Config(epochs=1, batch_size=20, lr=0.1, warmup=0.0, weight_decay=0.5, decay_norms=decay_norms)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3072), nn.Linear(3072, 10))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    handles = [p.register_hook(torch.zeros_like) for p in model.parameters()]
+    fit(model, *data, config)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert handles and moved == ({"1.weight", "2.weight", "2.bias"} if decay_norms else {"2.weight"})
+
+
+def test_a_checkpoint_from_before_a_field_is_continued(data, tmp_path):
+    """What it does not know was at its default."""
+    trained(data, tmp_path)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for later in ("decay_norms", "distil", "temperature", "ema"):
+        del saved["config"][later]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    trained(data, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"ema=0.0 there, 0.5 here"):
+        trained(data, tmp_path, resume=True, config=Config(epochs=3, batch_size=8, lr=0.05, ema=0.5))
+
+
 def test_a_run_is_not_overwritten(data, tmp_path):
     trained(data, tmp_path)
     with pytest.raises(FileExistsError, match=r"already holds a run; pass resume=True \(--resume\)"):
@@ -135,7 +219,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(data, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"warmup": 41.0}, {"batch_size": 0}])
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"warmup": 41.0}, {"batch_size": 0}, {"distil": 1.5},
+                                   {"ema": 1.0}])
 def test_configurations_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Config(**wrong)
