@@ -5,7 +5,7 @@ layers add up to: a = measured / T̂. The next plan is drawn with that factor, a
 was asked, with the one between theirs. The measured time decides, not the table's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ from fxprune.planning.draw import plan as draw
 from fxprune.planning.timing import TOLERANCE, LayerTiming, Timing, check_beside
 from fxprune.rewrite.folding import Folded
 
-# How many plans are carried out at most.
-ATTEMPTS = 4
+# How many plans are carried out at most; and how often the factors between two of them are halved for another one.
+ATTEMPTS, HALVINGS = 4, 8
 # Rounds of original and result in turn, at first and at most; the noise above which they go on.
 ROUNDS, MOST, STEADY = 11, 66, 0.01
 
@@ -155,32 +155,44 @@ def _table(model: nn.Module, coupling: Coupling, target: Target | None, cut: Cut
 
 def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions, whole: float
               ) -> tuple[list[Attempt], bool]:
-    """The plans that were tried, the last one kept if any is; and whether one was drawn again after it was measured."""
-    correction = cut.get("correction", 1.0)
-    tried: list[Attempt] = []
-    for _ in range(ATTEMPTS):
+    """The plans that were tried, the last one kept if any is; and whether there was no other one to try."""
+    def drawn(correction: float) -> Plan:
         options: CutOptions = {**cut, "correction": correction}
-        plan = draw(analysis.coupling, model, **options)
-        if any(one.plan.widths == plan.widths for one in tried):
-            return tried, True
+        return draw(analysis.coupling, model, **options)
+
+    tried: list[Attempt] = []
+    plan: Plan | None = drawn(cut.get("correction", 1.0))
+    while plan is not None:
         small = carry_out(Folded(model), analysis, plan)
         tried.append(_measured(asked, stand, analysis.coupling, plan, small, whole))
-        if tried[-1].kept:
-            break
-        correction = _corrected(tried)
-    return tried, False
+        if tried[-1].kept or len(tried) == ATTEMPTS:
+            return tried, False
+        plan = _other(tried, drawn)
+    return tried, True
 
 
-def _corrected(tried: Sequence[Attempt]) -> float:
-    """The factor for the next plan."""
-    last = tried[-1]
-    below = [one for one in tried if one.time.median <= one.asked]
-    above = [one for one in tried if one.time.median > one.asked]
-    if not below or not above:
-        return last.time.median / last.raw
-    low, high = max(below, key=lambda one: one.reached), min(above, key=lambda one: one.reached)
-    share = (1 - low.reached) / (high.reached - low.reached)
-    return low.correction + share * (high.correction - low.correction)
+def _other(tried: Sequence[Attempt], drawn: Callable[[float], Plan]) -> Plan | None:
+    """A plan that was not tried: by what the last one took, or, once plans lie on both sides of what was asked, by a
+    factor between theirs; None where there is no step between them."""
+    below = max((one for one in tried if one.reached <= 1), key=lambda one: one.reached, default=None)
+    above = min((one for one in tried if one.reached > 1), key=lambda one: one.reached, default=None)
+    if below is None or above is None:
+        plan = drawn(tried[-1].time.median / tried[-1].raw)
+        return plan if _same(plan, tried) is None else None
+    fast, slow = below.correction, above.correction
+    correction = fast + (1 - below.reached) / (above.reached - below.reached) * (slow - fast)
+    for _ in range(HALVINGS):
+        plan = drawn(correction)
+        same = _same(plan, tried)
+        if same is None:
+            return plan
+        fast, slow = (correction, slow) if same.reached <= 1 else (fast, correction)
+        correction = (fast + slow) / 2
+    return None
+
+
+def _same(plan: Plan, tried: Sequence[Attempt]) -> Attempt | None:
+    return next((one for one in tried if one.plan.widths == plan.widths), None)
 
 
 def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small: nn.Module, whole: float) -> Attempt:

@@ -1,5 +1,7 @@
 """A latency budget from end to end, on a clock that is a function of shapes: what is kept, corrected and refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,14 +91,43 @@ def test_a_machine_that_is_slower_by_now_keeps_the_same_share(net, fake, target)
     assert timing.predicted == pytest.approx(timing.measured, rel=0.01)
 
 
-def test_plans_on_both_sides_are_drawn_between():
-    def attempt(factor, reached):
-        return correction.Attempt(None, 1.0, factor, 2.0, Sample(reached, reached, reached, 9), 1.0)
+def drawn_at(factor, steps=1000):
+    """A plan that says by which factor it was drawn, to the step."""
+    return SimpleNamespace(widths={"stem": round(factor * steps)})
 
-    assert correction._corrected([attempt(1.0, 1.3)]) == pytest.approx(1.3)
-    assert correction._corrected([attempt(1.0, 0.8), attempt(0.8, 1.2)]) == pytest.approx(0.9)
-    assert correction._corrected([attempt(1.0, 0.8), attempt(0.8, 1.2), attempt(0.9, 0.9)]) == pytest.approx(
+
+def attempt(factor, reached, steps=1000):
+    return correction.Attempt(drawn_at(factor, steps), 1.0, factor, 2.0, Sample(reached, reached, reached, 9), 1.0)
+
+
+def test_plans_on_both_sides_are_drawn_between():
+    assert correction._other([attempt(1.0, 1.3)], drawn_at) == drawn_at(1.3)
+    assert correction._other([attempt(1.0, 0.8), attempt(0.8, 1.2)], drawn_at) == drawn_at(0.9)
+    assert correction._other([attempt(1.0, 0.8), attempt(0.8, 1.2), attempt(0.9, 0.9)], drawn_at) == drawn_at(
         0.9 - 0.1 / 3)
+
+
+@pytest.mark.parametrize(("reached", "found"), [((0.99, 1.5), 89), ((0.5, 1.01), 89)])
+def test_what_was_tried_is_passed_over_for_another_plan_between(reached, found):
+    """The factor between two plans leads to one of them, near which it lies; it is halved from there."""
+    tried = [attempt(0.93, reached[0], 100), attempt(0.85, reached[1], 100)]
+
+    def drawn(factor):
+        return drawn_at(0.93 if factor > 0.925 else 0.85 if factor < 0.855 else factor, 100)
+
+    assert correction._other(tried, drawn).widths == {"stem": found}
+
+
+def test_where_no_step_lies_between_there_is_no_other_plan():
+    drawn = []
+
+    def coarse(factor):
+        drawn.append(factor)
+        return drawn_at(factor, 10)
+
+    assert correction._other([attempt(0.9, 0.8, 10), attempt(0.8, 1.2, 10)], coarse) is None
+    assert len(drawn) == correction.HALVINGS and drawn[-1] == pytest.approx(0.85, abs=1e-3)
+    assert correction._other([attempt(1.0, 1.04, 10)], coarse) is None and len(drawn) == correction.HALVINGS + 1
 
 
 def test_milliseconds(net, fake, target):
