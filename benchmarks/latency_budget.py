@@ -42,8 +42,8 @@ MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_t
 BACKENDS = ("eager", "compile", "onnxruntime")
 KEYS = ("model", "backend", "batch", "asked")
 SIZE = 224
-# How near a rival's time comes to ours, in how many steps; rounds in turn with the original.
-NEAR, STEPS, ROUNDS = 0.02, 7, 15
+# How near a rival's time comes to ours, in how many steps; seconds and rounds in turn with the original.
+NEAR, STEPS, SECONDS, LEAST, MOST = 0.02, 7, 5.0, 7, 15
 
 
 @dataclass(frozen=True)
@@ -188,30 +188,36 @@ def rivals(model: nn.Module, x: Tensor, coupling: fxprune.Coupling, scores: Mapp
 
 
 def as_long(draw: Callable[[float], Drawn], clock: Callable[[nn.Module], float], share: float) -> Rival:
-    """What takes that share of the time: the nearest of some shares of the MACs, found by bisection.
+    """What takes that share of the time: the nearest of some shares of the MACs, found between too many and too few, as
+    if the time rose evenly from the one to the other.
 
-    >>> as_long(lambda macs: (macs, macs, None), lambda macs: 0.25 + 0.75 * macs, share=0.625)
-    Rival(time=0.625, macs=0.5, asked=0.5, score=None, refused='')
+    >>> found = as_long(lambda macs: (macs, macs, None), lambda macs: 0.25 + 0.75 * macs, share=0.625)
+    >>> round(found.time, 2), round(found.macs, 2)
+    (0.62, 0.49)
     """
-    low, high, tried = 0.0, 1.0, list[Rival]()
+    few, many, tried = (0.0, 0.0), (1.0, 1.0), list[Rival]()
     for _ in range(STEPS):
-        macs = (low + high) / 2
+        (low, fast), (high, slow) = few, many
+        way = float(np.clip((share - fast) / max(slow - fast, 1e-9), 0.1, 0.9))
+        macs = low + way * (high - low)
         try:
             small, left, score = draw(macs)
         except fxprune.BudgetError:
-            low = macs
+            few = macs, fast
             continue
         tried.append(Rival(clock(small), left, macs, score))
         if abs(tried[-1].time / share - 1) <= NEAR:
             break
-        low, high = (low, macs) if tried[-1].time > share else (macs, high)
+        few, many = (few, (macs, tried[-1].time)) if tried[-1].time > share else ((macs, tried[-1].time), many)
     return min(tried, key=lambda rival: abs(rival.time - share))
 
 
 def timed(stand: Stand, coupling: fxprune.Coupling, small: nn.Module) -> float:
     """The share of the original's time that a network takes, in turn with it."""
     call = stand.backend.prepare(placed(small, stand.target), inputs_for(coupling.inputs, stand.target))
-    times = interleaved([stand.model, call], ROUNDS, warmup=2)
+    times = interleaved([stand.model, call], 3, warmup=2)
+    rounds = int(np.clip(SECONDS / times.sum(0).mean(), LEAST, MOST))
+    times = np.concatenate([times, interleaved([stand.model, call], rounds - 3)], axis=1)
     return float(np.median(times[1] / times[0]))
 
 
