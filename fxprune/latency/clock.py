@@ -20,6 +20,7 @@ from fxprune.capture.example import check
 from fxprune.capture.pytrees import tree_iter
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, normalise
+from fxprune.latency import heap
 from fxprune.results import found_record
 
 
@@ -153,6 +154,7 @@ def _turns(models: list[nn.Module], example: Example, repeats: int, warmup: int)
     args, kwargs = example
     clock = _clock(_device(models[0], example))
     found = np.empty((len(models), repeats))
+    heap.settle()
     # Not in inference mode: what a model caches in forward would be of no use to its training afterwards. What train()
     # or eval() a module had comes back.
     with _eval(models), torch.no_grad():

@@ -33,6 +33,10 @@ from fxprune.rewrite.folding import Folded
 
 # How many plans are carried out at most; and how often the factors between two of them are halved for another one.
 ATTEMPTS, HALVINGS = 4, 8
+# What is asked of a plan that corrects another, in shares of what was asked of both: the middle of what may stand.
+AIM = 1 - TOLERANCE / 3
+# Where the table says that a time cannot be reached, it may be the table that is off: by so much, tried in this order.
+OFF = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
 # Rounds of original and result in turn, at first and at most; the noise above which they go on.
 ROUNDS, MOST, STEADY = 11, 66, 0.01
 
@@ -161,32 +165,51 @@ def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, 
         return draw(analysis.coupling, model, **options)
 
     tried: list[Attempt] = []
-    plan: Plan | None = drawn(cut.get("correction", 1.0))
+    plan: Plan | None = _nearest(drawn, cut.get("correction", 1.0))
     while plan is not None:
         small = carry_out(Folded(model), analysis, plan)
         tried.append(_measured(asked, stand, analysis.coupling, plan, small, whole))
         if tried[-1].kept or len(tried) == ATTEMPTS:
             return tried, False
-        plan = _other(tried, drawn)
+        try:
+            plan = _other(tried, drawn)
+        except BudgetError as error:
+            raise BudgetError(_missed(asked, tried)) from error
     return tried, True
+
+
+def _nearest(drawn: Callable[[float], Plan], correction: float) -> Plan:
+    """The plan by this factor; where none is fast enough, by the nearest factor by which one is.
+
+    Raises:
+        BudgetError: none is, however far the table is off.
+    """
+    refused: BudgetError | None = None
+    for off in OFF:
+        try:
+            return drawn(off * correction)
+        except BudgetError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def _other(tried: Sequence[Attempt], drawn: Callable[[float], Plan]) -> Plan | None:
     """A plan that was not tried: by what the last one took, or, once plans lie on both sides of what was asked, by a
     factor between theirs; None where there is no step between them."""
-    below = max((one for one in tried if one.reached <= 1), key=lambda one: one.reached, default=None)
-    above = min((one for one in tried if one.reached > 1), key=lambda one: one.reached, default=None)
+    below = max((one for one in tried if one.reached <= AIM), key=lambda one: one.reached, default=None)
+    above = min((one for one in tried if one.reached > AIM), key=lambda one: one.reached, default=None)
     if below is None or above is None:
-        plan = drawn(tried[-1].time.median / tried[-1].raw)
+        plan = _nearest(drawn, tried[-1].time.median / (AIM * tried[-1].raw))
         return plan if _same(plan, tried) is None else None
     fast, slow = below.correction, above.correction
-    correction = fast + (1 - below.reached) / (above.reached - below.reached) * (slow - fast)
+    correction = fast + (AIM - below.reached) / (above.reached - below.reached) * (slow - fast)
     for _ in range(HALVINGS):
         plan = drawn(correction)
         same = _same(plan, tried)
         if same is None:
             return plan
-        fast, slow = (correction, slow) if same.reached <= 1 else (fast, correction)
+        fast, slow = (correction, slow) if same.reached <= AIM else (fast, correction)
         correction = (fast + slow) / 2
     return None
 

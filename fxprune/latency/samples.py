@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxprune.errors import MeasurementError
+from fxprune.latency import heap
 
 # One pass; gives the seconds that it took.
 Timed = Callable[[], float]
@@ -60,6 +61,7 @@ def interleaved(calls: Sequence[Timed], rounds: int, warmup: int = 0) -> np.ndar
         MeasurementError: a clock that stands still or runs backwards.
     """
     found = np.empty((len(calls), rounds))
+    heap.settle()
     for turn in range(-warmup, rounds):
         order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
         for place in order:
