@@ -31,8 +31,9 @@ from fxprune.planning.draw import plan as draw
 from fxprune.planning.timing import TOLERANCE, LayerTiming, Timing, check_beside
 from fxprune.rewrite.folding import Folded
 
-# How many plans are carried out at most; and how often the factors between two of them are halved for another one.
-ATTEMPTS, HALVINGS = 4, 8
+# How many plans are carried out at most, the first and four that correct it; and how often the factors between two of
+# them are halved for another one.
+ATTEMPTS, HALVINGS = 5, 8
 # What is asked of a plan that corrects another, in shares of what was asked of both: the middle of what may stand.
 AIM = 1 - TOLERANCE / 3
 # Where the table says that a time cannot be reached, it may be the table that is off: by so much, tried in this order.

@@ -30,4 +30,4 @@ def faults(state: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="glibc's malloc")
 def test_what_is_freed_stays():
     fresh, settled = faults("fresh"), faults("settled")
-    assert settled < 2048 < fresh
+    assert 10 * settled < fresh
