@@ -8,6 +8,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from fxprune.coupling.coupling import Coupling
@@ -16,11 +17,11 @@ from fxprune.latency.clock import cpu_threads
 from fxprune.latency.entries import Wanted, filled, steady
 from fxprune.latency.layers import Layer, Layers
 from fxprune.latency.lookup import LatencyTable
-from fxprune.latency.samples import Sample
+from fxprune.latency.samples import Sample, Timed
 from fxprune.latency.stand import Stand, layers_at, model_digest, stand_of
 from fxprune.latency.step import step_in
 from fxprune.latency.step import widths as step_widths
-from fxprune.latency.target import Target, machine
+from fxprune.latency.target import Target, formatted, machine
 
 # Rounds of the whole model alone, and of the one layer that tells the step.
 WHOLE_ROUNDS, STEP_ROUNDS = 11, 9
@@ -88,12 +89,24 @@ def _begun(coupling: Coupling, stand: Stand, found: Layers, path: str | os.PathL
         table = LatencyTable.load(path)
         table.check(digest, stand.target)
         return table
-    times = steady([stand.model], lambda seconds: Sample.of(seconds[0]).notch / float(np.median(seconds[0])),
-                   "the model", WHOLE_ROUNDS)
+    def noise(seconds: np.ndarray) -> float:
+        model = Sample.of(seconds[0])
+        return model.notch / model.median
+
+    times = steady([stand.model, *_idle(stand)], noise, "the model", WHOLE_ROUNDS)
+    idle = float(np.median(times[1])) if len(times) > 1 else 0.0
     version = f"{stand.backend.name} {stand.backend.version}".strip()
     stairs = step or _step(stand, found.layers)
     return LatencyTable(stand.target, machine(stand.target.device), version, digest, stairs or stand.backend.step,
-                        stairs is not None, Sample.of(times[0]), {}, found.unpriced)
+                        stairs is not None, Sample.of(times[0]), idle, {}, found.unpriced)
+
+
+def _idle(stand: Stand) -> list[Timed]:
+    """A call in which nothing is done; none on a GPU, which works behind its calls and has nothing to time then."""
+    if stand.target.device.startswith("cuda"):
+        return []
+    value = formatted(torch.ones(1, 1, 1, 1, dtype=getattr(torch, stand.target.dtype)), stand.target)
+    return [stand.backend.prepare(nn.Identity().eval(), ((value,), {}))]
 
 
 def _step(stand: Stand, layers: Sequence[Layer]) -> int | None:

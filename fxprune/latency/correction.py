@@ -264,7 +264,7 @@ def _layers(best: Attempt, stand: Stand, model: nn.Module, coupling: Coupling, t
     def timing(layer: Layer, term: Any) -> LayerTiming:
         sample = found.get(layer.program.key(layer.lengths(widths)))
         before, after = (prices.scale * float(term(each)) for each in (full, widths))
-        return LayerTiming(layer.name, before, after, None if sample is None else prices.scale * sample.median)
+        return LayerTiming(layer.name, before, after, None if sample is None else prices.scale * table.worked(sample))
 
     return tuple(timing(layer, term) for layer, term in zip(layers, prices.terms, strict=True))
 

@@ -39,6 +39,7 @@ class LatencyTable:
         step: widths should be multiples of it.
         stairs: whether it was found by measuring: then a width between two multiples costs what the upper one costs.
         whole: the model itself, end to end.
+        idle: seconds that a call takes in which nothing is done, which a model pays for once and every layer alone.
         entries: calls with their shapes -> their time.
         unpriced: nodes whose time is not known by layer, each with the reason; it counts as constant.
     """
@@ -50,6 +51,7 @@ class LatencyTable:
     step: int
     stairs: bool
     whole: Sample
+    idle: float
     entries: Mapping[str, Sample]
     unpriced: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,13 +141,17 @@ class LatencyTable:
                 new.update(entries)
         return replace(self, entries=new)
 
+    def worked(self, sample: Sample) -> float:
+        """What a layer that was timed alone adds to a model."""
+        return max(sample.median - self.idle, 0.0)
+
     def time(self, layer: Layer) -> "LayerTime":
         """The time of a layer that it does not lack, over its groups' widths."""
         axes = self._axes(layer)
         assert axes is not None, layer.name
 
         def seconds(point: Point) -> float:
-            return self.entries[layer.program.key(point)].median
+            return self.worked(self.entries[layer.program.key(point)])
 
         return LayerTime(layer, self.step if self.stairs else 1, between(axes, seconds))
 

@@ -11,7 +11,7 @@ from fxprune.ir.strict_json import parsed
 from fxprune.latency.samples import Sample
 from fxprune.latency.target import Target
 
-FORMAT, VERSION = "fxprune latency table", 1
+FORMAT, VERSION = "fxprune latency table", 2
 LIMIT = 64 * 2 ** 20
 # Far above any real one; a step is a number of channels.
 STEP_LIMIT = 4096
@@ -22,6 +22,7 @@ def document(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a table as JSON: times in milliseconds, ``[median, lower quartile, upper quartile, passes]``."""
     return {"format": FORMAT, "version": VERSION, "target": fields["target"].to_dict(),
             **{name: fields[name] for name in (*TEXTS, "step", "stairs")}, "whole": _times(fields["whole"]),
+            "idle": _milliseconds(fields["idle"]),
             "entries": {key: _times(sample) for key, sample in fields["entries"].items()},
             "unpriced": dict(fields["unpriced"])}
 
@@ -52,7 +53,7 @@ def _fields(data: Any) -> dict[str, Any]:
         raise _damaged(f"format must be {FORMAT!r}")
     if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise _damaged(f"version must be {VERSION}, the only one that this fxprune reads, got {data.get('version')!r}")
-    known = {"format", "version", "target", *TEXTS, "step", "stairs", "whole", "entries", "unpriced"}
+    known = {"format", "version", "target", *TEXTS, "step", "stairs", "whole", "idle", "entries", "unpriced"}
     if set(data) != known:
         raise _damaged(f"it must have the keys {', '.join(sorted(known))}, and lacks or adds "
                        f"{', '.join(sorted(map(str, set(data) ^ known)))[:200]}")
@@ -64,6 +65,9 @@ def _fields(data: Any) -> dict[str, Any]:
         raise _damaged(f"step must be an integer from 1 to {STEP_LIMIT}, got {step!r:.40}")
     if not isinstance(data["stairs"], bool):
         raise _damaged("stairs must be true or false")
+    idle = data["idle"]
+    if type(idle) not in (int, float) or not 0 <= idle < math.inf:
+        raise _damaged(f"idle must be milliseconds of at least 0, got {idle!r:.40}")
     for name in ("entries", "unpriced"):
         if not isinstance(data[name], dict):
             raise _damaged(f"{name} must be an object")
@@ -73,13 +77,17 @@ def _fields(data: Any) -> dict[str, Any]:
         target = Target.from_dict(data["target"])
     except FxpruneError as error:
         raise _damaged(str(error)) from None
-    return {"target": target, **{name: data[name] for name in TEXTS}, "step": step,
-            "stairs": data["stairs"], "whole": _sample("whole", data["whole"]), "unpriced": data["unpriced"],
+    return {"target": target, **{name: data[name] for name in (*TEXTS, "step", "stairs", "unpriced")},
+            "whole": _sample("whole", data["whole"]), "idle": idle / 1000,
             "entries": {key: _sample(f"entries[{key[:60]!r}]", value) for key, value in data["entries"].items()}}
 
 
 def _times(sample: Sample) -> list[float | int]:
-    return [*(float(f"{1000 * seconds:.6g}") for seconds in (sample.median, sample.low, sample.high)), sample.count]
+    return [*map(_milliseconds, (sample.median, sample.low, sample.high)), sample.count]
+
+
+def _milliseconds(seconds: float) -> float:
+    return float(f"{1000 * seconds:.6g}")
 
 
 def _sample(place: str, value: Any) -> Sample:

@@ -42,12 +42,13 @@ class Work(TorchDispatchMode):
 
 @dataclass
 class Fake:
-    """See the module. ``slower`` is by how much a whole model is slower than its layers; ``speed`` is asked anew for
-    every pass."""
+    """See the module. ``slower`` is by how much a whole model is slower than its layers, ``idle`` what a call takes in
+    which nothing is done; ``speed`` is asked anew for every pass."""
 
     block: int = 1
     slower: float = 1.0
     noise: float = 0.0
+    idle: float = CALL
     step: int = 4
     dear: bool = False
     name: str = "fake"
@@ -64,7 +65,7 @@ class Fake:
             module(*inputs[0], **inputs[1])
         layer = any(name.startswith("p") and name[1:].isdigit() for name, _ in module.named_buffers())
         self.prepared.append("layer" if layer else "model")
-        return partial(self._pass, work.seconds * (1.0 if layer else self.slower))
+        return partial(self._pass, self.idle + work.seconds * (1.0 if layer else self.slower))
 
     def _pass(self, seconds):
         self.passes += 1

@@ -78,7 +78,8 @@ def test_likes_are_measured_once(net, coupling, fake, target):
     # At a step of 4, widths of 16 and of 24 are measured at 4 lengths each: two layers have both, three have one.
     assert len(table.entries) == 2 * 16 + 3 * 4
     # What was prepared besides is the whole model. (The mean has no weights to be told by.)
-    assert len(fake.prepared) == 1 + len(table.entries)
+    # And the model, and a call in which nothing is done.
+    assert len(fake.prepared) == 2 + len(table.entries)
 
 
 def test_another_batch_size_is_another_table(net, coupling, fake):
@@ -268,7 +269,7 @@ def test_the_file_is_json_for_people_and_read_back_whole(net, coupling, fake, ta
 def _damages():
     yield "not json", lambda data: "{", "must be JSON"
     yield "another file", lambda data: {"a": 1}, "format must be 'fxprune latency table'"
-    yield "a later version", lambda data: {**data, "version": 2}, "version must be 1"
+    yield "a later version", lambda data: {**data, "version": 3}, "version must be 2"
     yield "a key more", lambda data: {**data, "more": 1}, "lacks or adds more"
     yield "a step of text", lambda data: {**data, "step": "8"}, "step must be an integer from 1 to 4096"
     yield "a target's field", lambda data: {**data, "target": {}}, "a target must have the fields"
@@ -276,6 +277,7 @@ def _damages():
     yield "a negative time", lambda data: {**data, "whole": [-1, 1, 1, 9]}, "whole must be"
     yield "a time that is none", lambda data: {**data, "whole": [True, 1, 1, 9]}, "whole must be"
     yield "quartiles in disorder", lambda data: {**data, "whole": [1, 2, 3, 9]}, "median between its quartiles"
+    yield "a call that gives time back", lambda data: {**data, "idle": -1}, "idle must be milliseconds of at least 0"
     yield "an entry of text", lambda data: {**data, "entries": {"a": "1"}}, r"entries\['a'\] must be"
     yield "entries in a list", lambda data: {**data, "entries": []}, "entries must be an object"
     yield "reasons in a list", lambda data: {**data, "unpriced": {"a": 1}}, "unpriced must map nodes to reasons"

@@ -81,6 +81,16 @@ def test_a_table_that_is_off_is_corrected(net, fake, target):
     assert timing.predicted == pytest.approx(timing.measured, rel=0.02)
 
 
+def test_what_a_call_costs_is_counted_once_and_not_with_every_layer(net, fake, target):
+    fake.idle = took(fake, net) / 4
+    table = fxprune.latency_table(fxprune.analyze(net, X), net, target)
+    assert table.idle == pytest.approx(fake.idle)
+    record = fxprune.record(fxprune.compress(net, X, latency=0.6, table=table, round_to=1))
+    assert record.latency.attempts == 1 and record.latency.forecast == pytest.approx(1.0, rel=0.01)
+    after, idle = sum(layer.measured for layer in record.latency.layers), fake.idle
+    assert after + idle == pytest.approx(record.latency.measured, rel=0.01)
+
+
 def test_a_machine_that_is_slower_by_now_keeps_the_same_share(net, fake, target):
     coupling = fxprune.analyze(net, X)
     table = fxprune.latency_table(coupling, net, target)
