@@ -89,6 +89,7 @@ def _begun(coupling: Coupling, stand: Stand, found: Layers, path: str | os.PathL
         table = LatencyTable.load(path)
         table.check(digest, stand.target)
         return table
+
     def noise(seconds: np.ndarray) -> float:
         model = Sample.of(seconds[0])
         return model.notch / model.median
