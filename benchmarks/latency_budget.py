@@ -178,37 +178,39 @@ def rivals(model: nn.Module, x: Tensor, coupling: fxprune.Coupling, scores: Mapp
 
     histories: dict[nn.Module, History] = {}
     clock = partial(timed, stand, coupling)
-    yield "by MACs", as_long(partial(ours, 1), clock, share)
-    yield "by MACs, steps of 8", as_long(partial(ours, 8), clock, share)
+    first = as_long(partial(ours, 1), clock, share)
+    yield "by MACs", first
+    yield "by MACs, steps of 8", as_long(partial(ours, 8), clock, share, first.asked)
     if importances():
         try:
-            yield "Torch-Pruning", as_long(theirs, clock, share)
+            yield "Torch-Pruning", as_long(theirs, clock, share, first.asked)
         except Exception as error:  # not ours; the table says so
             yield "Torch-Pruning", Rival(refused=f"{type(error).__name__}: {error}")
 
 
-def as_long(draw: Callable[[float], Drawn], clock: Callable[[nn.Module], float], share: float) -> Rival:
+def as_long(draw: Callable[[float], Drawn], clock: Callable[[nn.Module], float], share: float,
+            guess: float | None = None) -> Rival:
     """What takes that share of the time: the nearest of some shares of the MACs, found between too many and too few, as
-    if the time rose evenly from the one to the other.
+    if the time rose evenly from the one to the other; the first is a guess, where there is one.
 
     >>> found = as_long(lambda macs: (macs, macs, None), lambda macs: 0.25 + 0.75 * macs, share=0.625)
     >>> round(found.time, 2), round(found.macs, 2)
     (0.62, 0.49)
     """
     few, many, tried = (0.0, 0.0), (1.0, 1.0), list[Rival]()
+    macs = share if guess is None else guess
     for _ in range(STEPS):
-        (low, fast), (high, slow) = few, many
-        way = float(np.clip((share - fast) / max(slow - fast, 1e-9), 0.1, 0.9))
-        macs = low + way * (high - low)
         try:
             small, left, score = draw(macs)
         except fxprune.BudgetError:
-            few = macs, fast
-            continue
-        tried.append(Rival(clock(small), left, macs, score))
-        if abs(tried[-1].time / share - 1) <= NEAR:
-            break
-        few, many = (few, (macs, tried[-1].time)) if tried[-1].time > share else ((macs, tried[-1].time), many)
+            few = macs, few[1]
+        else:
+            tried.append(Rival(clock(small), left, macs, score))
+            if abs(tried[-1].time / share - 1) <= NEAR:
+                break
+            few, many = (few, (macs, tried[-1].time)) if tried[-1].time > share else ((macs, tried[-1].time), many)
+        way = float(np.clip((share - few[1]) / max(many[1] - few[1], 1e-9), 0.1, 0.9))
+        macs = few[0] + way * (many[0] - few[0])
     return min(tried, key=lambda rival: abs(rival.time - share))
 
 
