@@ -139,8 +139,8 @@ HEAD = """# Accuracy at equal time
 Accuracy on the test images in percent, and in brackets the shares of the original's time and of its MACs, without
 training: plans by the clock (in steps of four channels on the ResNets, elsewhere in those that were measured to be
 worth it) and plans by MACs that take as long, in turn with the original. 1,024 unlabelled images for scores
-(first-order Taylor on the outputs) and recovery; one draw. What is not here was not measured. The rows are in
-`accuracy_time.jsonl`. Written by
+(first-order Taylor on the outputs) and recovery; one draw. Another process kept the other core busy. What is not
+here was not measured. The rows are in `accuracy_time.jsonl`. Written by
 
     PYTHONPATH=examples python -m benchmarks.latency_accuracy --data cifar10.npz --minutes 0.7 \\
         --out docs/benchmarks/accuracy_time.md"""

@@ -291,10 +291,10 @@ def _rival(rival: Rival | None) -> str:
 HEAD = """# A budget of time, kept
 
 One CPU thread, images of 224 × 224, random weights (seed 0); the clock is the processor time of the measuring thread,
-since others use the machine. PyTorch eager and `torch.compile` in channels-last, ONNX Runtime as it exports. Times,
-MACs and kept scores (the channels' norms in units of their group's mean) are shares of the original's. In the last
-columns stand results that take as long as ours, in turn with the original: *time: MACs, kept score*. What is not here
-was not measured. The rows are in `latency.jsonl`. Written by
+since others used the machine: another process kept the other core busy. PyTorch eager and `torch.compile` in
+channels-last, ONNX Runtime as it exports. Times, MACs and kept scores (the channels' norms in units of their group's
+mean) are shares of the original's. In the last columns stand results that take as long as ours, in turn with the
+original: *time: MACs, kept score*. What is not here was not measured. The rows are in `latency.jsonl`. Written by
 
     python -m benchmarks.latency_budget --minutes 0.6 --out docs/benchmarks/latency.md"""
 

@@ -91,6 +91,24 @@ def test_what_a_call_costs_is_counted_once_and_not_with_every_layer(net, fake, t
     assert after + idle == pytest.approx(record.latency.measured, rel=0.01)
 
 
+def test_what_a_call_costs_is_timed_as_warm_as_layers_are(net, fake, target):
+    """After a model a call comes upon foreign caches."""
+    real, last = fake.prepare, []
+
+    def prepare(module, inputs):
+        call, kind = real(module, inputs), fake.prepared[-1] if not isinstance(module, torch.nn.Identity) else "idle"
+
+        def timed():
+            cold = bool(last) and last[-1] == "model" and kind == "idle"
+            last.append(kind)
+            return call() * (5 if cold else 1)
+
+        return timed
+
+    fake.prepare = prepare
+    assert fxprune.latency_table(fxprune.analyze(net, X), net, target).idle == pytest.approx(fake.idle)
+
+
 def test_a_machine_that_is_slower_by_now_keeps_the_same_share(net, fake, target):
     coupling = fxprune.analyze(net, X)
     table = fxprune.latency_table(coupling, net, target)
