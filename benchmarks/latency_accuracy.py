@@ -127,11 +127,17 @@ def report(rows: list[dict[str, Any]]) -> str:
                if not row["recover"]]
     rows, said = [row for row in rows if row["recover"]], []
     for way in list(WAYS)[1:]:
-        gaps = [row["by time"]["accuracy"] - row[way]["accuracy"] for row in rows]
-        said.append(f"By time is ahead of *{way}* in {sum(gap > 0 for gap in gaps)} of {len(gaps)} rows, and behind in "
-                    f"{sum(gap < 0 for gap in gaps)}.")
+        counts = [f"{_counts(rows, way)} in all", *(f"{_counts(found, way)} {NAMES[recover]}" for recover in RECOVERIES
+                  if (found := [row for row in rows if row["recover"] == recover]))]
+        said.append(f"By time ahead of, level with, behind *{way}*: {'; '.join(counts)}.")
     return "\n\n".join([HEAD, *said, tabulate(lines, ("network", "target", "asked", "recovery", *WAYS),
                                               tablefmt="github", disable_numparse=True), *refused]) + "\n"
+
+
+def _counts(rows: list[dict[str, Any]], way: str) -> str:
+    """Ahead, level, behind."""
+    gaps = [row["by time"]["accuracy"] - row[way]["accuracy"] for row in rows]
+    return ", ".join(str(sum(found)) for found in zip(*((gap > 0, gap == 0, gap < 0) for gap in gaps), strict=True))
 
 
 HEAD = """# Accuracy at equal time

@@ -15,7 +15,7 @@ def test_rows_are_counted_and_refusals_stand_below():
             for recover, mine in (("none", 70.0), ("statistics", 65.0), ("least_squares", 80.0))]
     rows.append({"net": "resnet20", "target": "eager, batch 64", "asked": 0.33, "recover": "", "refused": "too little"})
     text = latency_accuracy.report(rows)
-    assert "ahead of *by MACs* in 1 of 3 rows, and behind in 1." in text
-    assert "ahead of *by MACs, steps of 8* in 3 of 3 rows, and behind in 0." in text
+    assert "behind *by MACs*: 1, 1, 1 in all; 0, 1, 0 as cut; 0, 0, 1 statistics; 1, 0, 0 least squares." in text
+    assert "behind *by MACs, steps of 8*: 3, 0, 0 in all; 1, 0, 0 as cut; 1, 0, 0 statistics; 1, 0, 0 least " in text
     assert "| least squares | 80.00 (0.500, 0.400) |" in text
     assert text.endswith("ResNet-20, eager, batch 64, 0.33: too little\n")
