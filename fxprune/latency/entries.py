@@ -21,6 +21,8 @@ from fxprune.latency.stand import Stand
 
 # Rounds of a batch at first and at most; passes before them.
 ROUNDS, MOST, WARMUP = 7, 28, 2
+# Short passes may have so many times more, as long as that takes no more seconds.
+SHORT, SECONDS = 10, 5.0
 # What medians may be off by, relative to them: above the first a batch is measured longer, above the second refused.
 LONGER, REFUSED = 0.05, 0.25
 # Values that the tensors of a batch may hold together, and entries of one batch.
@@ -109,13 +111,14 @@ def steady(calls: Sequence[Timed], noise: Callable[[np.ndarray], float], what: s
         calls: they take turns.
         noise: what medians may be off by, relative to them, given seconds [calls, rounds].
         what: is measured, in words.
-        rounds, most: at first, and at most.
+        rounds, most: at first, and at most; of short passes more (``SHORT``, ``SECONDS``).
         longer, refused: the noise above which it is measured longer, and above which it is refused in the end.
 
     Raises:
         MeasurementError: it stays above ``refused``.
     """
     times = interleaved(calls, rounds, WARMUP)
+    most = int(np.clip(SECONDS / times.sum(0).mean(), most, SHORT * most))
     while noise(times) > longer and times.shape[1] < most:
         more = interleaved(calls, min(times.shape[1], most - times.shape[1]))
         times = np.concatenate([times, more], axis=1)

@@ -11,6 +11,7 @@ from torch import nn
 import fxprune
 from fxprune.errors import InputError, MeasurementError, MissingExtraError
 from fxprune.latency import backends
+from fxprune.latency.entries import steady
 from fxprune.latency.grid import LEVELS
 from fxprune.latency.layers import layers_of
 from fxprune.latency.target import machine
@@ -167,12 +168,19 @@ def test_all_kinds_of_layers(fake, target):
 
 
 def test_noise_is_said_measured_longer_and_refused(net, coupling, fake, target):
-    fake.noise = 0.15
-    with pytest.warns(UserWarning, match=r"times of layers are noisy: after 28 rounds their medians may be off by"):
+    fake.noise = 0.6
+    with pytest.warns(UserWarning, match=r"times of layers are noisy: after 280 rounds their medians may be off by"):
         fxprune.latency_table(coupling, net, target, minutes=0.001)
     fake.noise = 2.0
-    with pytest.raises(MeasurementError, match=r"must be steady enough to tell a step, and after 28 rounds"):
+    with pytest.raises(MeasurementError, match=r"must be steady enough to tell a step, and after 280 rounds"):
         fxprune.latency_table(coupling, net, target, minutes=0.001)
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1e-3, 280), (0.05, 50), (2.0, 28)])
+def test_short_passes_are_measured_more_often(seconds, rounds):
+    """As often as five seconds allow; one that does not pass the limit of noise is refused then."""
+    with pytest.raises(MeasurementError, match=f"after {rounds} rounds"):
+        steady([lambda: seconds, lambda: seconds], lambda times: 1.0, "calls")
 
 
 @pytest.mark.parametrize("said", [-0.5, 0.0, float("nan"), float("inf")])

@@ -7,12 +7,11 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, sys
+import resource
 import torch
 from fxprune.latency import heap
 
-if sys.argv[1] == "settled":
-    heap.settle()
+heap.settle()
 for turn in range(22):
     if turn == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,12 +21,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(state: str) -> int:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, state], capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="glibc's malloc")
 def test_what_is_freed_stays():
-    fresh, settled = faults("fresh"), faults("settled")
-    assert 10 * settled < fresh
+    """Twenty turns that begin anew touch 20 · 3 · 2,048 pages, as mostly happens without that block."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 3 * 2048
