@@ -172,7 +172,7 @@ def test_noise_is_said_measured_longer_and_refused(net, coupling, fake, target):
     with pytest.warns(UserWarning, match=r"times of layers are noisy: after 280 rounds their medians may be off by"):
         fxprune.latency_table(coupling, net, target, minutes=0.001)
     fake.noise = 2.0
-    with pytest.raises(MeasurementError, match=r"must be steady enough to tell a step, and after 280 rounds"):
+    with pytest.raises(MeasurementError, match=r"must be steady enough to tell a step, and after \d{3} rounds"):
         fxprune.latency_table(coupling, net, target, minutes=0.001)
 
 
