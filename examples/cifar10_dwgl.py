@@ -3,6 +3,8 @@
     python examples/cifar10_dwgl.py --row baseline   --data cifar10.npz --out runs/baseline
     python examples/cifar10_dwgl.py --row dwgl-paper --data cifar10.npz --out runs/dwgl-paper \
         --init runs/baseline/trained.safetensors
+    python examples/cifar10_dwgl.py --row baseline   --data cifar10.npz --out runs/scratch \
+        --plan runs/dwgl-paper/plan.json
     python examples/cifar10_dwgl.py --check --data cifar10.npz     # the kept checkpoints, in a minute, no training
 
 Figures are those of the last epoch on the 10,000 test images. Choices belong on ``--validation``: then 45,000 images
@@ -43,8 +45,8 @@ from fxprune.training.decay import SparseLearning
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 THRESHOLD = 1e-3
-# The images that an order by activations, what dead filters still emit, and a recovery are measured on.
-CALIBRATING = 1024
+# The images that an order by activations and a recovery read, and those on which what dead filters emit is measured.
+CALIBRATING, FOLDING = 1024, 512
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name a --row, or --check")
     if args.row and args.row != "baseline" and (args.init is None or not args.init.is_file()):
         parser.error(f"--row {args.row} starts from a trained network; give --init x.safetensors, got {args.init}")
+    if args.plan and (args.row != "baseline" or args.init):
+        parser.error("--plan makes the smaller network of another row from scratch: for --row baseline, without --init")
     args.out = args.out or Path("runs") / f"{args.row}-resnet{args.depth}"
     return args
 
@@ -136,11 +140,11 @@ class Experiment:
         model = cifar_resnet(args.depth).to(args.device)
         if args.init:
             load_model(model, args.init, device=args.device)
+        self.original = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
         if args.row == "baseline":
             return [self._baseline(model)]
         coupling = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device))
         self.coupling, self.before = coupling, evaluate(model, self.test.images, self.test.labels)
-        self.original = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
         rows = [self._row("original", self.before, model, 0)]
         model = self._pressed(model)
         if args.no_finetune:
@@ -158,7 +162,6 @@ class Experiment:
             model = fxprune.apply(model, fxprune.Plan.load(args.plan), weights="any")
         self.coupling = fxprune.analyze(model, torch.zeros(1, 3, 32, 32, device=args.device))
         if args.init:
-            self.original = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
             self._fit(model, self._press, "trained")
             self._fit(model, self._final, "continued", teacher=self.original)
         else:
@@ -184,9 +187,9 @@ class Experiment:
     def _pressed(self, model: nn.Module) -> nn.Module:
         """The ordered model after the epochs of the press."""
         args, recipe = self.args, self.recipe
-        if order := recipe.order and (args.order or recipe.order):
-            model, permutation = fxprune.order(model, self.coupling, by=order,
-                                               data=self._batches() if order == "activation" else None)
+        if order := args.order or recipe.order:
+            data = self._images(CALIBRATING).split(128) if order == "activation" else None
+            model, permutation = fxprune.order(model, self.coupling, by=order, data=data)
             self._log({"event": "order", "by": order, "permutation": repr(permutation)})
         if not args.epochs:
             return model
@@ -251,10 +254,11 @@ class Experiment:
         return {"": plan}
 
     def _finetuned(self, model: nn.Module, plan: fxprune.Plan, name: str) -> list[Row]:
-        args, data = self.args, self._batches()
-        recovery = {"recover": args.recover, "data": data, "samples": CALIBRATING} if args.recover else {}
+        args = self.args
+        recovery = {"recover": args.recover, "data": self._images(CALIBRATING).split(128), "samples": CALIBRATING}
         # What dead filters still emit (their batch norm's shift) goes into the layers that read them.
-        small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl", calibration=data, **recovery)
+        small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl",
+                              calibration=self._images(FOLDING), **(recovery if args.recover else {}))
         folds = {f.layer: [f.into, f.inexact] for f in fxprune.record(small).folds}
         self._log({"event": f"folded{name}", "into, inexact": folds})
         cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)
@@ -268,8 +272,8 @@ class Experiment:
         fit(model, self.train, self.test, config, self.args.out / name, label=f"{self.args.row} {name}",
             resume=self.args.resume, **hooks)
 
-    def _batches(self) -> Sequence[Tensor]:
-        return normalise(self.train.images[:CALIBRATING].to(self.args.device)).split(128)
+    def _images(self, count: int) -> Tensor:
+        return normalise(self.train.images[:count].to(self.args.device))
 
     def _target(self) -> float:
         return self.args.macs or PAPER[self.args.depth]

@@ -1,7 +1,7 @@
 """The rows of the CIFAR-10 experiment: what is penalised, how the vote is taken, and how much is cut.
 
-All but the baseline start from the same trained network and get the same number of epochs: of
-the press, which is without a penalty where the row has none, then, cut, of the final phase, which is the same for all.
+All but the baseline start from the same trained network and get the same number of epochs: of the press, which is
+without a penalty where the row has none, and then, cut, of the final phase, which is the same for all.
 """
 
 from __future__ import annotations

@@ -108,6 +108,14 @@ def test_a_row_needs_its_network(setting, capsys):
     assert "name a --row, or --check" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--row", "l1"], ["--row", "baseline"]])
+def test_a_plan_is_for_a_network_from_scratch(setting, capsys, words):
+    known = ["--data", str(setting / "cifar.npz"), "--init", str(setting / "init.safetensors")]
+    with pytest.raises(SystemExit):
+        cifar10_dwgl.parse([*words, *known, "--plan", "plan.json"])
+    assert "--plan makes the smaller network of another row from scratch: for --row baseline" in capsys.readouterr().err
+
+
 def test_sparse_learning_is_its_formula():
     import fxprune
     from fxprune.training.decay import SparseLearning

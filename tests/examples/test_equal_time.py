@@ -1,9 +1,18 @@
 """What is said of accuracy at equal time. (The networks' modules lie among the examples.)"""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("sklearn")
 from benchmarks import latency_accuracy
+from benchmarks.row_log import read
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "accuracy_time.md"
+
+
+def test_the_page_is_made_of_the_rows():
+    assert latency_accuracy.report(read(PAGE.with_suffix(".jsonl"))) == PAGE.read_text()
 
 
 def test_rows_are_counted_and_refusals_stand_below():

@@ -88,19 +88,25 @@ def test_resumed_run_has_the_bits_of_a_straight_one(data, tmp_path, stop_at):
     assert without_time(logs[0]) == without_time(logs[1]) == without_time(history)
 
 
-def test_a_residual_network_resumes_in_bfloat16_and_channels_last(data, tmp_path):
-    def run(folder, resume=False, after_step=None):
+def the_same_interrupted_or_not(data, folder, config, teacher=None):
+    """The values that a residual network ends with in ``folder / "straight"``, and does when it is interrupted, too."""
+    def run(name, resume=False, after_step=None):
         torch.manual_seed(0)
         model = cifar_resnet(8)
-        fit(model, *data, CONFIG, folder, resume=resume, after_step=after_step)
+        fit(model, *data, config, folder / name, resume=resume, after_step=after_step, teacher=teacher)
         return model.state_dict()
 
     calls = Counter(stop_at=5)
     with pytest.raises(Interruption):
-        run(tmp_path / "resumed", after_step=lambda model, lr: calls.count())
-    straight, resumed = run(tmp_path / "straight"), run(tmp_path / "resumed", resume=True)
+        run("resumed", after_step=lambda model, lr: calls.count())
+    straight, resumed = run("straight"), run("resumed", resume=True)
     for name, value in straight.items():
         assert torch.equal(value, resumed[name]), name
+    return straight
+
+
+def test_a_residual_network_resumes_in_bfloat16_and_channels_last(data, tmp_path):
+    the_same_interrupted_or_not(data, tmp_path, CONFIG)
 
 
 def test_resuming_a_finished_run_only_loads_it(data, tmp_path):
@@ -118,20 +124,9 @@ def test_another_seed_is_another_run(data):
 
 
 def test_a_run_with_a_teacher_and_an_average_resumes_and_ends_with_the_average(data, tmp_path):
-    config = Config(epochs=3, batch_size=8, lr=0.05, distil=0.9, ema=0.5)
-
-    def run(folder, resume=False, after_step=None):
-        torch.manual_seed(0)
-        model, teacher = cifar_resnet(8), cifar_resnet(8).eval()
-        fit(model, *data, config, folder, resume=resume, after_step=after_step, teacher=teacher)
-        return model.state_dict()
-
-    calls = Counter(stop_at=5)
-    with pytest.raises(Interruption):
-        run(tmp_path / "resumed", after_step=lambda model, lr: calls.count())
-    straight, resumed = run(tmp_path / "straight"), run(tmp_path / "resumed", resume=True)
-    for name, value in straight.items():
-        assert torch.equal(value, resumed[name]), name
+    torch.manual_seed(1)
+    config, teacher = Config(epochs=3, batch_size=8, lr=0.05, distil=0.9, ema=0.5), cifar_resnet(8).eval()
+    straight = the_same_interrupted_or_not(data, tmp_path, config, teacher)
     saved = torch.load(tmp_path / "straight" / "checkpoint.pt", weights_only=True)
     weight = "layer1.0.conv1.weight"
     assert torch.equal(straight[weight], saved["average"][f"module.{weight}"])
