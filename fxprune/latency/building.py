@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from heapq import nlargest
 from numbers import Real
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from fxprune.latency.step import step_in
 from fxprune.latency.step import widths as step_widths
 from fxprune.latency.target import Target, formatted, machine
 
-# Rounds of the whole model alone, and of the one layer that tells the step.
-WHOLE_ROUNDS, STEP_ROUNDS = 11, 9
+# Rounds of the whole model alone, and of a layer that tells the step; how many of those there are.
+WHOLE_ROUNDS, STEP_ROUNDS, STEP_LAYERS = 11, 5, 12
 # The finest level of a backend that compiles for seconds, and of the others.
 DEAR, CHEAP = 1, 2
 # How long to measure, by default.
@@ -89,12 +90,7 @@ def _begun(coupling: Coupling, stand: Stand, found: Layers, path: str | os.PathL
         table = LatencyTable.load(path)
         table.check(digest, stand.target)
         return table
-
-    def noise(seconds: np.ndarray) -> float:
-        model = Sample.of(seconds[0])
-        return model.notch / model.median
-
-    times = steady([stand.model, *_idle(stand)], noise, "the model", WHOLE_ROUNDS)
+    times = steady([stand.model, *_idle(stand)], lambda seconds: Sample.of(seconds[0]).noise, "the model", WHOLE_ROUNDS)
     idle = float(np.median(times[2])) if len(times) > 1 else 0.0
     version = f"{stand.backend.name} {stand.backend.version}".strip()
     stairs = step or _step(stand, found.layers)
@@ -104,25 +100,28 @@ def _begun(coupling: Coupling, stand: Stand, found: Layers, path: str | os.PathL
 
 def _idle(stand: Stand) -> list[Timed]:
     """A call in which nothing is done, twice: back and forth, the second never comes upon caches that the model has
-    filled, as a layer among layers does not. None on a GPU, which works behind its calls and has nothing to time then.
+    filled, as a layer among layers does not. None on a GPU, which works behind its calls and has nothing to time then,
+    and none by a runner, whose clock need not tell nothing from zero.
     """
-    if stand.target.device.startswith("cuda"):
+    if stand.target.runner or stand.target.device.startswith("cuda"):
         return []
     value = formatted(torch.ones(1, 1, 1, 1, dtype=getattr(torch, stand.target.dtype)), stand.target)
     return [stand.backend.prepare(nn.Identity().eval(), ((value,), {}))] * 2
 
 
 def _step(stand: Stand, layers: Sequence[Layer]) -> int | None:
-    """Found on the layer with the most work of those that are wide enough; None where it cannot be told."""
-    fit = [layer for layer in layers if len(layer.axes) == 2 and min(layer.full) > step_widths()[0]
-           and all(axis.grain == 1 and not axis.base for axis in layer.axes)]
+    """Found on the layers with the most work of those that are wide enough; None where it cannot be told."""
+    fit = {layer.program.key(layer.full): layer for layer in layers
+           if len(layer.axes) == 2 and min(layer.full) > step_widths()[0]
+           and all(axis.grain == 1 and not axis.base for axis in layer.axes)}
     if not fit or stand.backend.dear:
         return None
-    layer = max(fit, key=lambda layer: Wanted(layer.program, layer.full).values)
-    widths = step_widths()
-    calls = [stand.backend.prepare(*layer.program.module((layer.full[0], width), stand.target)) for width in widths]
-    times = steady(calls, lambda seconds: 0.0, "one layer over widths", STEP_ROUNDS)
-    return step_in(dict(zip(widths, np.median(times, axis=1).tolist(), strict=True)))
+    widths, found = step_widths(), list[dict[int, float]]()
+    for layer in nlargest(STEP_LAYERS, fit.values(), key=lambda layer: Wanted(layer.program, layer.full).values):
+        calls = [stand.backend.prepare(*layer.program.module((layer.full[0], width), stand.target)) for width in widths]
+        times = steady(calls, lambda seconds: 0.0, "one layer over widths", STEP_ROUNDS)
+        found.append(dict(zip(widths, np.median(times, axis=1).tolist(), strict=True)))
+    return step_in(found)
 
 
 def _checked(minutes: object, step: object) -> None:

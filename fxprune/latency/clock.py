@@ -20,7 +20,7 @@ from fxprune.capture.example import check
 from fxprune.capture.pytrees import tree_iter
 from fxprune.errors import InputError
 from fxprune.ir.example_inputs import Example, normalise
-from fxprune.latency import heap
+from fxprune.latency.samples import interleaved
 from fxprune.results import found_record
 
 
@@ -153,18 +153,11 @@ def _turns(models: list[nn.Module], example: Example, repeats: int, warmup: int)
     """Seconds, float64 [models, repeats]."""
     args, kwargs = example
     clock = _clock(_device(models[0], example))
-    found = np.empty((len(models), repeats))
-    heap.settle()
+    calls = [partial(clock, partial(model, *args, **kwargs)) for model in models]
     # Not in inference mode: what a model caches in forward would be of no use to its training afterwards. What train()
     # or eval() a module had comes back.
     with _eval(models), torch.no_grad():
-        for turn in range(-warmup, repeats):
-            order = range(len(models)) if turn % 2 == 0 else reversed(range(len(models)))
-            for k in order:
-                seconds = clock(partial(models[k], *args, **kwargs))
-                if turn >= 0:
-                    found[k, turn] = seconds
-    return found
+        return interleaved(calls, repeats, warmup)
 
 
 def _clock(device: torch.device) -> Callable[[Callable[[], Any]], float]:

@@ -1,11 +1,13 @@
 """Hold a result to its time: draw, emit, measure in turn with the original, correct, at most a few times.
 
 The table says T̂ for a plan. What the emitted module takes, measured, says by which factor models are slower than their
-layers add up to: a = measured / T̂. The next plan is drawn with that factor, and once plans lie on both sides of what
-was asked, with the one between theirs. The measured time decides, not the table's.
+layers add up to: a = measured / T̂. The next plan is drawn with that factor. Once plans lie on both sides of what was
+asked, the next one lies between the nearest two, no group wider or narrower than in both: what the table does not know
+of the layers that they have in common is in both of their times. The measured time decides, not the table's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 from fxprune.coupling.analysis import Analysis
 from fxprune.coupling.coupling import Coupling
 from fxprune.errors import BudgetError, InputError
+from fxprune.ir.groups import CouplingGroup
 from fxprune.latency.building import latency_table
 from fxprune.latency.clock import cpu_threads
 from fxprune.latency.entries import Wanted, batches, measured, steady
@@ -37,7 +40,7 @@ ATTEMPTS, HALVINGS = 5, 8
 # What is asked of a plan that corrects another, in shares of what was asked of both: the middle of what may stand.
 AIM = 1 - TOLERANCE / 3
 # Where the table says that a time cannot be reached, it may be the table that is off: by so much, tried in this order.
-OFF = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
+OFF = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 # Rounds of original and result in turn, at first and at most; the noise above which they go on.
 ROUNDS, MOST, STEADY = 11, 66, 0.01
 
@@ -88,6 +91,11 @@ class Attempt:
     asked: float
 
     @property
+    def factor(self) -> float:
+        """By which it was slower than the table says."""
+        return self.time.median / self.raw
+
+    @property
     def reached(self) -> float:
         """The time over what was asked."""
         return self.time.median / self.asked
@@ -128,7 +136,7 @@ def timed_plan(model: nn.Module, analysis: Analysis, target: Target | None, cut:
     with cpu_threads(table.target.threads):
         stand = stand_of(model, coupling, table.target)
         tried, again = _attempts(asked, stand, model, analysis, {**cut, "table": table}, table.seconds)
-        # Between what was drawn twice and what was asked there is no step: then the nearest one that is not above.
+        # No step leads from what was tried to what was asked: then the nearest one that is not above.
         under = [one for one in tried if one.not_above] if again else []
         best = tried[-1] if tried[-1].kept else max(under, key=lambda one: one.reached, default=None)
         if best is None:
@@ -161,9 +169,15 @@ def _table(model: nn.Module, coupling: Coupling, target: Target | None, cut: Cut
 def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions, whole: float
               ) -> tuple[list[Attempt], bool]:
     """The plans that were tried, the last one kept if any is; and whether there was no other one to try."""
-    def drawn(correction: float) -> Plan:
+    def drawn(correction: float, bounds: Mapping[str, Any] | None = None) -> Plan:
         options: CutOptions = {**cut, "correction": correction}
+        if bounds:
+            # Of two that name a group, the last one counts.
+            options["channels"] = {**given, **bounds}
         return draw(analysis.coupling, model, **options)
+
+    # A number would be a budget of its own, which cannot stand beside a time.
+    given: Any = cut.get("channels") or {}
 
     tried: list[Attempt] = []
     plan: Plan | None = _nearest(drawn, cut.get("correction", 1.0))
@@ -173,7 +187,7 @@ def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, 
         if tried[-1].kept or len(tried) == ATTEMPTS:
             return tried, False
         try:
-            plan = _other(tried, drawn)
+            plan = _other(tried, drawn, analysis.coupling.groups)
         except BudgetError as error:
             raise BudgetError(_missed(asked, tried)) from error
     return tried, True
@@ -185,34 +199,61 @@ def _nearest(drawn: Callable[[float], Plan], correction: float) -> Plan:
     Raises:
         BudgetError: none is, however far the table is off.
     """
-    refused: BudgetError | None = None
-    for off in OFF:
-        try:
-            return drawn(off * correction)
-        except BudgetError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
+    try:
+        return drawn(correction)
+    except BudgetError:
+        for off in OFF:
+            with suppress(BudgetError):
+                return drawn(off * correction)
+        raise
 
 
-def _other(tried: Sequence[Attempt], drawn: Callable[[float], Plan]) -> Plan | None:
-    """A plan that was not tried: by what the last one took, or, once plans lie on both sides of what was asked, by a
-    factor between theirs; None where there is no step between them."""
+def _other(tried: Sequence[Attempt], drawn: Callable[..., Plan], groups: Mapping[str, CouplingGroup]) -> Plan | None:
+    """A plan that was not tried: by what the last one took, or, once plans lie on both sides of what was asked, by what
+    the nearest of each side took; None where there is none."""
     below = max((one for one in tried if one.reached <= AIM), key=lambda one: one.reached, default=None)
     above = min((one for one in tried if one.reached > AIM), key=lambda one: one.reached, default=None)
     if below is None or above is None:
-        plan = _nearest(drawn, tried[-1].time.median / (AIM * tried[-1].raw))
+        plan = _nearest(drawn, tried[-1].factor / AIM)
         return plan if _same(plan, tried) is None else None
-    fast, slow = below.correction, above.correction
-    correction = fast + (AIM - below.reached) / (above.reached - below.reached) * (slow - fast)
+    between = _between(below, above, tried, drawn, groups)
+    if between is not None:
+        return between
+    # One step is all that lies between them, and what it saves is too much: others, from either of its sides.
+    for one, other in ((above, below), (below, above)):
+        held = {name: bounds for name, bounds in _box(one.plan, one.plan, groups).items()
+                if one.plan.widths.get(name) != other.plan.widths.get(name)}
+        with suppress(BudgetError):
+            plan = drawn(one.factor / AIM, held)
+            if _same(plan, tried) is None:
+                return plan
+    return None
+
+
+def _between(below: Attempt, above: Attempt, tried: Sequence[Attempt], drawn: Callable[..., Plan],
+             groups: Mapping[str, CouplingGroup]) -> Plan | None:
+    """A plan that was not tried, no group wider or narrower than in both of these; as if the time rose with the table's
+    from the one to the other."""
+    bounds = _box(below.plan, above.plan, groups)
+    fast, slow = below.asked / below.raw, above.asked / above.raw
+    way = (AIM - below.reached) / (above.reached - below.reached)
+    correction = below.asked / (below.raw + way * (above.raw - below.raw))
     for _ in range(HALVINGS):
-        plan = drawn(correction)
+        plan = drawn(correction, bounds)
         same = _same(plan, tried)
         if same is None:
             return plan
         fast, slow = (correction, slow) if same.reached <= AIM else (fast, correction)
         correction = (fast + slow) / 2
     return None
+
+
+def _box(one: Plan, other: Plan, groups: Mapping[str, CouplingGroup]) -> dict[str, tuple[float, float]]:
+    """The least and the most that each group keeps in either, as fractions that name no width but that one."""
+    widths = {name: sorted(plan.widths.get(name, group.size) for plan in (one, other))
+              for name, group in groups.items() if not group.frozen}
+    return {name: ((low - 0.5) / groups[name].size, (high - 0.5) / groups[name].size)
+            for name, (low, high) in widths.items()}
 
 
 def _same(plan: Plan, tried: Sequence[Attempt]) -> Attempt | None:
@@ -226,11 +267,8 @@ def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small:
     def relative(times: np.ndarray) -> np.ndarray:
         return times[1] / times[0] if asked.seconds is None else times[1]
 
-    def noise(times: np.ndarray) -> float:
-        sample = Sample.of(relative(times))
-        return sample.notch / sample.median
-
-    times = steady([stand.model, call], noise, "the model and the pruned one", ROUNDS, MOST, STEADY, TOLERANCE)
+    times = steady([stand.model, call], lambda times: Sample.of(relative(times)).noise, "the model and the pruned one",
+                   ROUNDS, MOST, STEADY, TOLERANCE)
     original = float(np.median(times[0]))
     time = Sample.of(relative(times)).times(original if asked.seconds is None else 1.0)
     options: Any = plan.options["latency"]

@@ -98,7 +98,11 @@ def filled(stand: Stand, layers: Iterable[Layer], axes: Callable[[Layer, int], l
 def measured(batch: Sequence[Wanted], stand: Stand, whole: float) -> dict[str, Sample]:
     """One batch, as `filled`."""
     calls = [stand.backend.prepare(*entry.program.module(entry.lengths, stand.target)) for entry in batch]
-    times = steady([stand.model, *calls], lambda seconds: float(np.median(_notches(seconds[1:]))), "layers")
+
+    def noise(seconds: np.ndarray) -> float:
+        return float(np.median([Sample.of(row).noise for row in seconds[1:]]))
+
+    times = steady([stand.model, *calls], noise, "layers")
     factor = whole / float(np.median(times[0]))
     return {entry.key: Sample.of(row).times(factor) for entry, row in zip(batch, times[1:], strict=True)}
 
@@ -132,9 +136,3 @@ def steady(calls: Sequence[Timed], noise: Callable[[np.ndarray], float], what: s
         warnings.warn(f"times of {what} are noisy: after {times.shape[1]} rounds their medians may be off by "
                       f"{left:.0%}", stacklevel=2)
     return times
-
-
-def _notches(seconds: np.ndarray) -> np.ndarray:
-    """What each median may be off by, relative to it."""
-    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75], axis=1)
-    return 1.57 * (high - low) / np.sqrt(seconds.shape[1]) / middle

@@ -3,7 +3,7 @@
 glibc hands a large block back to the system when it is freed, and whoever wants it again pays for each of its pages.
 It does so above a threshold, which rises to the largest block that was ever freed, up to 32 MiB (mallopt(3),
 ``M_MMAP_THRESHOLD``). So the activations of a small model cost page faults until, by chance, something larger comes by:
-measured before and after that, MobileNetV2 differs by a quarter, and not all of its layers alike.
+measured before and after that, MobileNetV2 differs by a third (`benchmarks/heap.py`), and not all of its layers alike.
 """
 
 import torch

@@ -29,8 +29,8 @@ class Sample:
         count: how many passes were timed.
 
     >>> sample = Sample.of(np.array([0.010, 0.011, 0.012, 0.013, 0.014]))
-    >>> sample.median, sample.count, round(sample.notch, 5)
-    (0.012, 5, 0.0014)
+    >>> sample.median, sample.count, round(sample.noise, 2)
+    (0.012, 5, 0.12)
     """
 
     median: float
@@ -45,9 +45,9 @@ class Sample:
         return cls(float(middle), float(low), float(high), len(seconds))
 
     @property
-    def notch(self) -> float:
-        """Seconds by which the median may be off."""
-        return 1.57 * (self.high - self.low) / math.sqrt(self.count)
+    def noise(self) -> float:
+        """The share of it by which the median may be off."""
+        return 1.57 * (self.high - self.low) / math.sqrt(self.count) / self.median
 
     def times(self, factor: float) -> "Sample":
         """The same sample on a machine that is slower by that factor."""

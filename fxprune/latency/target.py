@@ -143,7 +143,10 @@ def batched(inputs: Inputs, batch: int | None) -> Inputs:
 
 def placed(module: nn.Module, target: Target) -> nn.Module:
     """A copy of the module in eval mode, as the target has it: device, dtype and memory format."""
-    moved = deep_copy(module).eval().requires_grad_(False).to(target.device, getattr(torch, target.dtype))
+    moved = deep_copy(module).eval().to(target.device, getattr(torch, target.dtype))
+    for weight in moved.parameters():
+        # Without gradients attention is one operator, which the quick exporter to ONNX does not know.
+        weight.requires_grad_(weight.is_floating_point())
     # Only four-dimensional weights have channels last.
     return moved.to(memory_format=MEMORY_FORMATS[target.memory_format])
 

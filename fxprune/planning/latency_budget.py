@@ -22,7 +22,7 @@ This file knows groups, scores and a price; it knows nothing of operators, of cl
 
 import heapq
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,8 +79,10 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
     >>> found.kept["conv"].tolist(), found.seconds, found.dead  # the fourth step is the first that saves anything
     ([4, 5, 6, 7], 1.0, {'conv': 3})
     """
-    state = Standing(prices, limit, bounds, stairs_of(groups, scores, budget, shapes or {}, copies or {}),
-                   np.array([sizes[name] for name in groups], np.int64))
+    def stairs_within(budget: Budget) -> list[Stairs]:
+        return stairs_of(groups, scores, budget, shapes or {}, copies or {})
+
+    state = Standing(prices, limit, bounds, stairs_within(budget), np.array([sizes[name] for name in groups], np.int64))
     if budget.scope == "uniform":
         _cut_alike(state)
     else:
@@ -89,8 +91,9 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
         state = _exchanged(state)
     kept = {name: np.arange(len(score)) for name, score in scores.items()}
     kept |= {stairs.name: best(scores[stairs.name], stairs.size - stairs.gone(state)) for stairs in state.stairs}
-    return TimedCut(kept, prices(state.widths), {stairs.name: state.dead(stairs) for stairs in state.stairs
-                                          if state.dead(stairs)})
+    # Whatever a group may lose by what was asked, of its own it may lose more at no gain.
+    dead = {stairs.name: state.dead(stairs) for stairs in stairs_within(replace(budget, bounds={}))}
+    return TimedCut(kept, prices(state.widths), {name: count for name, count in dead.items() if count})
 
 
 def _cut_dearest_last(state: Standing) -> None:

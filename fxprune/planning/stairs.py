@@ -165,8 +165,8 @@ class Standing:
 
     def dead(self, stairs: Stairs) -> int:
         """Further channels whose removal saves no time."""
-        here = self.level[stairs.place]
-        levels = np.arange(here + 1, len(stairs.ends))
+        gone = stairs.size - int(self.widths[stairs.place])
+        levels = np.flatnonzero(stairs.ends > gone)
         idle = self.saved(stairs, self.at(stairs, levels)) <= NOTHING * self.limit
         count = len(idle) if idle.all() else int(np.argmin(idle))
-        return int(stairs.ends[here + count] - stairs.ends[here])
+        return int(stairs.ends[levels[count - 1]]) - gone if count else 0

@@ -78,8 +78,8 @@ def test_likes_are_measured_once(net, coupling, fake, target):
     assert len(layers) == 7 and len(distinct) == 5
     # At a step of 4, widths of 16 and of 24 are measured at 4 lengths each: two layers have both, three have one.
     assert len(table.entries) == 2 * 16 + 3 * 4
-    # What was prepared besides is the whole model. (The mean has no weights to be told by.)
-    # And the model, and a call in which nothing is done.
+    # What was prepared besides: the whole model, and a call in which nothing is done. (The mean's calls have no weights
+    # to be told by.)
     assert len(fake.prepared) == 2 + len(table.entries)
 
 

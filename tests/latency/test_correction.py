@@ -63,11 +63,11 @@ def test_a_plan_holds_target_and_table_and_is_drawn_again_from_what_it_holds(net
     plan = fxprune.record(small).plan
     plan.save(tmp_path / "plan.json")
     held = fxprune.Plan.load(tmp_path / "plan.json").options
-    assert held["budget"] == {"latency_ms": pytest.approx(700 * table.seconds)}
+    assert held["budget"]["latency_ms"] == pytest.approx(700 * table.seconds)
     assert held["latency"]["target"] == table.target.to_dict() and held["latency"]["table"] == table.digest
     assert held["latency"]["correction"] > 1.1 and held["round_to"] == table.step == 4
     again = fxprune.plan(coupling, net, **held["budget"], table=table, correction=held["latency"]["correction"])
-    assert again == plan
+    assert again == plan and set(held["budget"]) <= {"latency_ms", "channels"}
 
 
 def test_a_table_that_is_off_is_corrected(net, fake, target):
@@ -119,44 +119,81 @@ def test_a_machine_that_is_slower_by_now_keeps_the_same_share(net, fake, target)
     assert timing.predicted == pytest.approx(timing.measured, rel=0.01)
 
 
-def drawn_at(factor, steps=1000):
-    """A plan that says by which factor it was drawn, to the step."""
-    return SimpleNamespace(widths={"stem": round(factor * steps)})
+class Drawn:
+    """What draws plans of two groups of 100 channels, of which ``narrow`` is cut first; a channel takes a hundredth. It
+    notes by which factors, and within which bounds, it was asked."""
+
+    groups = {name: SimpleNamespace(size=100, frozen=False) for name in ("narrow", "wide")}
+
+    def __init__(self, step=1, narrow=(20, 60)):
+        self.step, self.narrow, self.asked = step, narrow, []
+
+    def __call__(self, factor, bounds=None):
+        self.asked.append((factor, bounds))
+        least, most = {"narrow": self.narrow[0], "wide": 20}, {"narrow": self.narrow[1], "wide": 100}
+        for name, (low, high) in (bounds or {}).items():
+            least[name], most[name] = round(100 * low + 0.5), round(100 * high + 0.5)
+        room = int(100 / factor + 1e-4)
+        narrow = min(max(room - most["wide"], least["narrow"]), most["narrow"]) // self.step * self.step
+        wide = min(room - narrow, most["wide"]) // self.step * self.step
+        if wide < least["wide"]:
+            raise BudgetError("cannot be reached")
+        return SimpleNamespace(widths={"narrow": narrow, "wide": wide})
 
 
-def attempt(factor, reached, steps=1000):
-    return correction.Attempt(drawn_at(factor, steps), 1.0, factor, 2.0, Sample(reached, reached, reached, 9), 1.0)
+def tried(reached, narrow, wide):
+    """An attempt at a time of 1, of these widths, which took so long."""
+    plan, time = SimpleNamespace(widths={"narrow": narrow, "wide": wide}), Sample(reached, reached, reached, 9)
+    return correction.Attempt(plan, (narrow + wide) / 100, 1.0, 2.0, time, 1.0)
 
 
-def test_plans_on_both_sides_are_drawn_between():
-    """So that they take a hundredth less than what was asked: what is measured may then be off to either side."""
-    assert correction._other([attempt(1.0, 1.3)], drawn_at) == drawn_at(1.3 / 0.99)
-    assert correction._other([attempt(1.0, 0.79), attempt(0.8, 1.19)], drawn_at) == drawn_at(0.9)
-    assert correction._other([attempt(1.0, 0.79), attempt(0.8, 1.19), attempt(0.9, 0.89)], drawn_at) == drawn_at(
-        0.9 - 0.1 / 3)
+def other(attempts, draw):
+    found = correction._other(attempts, draw, draw.groups)
+    return found and found.widths
 
 
-@pytest.mark.parametrize(("reached", "found"), [((0.99, 1.5), 89), ((0.5, 1.01), 89)])
-def test_what_was_tried_is_passed_over_for_another_plan_between(reached, found):
+def test_what_the_first_plan_took_corrects_the_second():
+    """So that it takes a hundredth less than what was asked: what is measured may then be off to either side."""
+    draw = Drawn()
+    assert other([tried(1.3, 20, 80)], draw) == {"narrow": 20, "wide": 56}
+    assert draw.asked == [(pytest.approx(1.3 / 0.99), None)]
+
+
+def test_plans_on_both_sides_have_the_next_one_between_them():
+    """No group is wider or narrower than in both, and the time is taken to rise with the table's."""
+    draw = Drawn()
+    assert other([tried(0.79, 30, 60), tried(1.19, 40, 90)], draw) == {"narrow": 30, "wide": 80}
+    (factor, bounds), = draw.asked
+    assert factor == pytest.approx(100 / 110)
+    assert bounds == {"narrow": (0.295, 0.395), "wide": (0.595, 0.895)}
+    assert other([tried(0.5, 20, 20), tried(0.79, 30, 60), tried(2.0, 60, 90), tried(1.19, 40, 90)], Drawn()) == {
+        "narrow": 30, "wide": 80}
+
+
+@pytest.mark.parametrize(("fast", "slow", "found"), [(0.985, 1.5, 62), (0.5, 0.9900001, 62)])
+def test_what_was_tried_is_passed_over_for_another_plan_between(fast, slow, found):
     """The factor between two plans leads to one of them, near which it lies; it is halved from there."""
-    tried = [attempt(0.93, reached[0], 100), attempt(0.85, reached[1], 100)]
-
-    def drawn(factor):
-        return drawn_at(0.93 if factor > 0.925 else 0.85 if factor < 0.855 else factor, 100)
-
-    assert correction._other(tried, drawn).widths == {"stem": found}
+    draw = Drawn()
+    assert other([tried(fast, 30, 60), tried(slow, 30, 65)], draw) == {"narrow": 30, "wide": found}
+    assert len(draw.asked) > 1
 
 
-def test_where_no_step_lies_between_there_is_no_other_plan():
-    drawn = []
+def test_beside_one_step_that_saves_too_much_others_are_taken():
+    """From the plan above, or where that cannot be, from the one below; the step itself stays as it is there."""
+    draw = Drawn(step=10)
+    assert other([tried(0.8, 20, 80), tried(1.1, 30, 80)], draw) == {"narrow": 30, "wide": 60}
+    assert draw.asked[-1] == (pytest.approx(1.0 / 0.99), {"narrow": (0.295, 0.295)})
+    assert len(draw.asked) == correction.HALVINGS + 1
+    assert other([tried(0.6, 50, 20), tried(1.1, 60, 20)], draw) == {"narrow": 50, "wide": 60}
+    assert draw.asked[-1] == (pytest.approx(6 / 7 / 0.99), {"narrow": (0.495, 0.495)})
 
-    def coarse(factor):
-        drawn.append(factor)
-        return drawn_at(factor, 10)
 
-    assert correction._other([attempt(0.9, 0.8, 10), attempt(0.8, 1.2, 10)], coarse) is None
-    assert len(drawn) == correction.HALVINGS and drawn[-1] == pytest.approx(0.85, abs=1e-3)
-    assert correction._other([attempt(1.0, 1.02, 10)], coarse) is None and len(drawn) == correction.HALVINGS + 1
+def test_where_no_step_is_left_there_is_no_other_plan():
+    draw = Drawn(step=50, narrow=(0, 0))
+    assert other([tried(1.02, 0, 50)], draw) is None and len(draw.asked) == 2
+    draw = Drawn(narrow=(20, 20))
+    assert other([tried(0.8, 20, 60), tried(1.2, 20, 61)], draw) is None
+    assert len(draw.asked) == correction.HALVINGS + 2
 
 
 def test_what_the_table_says_cannot_be_reached_is_tried(net, fake, target):

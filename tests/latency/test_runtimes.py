@@ -10,6 +10,7 @@ import fxprune
 from fxprune.errors import InputError, MeasurementError
 from fxprune.latency.backends import BACKENDS, backend_for, register_backend
 from fxprune.latency.layers import layers_of
+from fxprune.latency.target import placed
 
 X = ((torch.rand(1, 3, 8, 8),), {})
 
@@ -26,6 +27,16 @@ def test_onnx_runtime_runs_layers_and_models():
     assert backend.prepare(net(), X)() > 0
     layer = layers_of(fxprune.analyze(net(), X[0][0])).layers[0]
     assert backend.prepare(*layer.program.module((4,), target))() > 0
+
+
+def test_attention_without_gradients_is_exported_without_a_word(capfd):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval().requires_grad_(False)
+    target = fxprune.Target(threads=1, backend="onnxruntime")
+    assert backend_for(target).prepare(placed(layer, target), ((torch.randn(1, 5, 16),), {}))() > 0
+    assert not any(weight.requires_grad for weight in layer.parameters())
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("place", "kind"), [("{model}", "onnx"), ("{exported}", "pt2")])
@@ -45,6 +56,13 @@ def test_a_runner_that_fails_or_prints_no_number(code, message):
     target = fxprune.Target(runner=f'{sys.executable} -c "{code}" {{exported}}')
     with pytest.raises(MeasurementError, match=message):
         backend_for(target).prepare(net(), X)()
+
+
+def test_a_runner_is_not_asked_what_nothing_takes():
+    """It may round that to 0, which no clock may say."""
+    target = fxprune.Target(runner=f'{sys.executable} -c "print(2.5)" {{exported}}')
+    table = fxprune.latency_table(fxprune.analyze(net(), X[0][0]), net(), target, minutes=0.001)
+    assert table.idle == 0 and table.seconds == pytest.approx(0.0025)
 
 
 def test_a_runner_that_is_not_there():

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,13 @@ from latency_nets import Residual  # type: ignore[import-not-found]
 
 import fxprune
 from benchmarks import latency_budget as budget
+from benchmarks.row_log import read
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "latency.md"
+
+
+def test_the_page_is_made_of_the_rows():
+    assert budget.report(read(PAGE.with_suffix(".jsonl"), budget.row_of)) == PAGE.read_text()
 
 
 def test_the_doctests_of_the_benchmark():

@@ -1,7 +1,8 @@
 """The cut by the clock: within the time, as much as fits, at the least score; prices are made up here."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -124,6 +125,15 @@ def test_steps_that_save_nothing_are_merged_or_given_back():
     # Below 16, a's next stair is at 8: seven channels for nothing on the way there, and the fourth of b fits as well.
     assert {name: len(kept) for name, kept in found.kept.items()} == {"a": 8, "b": 8}
     assert found.seconds == 16.0 and found.dead == {"a": 7}
+
+
+def test_what_is_dead_is_so_within_bounds_as_well():
+    terms, scores = [Product((0,), step=8), Product((1,))], {"a": [0.1] * 15 + [10.0], "b": [1.0] * 8}
+    bounds = {"a": (Fraction(8, 16), Fraction(1)), "b": (Fraction(1), Fraction(1))}
+    found = cut_to_time(20.0, Prices(terms), replace(budget(), bounds=bounds), ("a", "b"), {"a": 16, "b": 8},
+                        {name: np.asarray(score) for name, score in scores.items()})
+    assert {name: len(kept) for name, kept in found.kept.items()} == {"a": 8, "b": 8}
+    assert found.dead == {"a": 7}
 
 
 def test_round_to_min_channels_and_small_groups_last():
