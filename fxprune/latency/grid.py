@@ -14,6 +14,8 @@ from itertools import product
 
 import numpy as np
 
+from fxprune.planning.budget import step_within
+
 # Shares of the full length, by level.
 LEVELS = ((0.0, 1.0), (0.0, 0.5, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875,
                                                                      1.0))
@@ -27,14 +29,14 @@ def along(full: int, base: int, grain: int, step: int, level: int) -> tuple[int,
         full: its length as it is.
         base: how much of it no group owns.
         grain: how much it loses with one channel (H·W behind a flatten).
-        step: widths are multiples of it, where they are as long as that.
+        step: widths are multiples of it, or of what `step_within` makes of it in narrow groups.
         level: how finely.
 
     >>> along(64, 0, 1, 8, 2), along(20, 0, 1, 8, 0), along(3, 0, 1, 8, 1), along(196, 0, 49, 1, 1)
-    ((8, 16, 32, 48, 64), (8, 16, 20), (1, 3), (49, 98, 196))
+    ((8, 16, 32, 48, 64), (4, 20), (1, 3), (49, 98, 196))
     """
     owned = (full - base) // grain
-    unit = step if owned >= step else 1
+    unit = step_within(owned, step)
     least = unit if owned > unit else 1
     wanted = {max(least, int(share * owned) // unit * unit) for share in LEVELS[level]} | {owned}
     return tuple(base + grain * width for width in sorted(wanted))

@@ -21,6 +21,7 @@ from fxprune.latency.lookup_file import document, read
 from fxprune.latency.samples import Sample
 from fxprune.latency.stand import layers_at, model_digest, stand_of
 from fxprune.latency.target import Target, machine
+from fxprune.planning.budget import step_within
 from fxprune.planning.stairs import Prices
 
 # The level at which what is missing is measured.
@@ -189,7 +190,7 @@ class LatencyTable:
 class LayerTime:
     """The time of one layer, as a `fxprune.planning.stairs.Term`.
 
-    A width between two multiples of ``step`` costs what the upper one costs.
+    A width between two multiples of what ``step`` is in its group costs what the upper one costs.
     """
 
     layer: Layer
@@ -207,5 +208,5 @@ class LayerTime:
                              for axis, full in zip(self.layer.axes, self.layer.full, strict=True)])
 
     def _paid(self, axis: Length, widths: np.ndarray, full: int) -> np.ndarray:
-        unit = self.step * axis.grain
+        unit = step_within((full - axis.base) // axis.grain, self.step) * axis.grain
         return np.minimum(axis.base + -(-(axis(widths) - axis.base) // unit) * unit, full)

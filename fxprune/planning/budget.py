@@ -37,6 +37,8 @@ from fxprune.planning.scopes import PRICES, SCOPES, Blocks, Going, keys, saved_b
 
 # The least and the most of a group that is kept.
 Bounds = tuple[Fraction, Fraction]
+# How many steps a group must have, lest they are eased.
+CHOICES = 4
 KINDS = ("macs", "params", "channels", "threshold", "latency", "latency_ms")
 
 
@@ -53,6 +55,7 @@ class Budget:
         min_channels: the fewest channels that a group may keep.
         per: ``"macs"`` or ``"params"``: what scores are priced in; None for as they are.
         bounds: the least and the most that is kept of some groups, by name; ``channels`` keeps the most.
+        eased: ``round_to`` is what a processor likes and nobody demands: `step_within` says what it is in a group.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class Budget:
     min_channels: int = 1
     per: str | None = None
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    eased: bool = False
 
     @classmethod
     def of(cls, *, macs: float | None = None, params: float | None = None, channels: float | None = None,
@@ -193,7 +197,23 @@ def _share(size: int, fraction: Fraction) -> int:
 
 def step_of(size: int, budget: Budget) -> int:
     """How many channels go at a time in a group of this size."""
+    if budget.eased:
+        return step_within(size, budget.round_to)
     return budget.round_to if size >= budget.round_to else 1
+
+
+def step_within(size: int, step: int) -> int:
+    """How many channels go at a time in a group of this size, where processors like multiples of a step: half of it, a
+    quarter and so on in groups that would have too few to choose from; 1 in those that are smaller than one.
+
+    >>> [step_within(size, 16) for size in (64, 48, 24, 16, 12)]
+    [16, 8, 4, 4, 1]
+    """
+    if size < step:
+        return 1
+    while step > 1 and size < CHOICES * step:
+        step //= 2
+    return step
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +301,7 @@ def blocks_of(name: str, score: np.ndarray, budget: Budget, copies: int = 1) -> 
 
 def _phases(block: Blocks, budget: Budget) -> np.ndarray:
     """0: must go. 1: in order. 2: groups too small for the multiple, the last resort."""
-    phases = np.full(len(block.ends), 1 if step_of(len(block.score), budget) == budget.round_to else 2)
+    phases = np.full(len(block.ends), 1 if len(block.score) >= budget.round_to else 2)
     phases[:forced(block, budget)] = 0
     return phases
 

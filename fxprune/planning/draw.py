@@ -73,7 +73,7 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
             ``"isomorphic"`` among groups of like shape; ``"uniform"`` cuts all groups alike.
         per: ``"macs"`` or ``"params"``: scores are divided by what a channel costs.
         round_to: widths are multiples of it, in groups of that size or more; 1 where None, and with ``latency`` what
-            the table found to be good.
+            the table found to be good, or, in groups of less than four times that, a half, a quarter and so on of it.
         groups: what may be cut: ``"auto"``, group names, patterns over layer names, or groups.
         ignore: module names, patterns or modules whose channels, read or written, stay.
         min_channels: the fewest channels that a group may keep.
@@ -95,12 +95,14 @@ def plan(coupling: "Coupling", model: torch.nn.Module, *, macs: float | None = N
                "latency_ms": latency_ms, "widths": widths}
     limit = TimeLimit.of(targets, table, table_check, correction)
     patterns = channels if isinstance(channels, Mapping) else None
-    round_to = round_to if round_to is not None else limit.table.step if limit else 1
+    liked = limit.table.step if limit and round_to is None else 0
+    round_to = liked or (1 if round_to is None else round_to)
     shallow = depth is not None and depth != AUTO_DEPTH and all(value is None for value in targets.values())
     budgets = {"channels": 1} if shallow else _budgets(targets, limit, patterns)
     data = as_data(data, loss, samples)
     choice = chosen(coupling, criterion, scope, per, data, next(iter(budgets)))
     budget = Budget.of(**budgets, scope=choice.scope, round_to=round_to, min_channels=min_channels, per=choice.per)
+    budget = replace(budget, eased=bool(liked))
     resolve_vote(vote)
     check_model(coupling, model)
     roles = Roles.of(coupling.groups, uniform)

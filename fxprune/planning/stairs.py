@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fxprune.ir.costs import Count
-from fxprune.planning.budget import Budget, blocks_of, forced, ranking, step_of
+from fxprune.planning.budget import Budget, blocks_of, forced, ranking
 from fxprune.planning.scopes import keys
 
 # Seconds, relative to the whole, below which nothing is saved.
@@ -84,9 +84,9 @@ def stairs_of(groups: Sequence[str], scores: Mapping[str, np.ndarray], budget: B
     stairs: list[Stairs] = []
     for block, key in zip(blocks, keys(blocks, budget.scope, {}, shapes), strict=True):
         size, harm = len(block.score), np.cumsum(key * block.channels * block.copies)
-        step, gone = step_of(size, budget), forced(block, budget)
+        gone = forced(block, budget)
         ends, harm = np.append(0, block.ends)[gone:], np.append(0.0, harm)[gone:]
-        stairs.append(Stairs(block.group, groups.index(block.group), size, ends, harm, step != budget.round_to))
+        stairs.append(Stairs(block.group, groups.index(block.group), size, ends, harm, size < budget.round_to))
     return stairs
 
 

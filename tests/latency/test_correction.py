@@ -211,6 +211,18 @@ def test_what_the_table_says_cannot_be_reached_is_tried(net, fake, target):
     assert 0.97 * timing.asked <= timing.measured <= timing.asked
 
 
+def test_what_the_target_likes_is_eased_in_narrow_groups_and_what_is_demanded_is_not(fake, target):
+    torch.manual_seed(0)
+    narrow, fake.step = Residual(16, 24).eval(), 16
+    coupling = fxprune.analyze(narrow, X)
+    table = fxprune.latency_table(coupling, narrow, target)
+    plan = fxprune.plan(coupling, narrow, latency=0.5, table=table)
+    assert plan.options["round_to"] == 16 and {width % 4 for width in plan.widths.values()} == {0}
+    assert any(width % 16 for width in plan.widths.values())
+    with pytest.raises(BudgetError, match="cannot be reached"):
+        fxprune.plan(coupling, narrow, latency=0.5, table=table, round_to=16)
+
+
 def test_milliseconds(net, fake, target):
     asked = 600 * took(fake, net)
     timing = fxprune.record(fxprune.compress(net, X, latency_ms=asked, target=target, round_to=1)).latency
@@ -321,6 +333,7 @@ def test_nearly_steady_times_are_measured_until_they_are(net, fake, target):
     ({"latency": 0.5, "channels": 0.5},
      r"latency= may have macs=, params= and channels= by pattern beside it, got channels=; drop one"),
     ({"latency": 0.5, "macs": 2}, r"macs must be the fraction kept, in \(0, 1\], got 2"),
+    ({"latency": 0.5, "round_to": 0}, r"round_to must be an integer >= 1, got 0"),
 ])
 def test_budgets_that_make_no_sense(net, fake, target, options, message):
     with pytest.raises(BudgetError, match=message):

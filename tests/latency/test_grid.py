@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from fxprune.latency.grid import LEVELS, along, between, points
+from fxprune.planning.budget import step_within
 
 
 def test_levels_hold_those_before():
-    for full, base, grain, step in ((64, 0, 1, 8), (100, 4, 1, 8), (48, 0, 4, 1), (7, 0, 1, 8), (1, 0, 1, 1)):
+    for full, base, grain, step in ((64, 0, 1, 8), (100, 4, 1, 8), (48, 0, 4, 1), (20, 0, 1, 8), (7, 0, 1, 8),
+                                    (1, 0, 1, 1)):
         levels = [set(along(full, base, grain, step, level)) for level in range(len(LEVELS))]
         assert all(a <= b for a, b in zip(levels, levels[1:], strict=False))
         for lengths in levels:
             assert max(lengths) == full and all((n - base) % grain == 0 and n > base for n in lengths)
             owned = [(n - base) // grain for n in lengths - {full}]
-            assert (full - base) // grain < step or all(n % step == 0 for n in owned)
+            assert all(n % step_within((full - base) // grain, step) == 0 for n in owned)
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)))

@@ -127,6 +127,20 @@ def test_steps_that_save_nothing_are_merged_or_given_back():
     assert found.seconds == 16.0 and found.dead == {"a": 7}
 
 
+def test_a_step_that_nobody_demands_is_eased_in_narrow_groups():
+    terms, scores = [Product((0,)), Product((1,))], {"a": np.ones(16), "b": np.ones(64)}
+
+    def widths(eased, limit):
+        found = cut_to_time(limit, Prices(terms), replace(budget(round_to=16), eased=eased), ("a", "b"),
+                            {"a": 16, "b": 64}, scores)
+        return {name: len(kept) for name, kept in found.kept.items()}
+
+    assert widths(eased=True, limit=20.0) == {"a": 4, "b": 16}
+    assert widths(eased=False, limit=32.0) == {"a": 16, "b": 16}
+    with pytest.raises(BudgetError, match="the least that these groups reach is 3.2e"):
+        widths(eased=False, limit=31.0)
+
+
 def test_what_is_dead_is_so_within_bounds_as_well():
     terms, scores = [Product((0,), step=8), Product((1,))], {"a": [0.1] * 15 + [10.0], "b": [1.0] * 8}
     bounds = {"a": (Fraction(8, 16), Fraction(1)), "b": (Fraction(1), Fraction(1))}
