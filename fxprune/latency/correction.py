@@ -41,8 +41,8 @@ ATTEMPTS, HALVINGS = 5, 8
 AIM = 1 - TOLERANCE / 3
 # Where the table says that a time cannot be reached, it may be the table that is off: by so much, tried in this order.
 OFF = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
-# Rounds of original and result in turn, at first and at most; the noise above which they go on.
-ROUNDS, MOST, STEADY = 11, 66, 0.01
+# Rounds of original and result in turn, at first; the noise above which they go on.
+ROUNDS, STEADY = 11, 0.01
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,15 @@ def _table(model: nn.Module, coupling: Coupling, target: Target | None, cut: Cut
 def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, cut: CutOptions, whole: float
               ) -> tuple[list[Attempt], bool]:
     """The plans that were tried, the last one kept if any is; and whether there was no other one to try."""
+    # By pattern: a number would be a budget of its own, which cannot stand beside a time.
+    given: Any = cut.get("channels") or {}
+
     def drawn(correction: float, bounds: Mapping[str, Any] | None = None) -> Plan:
         options: CutOptions = {**cut, "correction": correction}
         if bounds:
             # Of two that name a group, the last one counts.
             options["channels"] = {**given, **bounds}
         return draw(analysis.coupling, model, **options)
-
-    # A number would be a budget of its own, which cannot stand beside a time.
-    given: Any = cut.get("channels") or {}
 
     tried: list[Attempt] = []
     plan: Plan | None = _nearest(drawn, cut.get("correction", 1.0))
@@ -268,7 +268,7 @@ def _measured(asked: Asked, stand: Stand, coupling: Coupling, plan: Plan, small:
         return times[1] / times[0] if asked.seconds is None else times[1]
 
     times = steady([stand.model, call], lambda times: Sample.of(relative(times)).noise, "the model and the pruned one",
-                   ROUNDS, MOST, STEADY, TOLERANCE)
+                   ROUNDS, STEADY, TOLERANCE)
     original = float(np.median(times[0]))
     time = Sample.of(relative(times)).times(original if asked.seconds is None else 1.0)
     options: Any = plan.options["latency"]

@@ -19,10 +19,10 @@ from fxprune.latency.layers import Layer
 from fxprune.latency.samples import Sample, Timed, interleaved
 from fxprune.latency.stand import Stand
 
-# Rounds of a batch at first and at most; passes before them.
-ROUNDS, MOST, WARMUP = 7, 28, 2
-# Short passes may have so many times more, as long as that takes no more seconds.
-SHORT, SECONDS = 10, 5.0
+# Rounds of a batch at first, and where they take more seconds than that; passes before them.
+ROUNDS, FEW, WARMUP = 7, 5, 2
+# As long as there is noise, so many times more, within so many seconds.
+OFTEN, SECONDS = 40, 12.0
 # What medians may be off by, relative to them: above the first a batch is measured longer, above the second refused.
 LONGER, REFUSED = 0.05, 0.25
 # Values that the tensors of a batch may hold together, and entries of one batch.
@@ -108,23 +108,23 @@ def measured(batch: Sequence[Wanted], stand: Stand, whole: float) -> dict[str, S
 
 
 def steady(calls: Sequence[Timed], noise: Callable[[np.ndarray], float], what: str, rounds: int = ROUNDS,
-           most: int = MOST, longer: float = LONGER, refused: float = REFUSED) -> np.ndarray:
+           longer: float = LONGER, refused: float = REFUSED) -> np.ndarray:
     """Seconds, float64 [calls, rounds]: so many rounds that the noise is small.
 
     Args:
         calls: they take turns.
         noise: what medians may be off by, relative to them, given seconds [calls, rounds].
         what: is measured, in words.
-        rounds, most: at first, and at most; of short passes more (``SHORT``, ``SECONDS``).
+        rounds: at first, but for passes that take seconds.
         longer, refused: the noise above which it is measured longer, and above which it is refused in the end.
 
     Raises:
         MeasurementError: it stays above ``refused``.
     """
-    times = interleaved(calls, rounds, WARMUP)
-    most = int(np.clip(SECONDS / times.sum(0).mean(), most, SHORT * most))
-    while noise(times) > longer and times.shape[1] < most:
-        more = interleaved(calls, min(times.shape[1], most - times.shape[1]))
+    times = interleaved(calls, FEW, WARMUP)
+    least, most = (int(np.clip(SECONDS / times.sum(0).mean(), FEW, limit)) for limit in (rounds, OFTEN * rounds))
+    while (done := times.shape[1]) < least or done < most and noise(times) > longer:
+        more = interleaved(calls, least - done if done < least else min(done, most - done))
         times = np.concatenate([times, more], axis=1)
     left = noise(times)
     if left > refused:
