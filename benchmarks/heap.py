@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.heap mobilenet_v2
 
-See `fxprune/latency/heap.py`. Processor time of one thread, batch 1, 224 × 224, channels-last: medians in milliseconds.
+See `fxprune/latency/heap.py`; `fxprune.measure` would bring the heap there at once. Processor time of one thread, batch
+1, 224 × 224, channels-last: medians in milliseconds.
 """
 
 import sys

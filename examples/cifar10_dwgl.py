@@ -255,10 +255,11 @@ class Experiment:
 
     def _finetuned(self, model: nn.Module, plan: fxprune.Plan, name: str) -> list[Row]:
         args = self.args
-        recovery = {"recover": args.recover, "data": self._images(CALIBRATING).split(128), "samples": CALIBRATING}
+        recovery = {"recover": args.recover, "data": self._images(CALIBRATING).split(128),
+                    "samples": CALIBRATING} if args.recover else {}
         # What dead filters still emit (their batch norm's shift) goes into the layers that read them.
         small = fxprune.apply(model, plan, fold_constants=self.recipe.penalty == "dwgl",
-                              calibration=self._images(FOLDING), **(recovery if args.recover else {}))
+                              calibration=self._images(FOLDING), **recovery)
         folds = {f.layer: [f.into, f.inexact] for f in fxprune.record(small).folds}
         self._log({"event": f"folded{name}", "into, inexact": folds})
         cut = self._row(f"cut{name}", evaluate(small, self.test.images, self.test.labels), small, args.epochs, plan)

@@ -6,10 +6,10 @@ asked, the next one lies between the nearest two, no group wider or narrower tha
 of the layers that they have in common is in both of their times. The measured time decides, not the table's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
@@ -43,6 +43,12 @@ AIM = 1 - TOLERANCE / 3
 OFF = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 # Rounds of original and result in turn, at first; the noise above which they go on.
 ROUNDS, STEADY = 11, 0.01
+
+
+class Drawing(Protocol):
+    """Draws the plan of a call by a factor, and within bounds by group beside those that the call has."""
+
+    def __call__(self, correction: float, bounds: Mapping[str, Any] | None = None) -> Plan: ...
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,7 @@ def _attempts(asked: Asked, stand: Stand, model: nn.Module, analysis: Analysis, 
     return tried, True
 
 
-def _nearest(drawn: Callable[[float], Plan], correction: float) -> Plan:
+def _nearest(drawn: Drawing, correction: float) -> Plan:
     """The plan by this factor; where none is fast enough, by the nearest factor by which one is.
 
     Raises:
@@ -208,7 +214,7 @@ def _nearest(drawn: Callable[[float], Plan], correction: float) -> Plan:
         raise
 
 
-def _other(tried: Sequence[Attempt], drawn: Callable[..., Plan], groups: Mapping[str, CouplingGroup]) -> Plan | None:
+def _other(tried: Sequence[Attempt], drawn: Drawing, groups: Mapping[str, CouplingGroup]) -> Plan | None:
     """A plan that was not tried: by what the last one took, or, once plans lie on both sides of what was asked, by what
     the nearest of each side took; None where there is none."""
     below = max((one for one in tried if one.reached <= AIM), key=lambda one: one.reached, default=None)
@@ -230,7 +236,7 @@ def _other(tried: Sequence[Attempt], drawn: Callable[..., Plan], groups: Mapping
     return None
 
 
-def _between(below: Attempt, above: Attempt, tried: Sequence[Attempt], drawn: Callable[..., Plan],
+def _between(below: Attempt, above: Attempt, tried: Sequence[Attempt], drawn: Drawing,
              groups: Mapping[str, CouplingGroup]) -> Plan | None:
     """A plan that was not tried, no group wider or narrower than in both of these; as if the time rose with the table's
     from the one to the other."""

@@ -91,7 +91,7 @@ def cut_to_time(limit: float, prices: Prices, budget: Budget, groups: Sequence[s
         state = _exchanged(state)
     kept = {name: np.arange(len(score)) for name, score in scores.items()}
     kept |= {stairs.name: best(scores[stairs.name], stairs.size - stairs.gone(state)) for stairs in state.stairs}
-    # Whatever a group may lose by what was asked, of its own it may lose more at no gain.
+    # What saves nothing saves nothing beyond the bounds, too.
     dead = {stairs.name: state.dead(stairs) for stairs in stairs_within(replace(budget, bounds={}))}
     return TimedCut(kept, prices(state.widths), {name: count for name, count in dead.items() if count})
 
