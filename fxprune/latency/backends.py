@@ -24,13 +24,15 @@ class Backend(Protocol):
     Attributes:
         name, version: what stands in tables and plans.
         step: widths that are multiples of it are good ones here, where measuring does not say more.
-        dear: whether preparing a module takes seconds (a compiler), so that a table has fewer entries.
+        dear: whether a layer takes seconds to prepare or to run (a compiler, a command).
+        session: whether every call enters a runtime here, which a model does once and each of its layers when alone.
     """
 
     name: str
     version: str
     step: int
     dear: bool
+    session: bool
 
     def prepare(self, module: nn.Module, inputs: Example) -> Timed:
         """A call that runs the module once, in inference mode, and gives the seconds that the pass took.
@@ -103,6 +105,7 @@ class Eager:
     version: str = torch.__version__
     step: int = 8
     dear: bool = False
+    session: bool = False
 
     def __init__(self, target: Target):
         self.clock = clock_of(target)
@@ -121,6 +124,7 @@ class Compiled(Eager):
     def __init__(self, target: Target):
         super().__init__(target)
         self.cuda = target.device.startswith("cuda")
+        self.session = not self.cuda
         if not self.cuda and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise InputError("torch.compile needs a C++ compiler on the CPU, and none of c++, g++ and clang++ is on "
                              "the PATH; install one, or write compile=False")
@@ -139,7 +143,7 @@ class Compiled(Eager):
 class Cuda:
     """A GPU: a CUDA graph of the pass where it can be captured, else its calls one by one; time by CUDA events."""
 
-    name, step, dear = "cuda", 16, False
+    name, step, dear, session = "cuda", 16, False, False
 
     def __init__(self, target: Target):
         if not torch.cuda.is_available():

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from heapq import nlargest
 from numbers import Real
@@ -26,8 +27,8 @@ from fxprune.latency.target import Target, formatted, machine
 
 # Rounds of the whole model alone, and of a layer that tells the step; how many of those there are.
 WHOLE_ROUNDS, STEP_ROUNDS, STEP_LAYERS = 11, 5, 12
-# The finest level of a backend that compiles for seconds, and of the others.
-DEAR, CHEAP = 1, 2
+# The finest level.
+FINEST = 2
 # How long to measure, by default.
 MINUTES = 3.0
 
@@ -70,8 +71,9 @@ def latency_table(coupling: Coupling, model: nn.Module, target: Target | None = 
         table = _begun(coupling, stand, found, path, step)
         if path is not None:
             table.save(path)
-        for level in range(1 + (DEAR if stand.backend.dear else CHEAP)):
-            for entries in filled(stand, found.layers, table.axes, level, table.entries, table.whole.median):
+        for level in range(1 + FINEST):
+            layers = _dearest_first(found.layers, table.entries) if level else found.layers
+            for entries in filled(stand, layers, table.axes, level, table.entries, table.whole.median):
                 table = replace(table, entries={**table.entries, **entries})
                 if path is not None:
                     table.save(path)
@@ -98,15 +100,29 @@ def _begun(coupling: Coupling, stand: Stand, found: Layers, path: str | os.PathL
                         stairs is not None, Sample.of(times[0]), idle, {}, found.unpriced)
 
 
+def _dearest_first(layers: Sequence[Layer], entries: Mapping[str, Sample]) -> list[Layer]:
+    """What makes most of the model's time first: time may be up before a level is whole."""
+    keys = [layer.program.key(layer.full) for layer in layers]
+    alike = Counter(keys)
+    order = sorted(range(len(layers)), key=lambda place: -alike[keys[place]] * entries[keys[place]].median)
+    return [layers[place] for place in order]
+
+
+class Increment(nn.Module):
+    """Adds one. What does nothing at all, a compiler leaves out."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return value + 1
+
+
 def _idle(stand: Stand) -> list[Timed]:
-    """A call in which nothing is done, twice: back and forth, the second never comes upon caches that the model has
-    filled, as a layer among layers does not. None on a GPU, which works behind its calls and has nothing to time then,
-    and none by a runner, whose clock need not tell nothing from zero.
-    """
-    if stand.target.runner or stand.target.device.startswith("cuda"):
+    """Three calls in which next to nothing is done. Back and forth, the second one comes upon a runtime that another
+    call has brought back, and upon data of its own that the model has driven out: as a layer among layers does."""
+    if not stand.backend.session:
         return []
     value = formatted(torch.ones(1, 1, 1, 1, dtype=getattr(torch, stand.target.dtype)), stand.target)
-    return [stand.backend.prepare(nn.Identity().eval(), ((value,), {}))] * 2
+    return [stand.backend.prepare(Increment().eval(), ((value,), {})) for _ in range(3)]
 
 
 def _step(stand: Stand, layers: Sequence[Layer]) -> int | None:

@@ -30,7 +30,7 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 class OnnxRuntime:
     """ONNX Runtime on the CPU, which fuses batch norms and activations into convolutions by itself."""
 
-    name, step, dear = "onnxruntime", 8, False
+    name, step, dear, session = "onnxruntime", 8, False, True
 
     def __init__(self, target: Target):
         self.ort = _module("onnxruntime")
@@ -60,7 +60,7 @@ class OnnxRuntime:
 class Command:
     """A command that takes a file and prints milliseconds."""
 
-    name, version, step, dear = "command", "", 16, True
+    name, version, step, dear, session = "command", "", 16, True, False
 
     def __init__(self, target: Target):
         self.runner = target.runner

@@ -10,7 +10,7 @@ from torch import nn
 
 import fxprune
 from fxprune.errors import InputError, MeasurementError, MissingExtraError
-from fxprune.latency import backends
+from fxprune.latency import backends, building
 from fxprune.latency.entries import steady
 from fxprune.latency.grid import LEVELS
 from fxprune.latency.layers import layers_of
@@ -78,9 +78,9 @@ def test_likes_are_measured_once(net, coupling, fake, target):
     assert len(layers) == 7 and len(distinct) == 5
     # At a step of 4, widths of 16 and of 24 are measured at 4 lengths each: two layers have both, three have one.
     assert len(table.entries) == 2 * 16 + 3 * 4
-    # What was prepared besides: the whole model, and a call in which nothing is done. (The mean's calls have no weights
-    # to be told by.)
-    assert len(fake.prepared) == 2 + len(table.entries)
+    # What was prepared besides: the whole model, and three calls in which nothing is done. (The mean's calls have no
+    # weights to be told by.)
+    assert len(fake.prepared) == 4 + len(table.entries)
 
 
 def test_another_batch_size_is_another_table(net, coupling, fake):
@@ -101,7 +101,7 @@ def test_a_machine_that_slows_down_in_between_is_brought_to_one_scale(net, coupl
         assert drifting.entries[key].median == pytest.approx(sample.median, rel=0.01), key
 
 
-def test_the_step_is_found_by_measuring(fake, target):
+def test_the_step_is_found_by_measuring(fake, target, monkeypatch):
     wide = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 4, 1)).eval()
     coupling = fxprune.analyze(wide, torch.randn(1, 3, 16, 16))
     found = []
@@ -109,6 +109,10 @@ def test_the_step_is_found_by_measuring(fake, target):
         fake.block = block
         found.append(fxprune.latency_table(coupling, wide, target, minutes=0.001).step)
     assert found == [8, 16, 1]
+    # Of all layers that are wide enough, each once.
+    monkeypatch.setattr(building, "step_in", lambda layers: len(layers))
+    assert fxprune.latency_table(coupling, wide, target, minutes=0.001).step == 2
+    monkeypatch.undo()
     # Where no layer is wide enough, the backend says what it likes.
     net = Residual().eval()
     assert fxprune.latency_table(fxprune.analyze(net, torch.randn(1, 3, 8, 8)), net, target, minutes=0.001).step == 4
@@ -124,6 +128,19 @@ def test_little_time_makes_a_coarser_table_and_never_a_shorter_one(net, coupling
     fine = fxprune.latency_table(coupling, net, target, minutes=10 ** 6)
     assert set(table.entries) < set(fine.entries)
     assert table.priced(coupling, net)(coupling.widths) == pytest.approx(table.seconds)
+
+
+def test_what_takes_most_is_measured_finely_first(net, coupling, fake, target, monkeypatch):
+    monkeypatch.setattr("fxprune.latency.entries.ENTRIES", 5)
+    coarse = fxprune.latency_table(coupling, net, target, minutes=1e-9)
+    # Time is up after the first batch of the second level.
+    ticks = iter((0.0, 0.0, *[1e9] * 9))
+    monkeypatch.setattr("fxprune.latency.building.time.monotonic", lambda: next(ticks))
+    table = fxprune.latency_table(coupling, net, target)
+    assert len(table.entries) == len(coarse.entries) + 5
+    # The first convolution of the blocks, not the stem, whose weights are three wide.
+    assert all(key.startswith("conv2d") and key.endswith("relu()") and "x3x3x3," not in key
+               for key in table.entries.keys() - coarse.entries.keys())
 
 
 def test_an_interrupted_table_is_gone_on_with(net, coupling, fake, target, tmp_path, monkeypatch):
