@@ -296,7 +296,8 @@ channels-last, ONNX Runtime as it exports. Times, MACs and kept scores (the chan
 mean) are shares of the original's. In the last columns stand results that take as long as ours, in turn with the
 original: *time: MACs, kept score*. What is not here was not measured. The rows are in `latency.jsonl`. Written by
 
-    python -m benchmarks.latency_budget --minutes 0.6 --out docs/benchmarks/latency.md"""
+    python -m benchmarks.latency_budget --minutes 0.6 --backends eager onnxruntime
+    python -m benchmarks.latency_budget --minutes 1.5 --backends compile --out docs/benchmarks/latency.md"""
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class LatencyTable:
         step: widths should be multiples of it.
         stairs: whether it was found by measuring: then a width between two multiples costs what the upper one costs.
         whole: the model itself, end to end.
-        idle: seconds that a call takes in which nothing is done, which a model pays for once and every layer alone.
+        idle: seconds that a call takes in which nothing is done, which a model pays for once and every layer alone; 0
+            where it enters no runtime.
         entries: calls with their shapes -> their time.
         unpriced: nodes whose time is not known by layer, each with the reason; it counts as constant.
     """
