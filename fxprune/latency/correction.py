@@ -229,10 +229,16 @@ def _other(tried: Sequence[Attempt], drawn: Drawing, groups: Mapping[str, Coupli
     for one, other in ((above, below), (below, above)):
         held = {name: bounds for name, bounds in _box(one.plan, one.plan, groups).items()
                 if one.plan.widths.get(name) != other.plan.widths.get(name)}
-        with suppress(BudgetError):
-            plan = drawn(one.factor / AIM, held)
-            if _same(plan, tried) is None:
-                return plan
+        plan = _reachable(drawn, one.factor / AIM, held)
+        if plan is not None and _same(plan, tried) is None:
+            return plan
+    return None
+
+
+def _reachable(drawn: Drawing, correction: float, bounds: Mapping[str, Any]) -> Plan | None:
+    """The plan by this factor within these bounds; None where the table says that nothing there is as fast."""
+    with suppress(BudgetError):
+        return drawn(correction, bounds)
     return None
 
 
@@ -245,11 +251,12 @@ def _between(below: Attempt, above: Attempt, tried: Sequence[Attempt], drawn: Dr
     way = (AIM - below.reached) / (above.reached - below.reached)
     correction = below.asked / (below.raw + way * (above.raw - below.raw))
     for _ in range(HALVINGS):
-        plan = drawn(correction, bounds)
-        same = _same(plan, tried)
-        if same is None:
+        plan = _reachable(drawn, correction, bounds)
+        same = None if plan is None else _same(plan, tried)
+        if plan is not None and same is None:
             return plan
-        fast, slow = (correction, slow) if same.reached <= AIM else (fast, correction)
+        # A table's times may rise where widths fall, so that even the narrowest is not as fast as this factor asks.
+        fast, slow = (correction, slow) if same is None or same.reached <= AIM else (fast, correction)
         correction = (fast + slow) / 2
     return None
 

@@ -187,6 +187,21 @@ def test_what_was_tried_is_passed_over_for_another_plan_between(fast, slow, foun
     assert len(draw.asked) > 1
 
 
+def test_where_nothing_between_is_as_fast_what_is_slower_is_taken():
+    class Jumping(Drawn):
+        """Within bounds nothing is faster than 1.15."""
+
+        def __call__(self, factor, bounds=None):
+            plan = super().__call__(factor, bounds)
+            if bounds and 1 / factor < 1.15:
+                raise BudgetError("cannot be reached")
+            return plan
+
+    draw = Jumping()
+    assert other([tried(0.79, 30, 60), tried(1.19, 40, 90)], draw) == {"narrow": 30, "wide": 89}
+    assert [factor for factor, _ in draw.asked] == [pytest.approx(100 / 110), pytest.approx((100 / 110 + 1 / 1.3) / 2)]
+
+
 def test_beside_one_step_that_saves_too_much_others_are_taken():
     """From the plan above, or where that cannot be, from the one below; the step itself stays as it is there."""
     draw = Drawn(step=10)
