@@ -229,9 +229,9 @@ def _other(tried: Sequence[Attempt], drawn: Drawing, groups: Mapping[str, Coupli
     for one, other in ((above, below), (below, above)):
         held = {name: bounds for name, bounds in _box(one.plan, one.plan, groups).items()
                 if one.plan.widths.get(name) != other.plan.widths.get(name)}
-        plan = _reachable(drawn, one.factor / AIM, held)
-        if plan is not None and _same(plan, tried) is None:
-            return plan
+        beside = _reachable(drawn, one.factor / AIM, held)
+        if beside is not None and _same(beside, tried) is None:
+            return beside
     return None
 
 
